@@ -1,0 +1,72 @@
+# Every target sets up what it needs: Python 3, pip and make are enough. Stamps inside the environment remember what is
+# installed, so a repeated call goes straight to work, and deleting .venv forgets all of it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MPLBACKEND := Agg
+
+.PHONY: help demo test test-slow lint format wheel bench clean
+.NOTPARALLEL: # two pips in one environment would trip over each other
+
+help:
+	@echo "make demo       a classifier of subspaces on real data, with a figure"
+	@echo "make test       the default test suite"
+	@echo "make test-slow  the tests marked slow"
+	@echo "make lint       ruff, pyright, import contracts"
+	@echo "make format     let ruff rewrite the code"
+	@echo "make wheel      build sdist and wheel, check the wheel, try it in a fresh environment"
+	@echo "make bench      the benchmarks"
+	@echo "make clean      remove what was built; .venv stays, it takes minutes to make"
+
+demo: $(VENV)/.examples
+	$(BIN)/python examples/01_grassmann_classifier.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n 2 -m slow --timeout 1800
+
+# pyright reads the tests and examples too, so it needs what they import.
+lint: $(VENV)/.test $(VENV)/.lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# `build` makes the sdist and then the wheel from the sdist, so a file that the sdist lacks is missed here. The old
+# build folder goes first: setuptools would pack what a former build left in it.
+wheel: $(VENV)/.lint
+	rm -rf build dist
+	@echo "== building the sdist, and the wheel from it"
+	@mkdir dist
+	@$(BIN)/python -m build --outdir dist . > dist/build.log 2>&1 || { cat dist/build.log; exit 1; }
+	$(BIN)/python .ci/check_wheel.py dist/*.whl
+
+bench: $(VENV)/.test
+	@set -e; for script in benchmarks/*.py; do \
+		case $$script in */common.py|*/_*) continue;; esac; \
+		echo "== $$script"; $(BIN)/python $$script; \
+	done
+
+clean:
+	rm -rf build dist torchriemann.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name $(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.examples: EXTRAS := examples
+$(VENV)/.test:     EXTRAS := test,examples
+$(VENV)/.lint:     EXTRAS := lint
+$(VENV)/.examples $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing torchriemann[$(EXTRAS)] into $(VENV)"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
+
+$(BIN)/python:
+	@echo "== making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)

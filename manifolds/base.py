@@ -1,0 +1,264 @@
+"""The contract: what a manifold is, and everything that follows from its few primitive operations."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from . import frechet
+from .checks import CheckedManifold
+from .functional.series import safe_sqrt
+from .operation import operation
+
+
+class Manifold(CheckedManifold):
+    """A Riemannian manifold: options only, no parameters, no sizes that a tensor's shape tells.
+
+    Concrete manifolds are frozen dataclasses declared with ``@dataclass(frozen=True, eq=False)``. Two of them are
+    equal when their options are: floats and strings by value, tensors and callables by identity.
+
+    Shapes. ``*B`` are leading batch dimensions, the last `ndim` dimensions are the point ``P``. All arguments of an
+    operation broadcast over ``*B``. Points are ``x, y``; tangent vectors are ``u, v`` in ambient coordinates.
+
+    Errors. Every operation raises ``ValueError`` on shapes that are not points, before any arithmetic. An operation
+    that the space does not have raises ``NotImplementedError`` naming the class. Values are checked by the
+    ``check_*`` methods only.
+    """
+
+    reversible: ClassVar[bool] = False  # read by geoopt's samplers
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Options only, so a checkpoint that names a manifold is safe to read with weights_only=True.
+        torch.serialization.add_safe_globals([cls])
+
+    def _options(self) -> tuple:
+        values = (getattr(self, f.name) for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        return tuple(id(v) if isinstance(v, Tensor) or callable(v) else v for v in values)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._options() == other._options()  # type: ignore[union-attr]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._options()))
+
+    # ---- primitives -------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def projx(self, x: Tensor) -> Tensor:
+        """Nearest point of the manifold (or the projection that the class states). ``*B,P -> *B,P``."""
+
+    @abc.abstractmethod
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """Orthogonal projection of an ambient `u` on the tangent space at `x`; the identity on tangent vectors."""
+
+    @abc.abstractmethod
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        """Riemannian inner product of `u` and `v` (of `u` with itself when `v` is None). ``-> *B``."""
+
+    @abc.abstractmethod
+    def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
+        """Riemannian gradient of a function whose Euclidean gradient is `g`.
+
+        Law: ``inner(x, egrad2rgrad(x, g), v) == (g * v).sum()`` for every tangent `v`. `g` is never written.
+        """
+
+    @abc.abstractmethod
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        """The exponential map: the end of the geodesic that starts at `x` with velocity `u`."""
+
+    @abc.abstractmethod
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        """The logarithm: the shortest `u` with ``expmap(x, u) == y``. At a cut locus one of the shortest."""
+
+    @abc.abstractmethod
+    def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """``expmap(x, u)`` and the parallel transport of `v` along that geodesic. ``-> (y, w)``."""
+
+    @abc.abstractmethod
+    def random_uniform(
+        self,
+        *size: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """A draw from the invariant law. `size` is the whole shape, point dimensions included."""
+
+    @abc.abstractmethod
+    def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
+        """The base point, repeated over the batch dimensions of `size` (the whole shape)."""
+
+    @abc.abstractmethod
+    def dimension(self, shape: tuple[int, ...]) -> int:
+        """Dimension of the manifold whose points have the trailing dimensions of `shape`."""
+
+    # ---- operations that only some spaces have ----------------------------------------------------------------
+
+    def _missing(self, operation_name: str) -> NotImplementedError:
+        return NotImplementedError(f"{self!r} has no {operation_name}")
+
+    def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
+        """Riemannian Hessian applied to `u`, from the Euclidean gradient `g` and Euclidean Hessian product `h`."""
+        raise self._missing("ehess2rhess")
+
+    def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Sectional curvature of the plane spanned by the tangent vectors `u` and `v`. ``-> *B``."""
+        raise self._missing("sectional_curvature")
+
+    def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
+        """Largest radius below which `expmap` is injective, in units of this metric's length."""
+        raise self._missing("injectivity_radius")
+
+    def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
+        """True where `y` is nearer to `x` than the cut locus by more than `margin`. ``-> *B`` (bool)."""
+        raise self._missing("log_is_unique")
+
+    def basis(self, x: Tensor) -> Tensor:
+        """Orthonormal basis of the tangent space at `x`. ``*B,P -> *B,d,P``."""
+        raise self._missing("basis")
+
+    # ---- derived: metric --------------------------------------------------------------------------------------
+
+    def component_inner(self, x: Tensor, u: Tensor, v: Tensor | None = None) -> Tensor:
+        """`inner` with `ndim` trailing ones, so that it broadcasts against the point."""
+        return self.inner(x, u, v, keepdim=True)
+
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """Length of `u`; its gradient at zero is zero."""
+        return safe_sqrt(self.inner(x, u, keepdim=keepdim))
+
+    def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        """Squared geodesic distance, twice differentiable at coincident points."""
+        return self.inner(x, self.logmap(x, y), keepdim=keepdim)
+
+    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        """Geodesic distance. Its gradient has dual norm one, and is zero where the distance is exactly zero."""
+        return self.norm(x, self.logmap(x, y), keepdim=keepdim)
+
+    def cdist(self, x: Tensor, y: Tensor) -> Tensor:
+        """All distances between two sets of points. ``(*B,N,P), (*B,M,P) -> *B,N,M``."""
+        return self.dist(x.unsqueeze(-self.ndim - 1), y.unsqueeze(-self.ndim - 2))
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Remove the membership drift of a point that rounding moved off by little; cheaper than `projx` where it
+        can be. The optimizers call it."""
+        return self.projx(x)
+
+    # ---- derived: geodesics and transports --------------------------------------------------------------------
+
+    def _per_point(self, t: Tensor | float, like: Tensor) -> Tensor:
+        t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
+        return t.reshape(t.shape + (1,) * self.ndim)
+
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        """The shortest geodesic from `x` (t = 0) to `y` (t = 1). `t` has the shape ``*B`` or is a number."""
+        u = self.logmap(x, y)
+        return self.expmap(x, self._per_point(t, u) * u)
+
+    def midpoint(self, x: Tensor, y: Tensor) -> Tensor:
+        """Half way along the shortest geodesic."""
+        return self.geodesic(x, y, 0.5)
+
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        """The retraction chosen in the constructor; the exponential map where there is no choice."""
+        return self.expmap(x, u)
+
+    def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
+        """The tangent vector that `retr` sends to `y`."""
+        return self.logmap(x, y)
+
+    def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """The cheapest valid vector transport from `x` to `y`: by default the projection at `y`."""
+        return self.proju(y, v)
+
+    def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """Levi-Civita transport of `v` along the shortest geodesic from `x` to `y`; an isometry."""
+        return self.expmap_transp(x, self.logmap(x, y), v)[1]
+
+    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """``y = retr(x, u)`` and ``transp(x, y, v)``, sharing work."""
+        y = self.retr(x, u)
+        return y, self.transp(x, y, v)
+
+    def transp_follow_retr(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """The transported vector of `retr_transp`."""
+        return self.retr_transp(x, u, v)[1]
+
+    def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """The transported vector of `expmap_transp`."""
+        return self.expmap_transp(x, u, v)[1]
+
+    # ---- derived: coordinates and volume ----------------------------------------------------------------------
+
+    def to_coordinates(self, x: Tensor, u: Tensor) -> Tensor:
+        """Coordinates of `u` in ``basis(x)``. ``*B,P -> *B,d``."""
+        return self.inner(x.unsqueeze(-self.ndim - 1), self.basis(x), u.unsqueeze(-self.ndim - 1))
+
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        """The tangent vector with coordinates `z` in ``basis(x)``. ``*B,d -> *B,P``."""
+        return (z.reshape(z.shape + (1,) * self.ndim) * self.basis(x)).sum(-self.ndim - 1)
+
+    def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
+        """log |det d(exp_x)_u| between orthonormal bases: the volume factor of the exponential map. ``-> *B``."""
+        x, u = torch.broadcast_tensors(x, u)
+        basis = self.basis(x)
+        directions = basis.movedim(-self.ndim - 1, 0)
+        pushed = torch.func.vmap(lambda b: torch.func.jvp(lambda w: self.expmap(x, w), (u,), (b,))[1])(directions)
+        y = self.expmap(x, u).unsqueeze(-self.ndim - 1)
+        # proju: where points are classes of matrices, a moving representative adds a vertical part.
+        pushed = self.proju(y, pushed.movedim(0, -self.ndim - 1))
+        rows, columns = pushed.unsqueeze(-self.ndim - 1), pushed.unsqueeze(-self.ndim - 2)
+        gram = self.inner(y.unsqueeze(-self.ndim - 1), rows, columns)
+        return 0.5 * torch.linalg.slogdet(gram)[1]
+
+    # ---- derived: means ---------------------------------------------------------------------------------------
+
+    def frechet_mean(
+        self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 64, tol: float | None = None
+    ) -> Tensor:
+        """Weighted Frechet (Karcher) mean over the first dimension. ``N,*B,P -> *B,P``.
+
+        `weights` (``N`` or ``N,*B``, non-negative) is normalised over ``N``. Differentiable in `x` and `weights` by
+        the implicit function theorem, which needs a unique mean: a spread below half of the injectivity radius.
+        Warns with the residual when `max_iter` steps did not reach `tol` (default 100 eps times the spread).
+        """
+        return frechet.frechet_mean(self, x, weights, max_iter=max_iter, tol=tol)
+
+    def karcher_residual(self, x: Tensor, mu: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Norm of the weighted mean of ``logmap(mu, x_i)``: zero at the Frechet mean. ``-> *B``."""
+        w = frechet.normalised_weights(self, x, weights)
+        return self.norm(mu, (w * self.logmap(mu, x)).sum(0))
+
+    # ---- derived: sampling ------------------------------------------------------------------------------------
+
+    def random(self, *size: int, **kwargs: Any) -> Tensor:
+        """The invariant law on a compact space; elsewhere a law that the class states."""
+        return self.random_uniform(*size, **kwargs)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A standard normal tangent vector: independent N(0, 1) coordinates in an orthonormal basis at `x`."""
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        return self.proju(x, noise)
+
+    def random_normal(
+        self,
+        *size: int,
+        mean: Tensor | None = None,
+        std: float | Tensor = 1.0,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Wrapped normal law ``exp_mean(std * z)``, `z` standard normal in the tangent space; `mean` is the origin
+        unless given, `std` a number or a tensor over the batch."""
+        x = self.origin(*size, dtype=dtype, device=device) if mean is None else mean.expand(size)
+        u = self.random_tangent(x, generator=generator)
+        return self.expmap(x, self._per_point(std, u) * u)
+
+
+__all__ = ["Manifold", "operation"]

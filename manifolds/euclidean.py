@@ -1,0 +1,128 @@
+"""Flat space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from .base import Manifold
+from .functional.embedded import embedded_inner, embedded_norm
+from .functional.series import safe_norm
+from .operation import operation
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Euclidean(Manifold):
+    """R^n with the standard metric. Points are ``*B,n``; a scalar parameter is a point of R^1, ``*B,1``."""
+
+    ndim: ClassVar[int] = 1
+    name: ClassVar[str] = "Euclidean"
+
+    def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
+        return (x - x).abs().amax(), "max|x - x|"  # zero unless an entry is infinite or NaN
+
+    def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
+        return (u - u).abs().amax(), "max|u - u|"
+
+    def dimension(self, shape: tuple[int, ...]) -> int:
+        """n."""
+        return shape[-1]
+
+    @operation
+    def projx(self, x: Tensor) -> Tensor:
+        """The identity."""
+        return x.clone()
+
+    @operation
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """The identity."""
+        return u.expand(torch.broadcast_shapes(x.shape, u.shape)).clone()
+
+    @operation
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        """The dot product."""
+        return embedded_inner(x, u, v, self.ndim, keepdim)
+
+    @operation
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """|u|."""
+        return embedded_norm(x, u, self.ndim, keepdim)
+
+    @operation
+    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        """|x - y|."""
+        return safe_norm(x - y, keepdim=keepdim)
+
+    @operation
+    def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
+        """The identity."""
+        return self.proju(x, g)
+
+    @operation
+    def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
+        """The identity in `h`."""
+        return self.proju(x, h)
+
+    @operation
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        """x + u."""
+        return x + u
+
+    @operation
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        """y - x."""
+        return y - x
+
+    @operation
+    def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """x + u, and v unchanged."""
+        y = x + u
+        return y, self.proju(y, v)
+
+    @operation
+    def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like((x + u + v).sum(-1))
+
+    def injectivity_radius(self, x: Tensor | None = None) -> float:
+        """Infinite."""
+        return float("inf")
+
+    @operation
+    def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
+        """Everywhere."""
+        return torch.ones(torch.broadcast_shapes(x.shape, y.shape)[:-1], dtype=torch.bool, device=x.device)
+
+    @operation
+    def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like((x + u).sum(-1))
+
+    @operation
+    def basis(self, x: Tensor) -> Tensor:
+        """The coordinate vectors."""
+        n = x.shape[-1]
+        return torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], n, n)
+
+    def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
+        """Zero."""
+        self._raise(self._shape_reason(size))
+        return torch.zeros(size, dtype=dtype, device=device)
+
+    def random_uniform(
+        self,
+        *size: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """There is no invariant law of mass one: raises."""
+        raise self._missing("uniform law: its volume is infinite; call random_normal")
+
+    def random(self, *size: int, **kwargs) -> Tensor:
+        """The standard normal law."""
+        return self.random_normal(*size, **kwargs)

@@ -1,0 +1,53 @@
+"""The one wrapper that every geometric operation passes through: shapes first, then precision."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+HALF_DTYPES = (torch.bfloat16, torch.float16)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def operation(method: Method) -> Method:
+    """Mark a method of a manifold whose tensor arguments are all points or tangent vectors.
+
+    Before any arithmetic the shapes are checked (`ValueError` that names the class, the method and the argument).
+    bfloat16 and float16 are computed in float32 and cast back, and autocast is switched off inside: rounding a
+    Gram matrix to eight bits destroys the orthogonality that the formulas rely on.
+    """
+
+    @functools.wraps(method)
+    def checked(self, *args, **kwargs):
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        self._check_operands(method.__name__, tensors)
+        device_type = tensors[0].device.type
+        if torch.is_autocast_enabled(device_type):
+            with torch.autocast(device_type, enabled=False):
+                return _in_full_precision(method, self, tensors, args, kwargs)
+        return _in_full_precision(method, self, tensors, args, kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def _in_full_precision(method, self, tensors, args, kwargs):
+    if not any(t.dtype in HALF_DTYPES for t in tensors):
+        return method(self, *args, **kwargs)
+    dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
+    wide = torch.promote_types(dtype, torch.float32)
+    args = tuple(_cast(a, wide) for a in args)
+    kwargs = {name: _cast(a, wide) for name, a in kwargs.items()}
+    return _cast(method(self, *args, **kwargs), dtype)
+
+
+def _cast(value, dtype):
+    if isinstance(value, tuple):
+        return tuple(_cast(v, dtype) for v in value)
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(dtype)
+    return value

@@ -1,0 +1,119 @@
+"""Parameters that know their manifold, and the registry that remembers it when a tensor forgets."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Manifold
+
+with warnings.catch_warnings():
+    # geoopt compiles TorchScript at import, which torch reports as deprecated some seventy times.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import geoopt
+
+# So that geoopt's own isinstance checks accept our manifolds.
+geoopt.Manifold.register(Manifold)
+
+
+class ManifoldParameter(geoopt.ManifoldParameter):
+    """A `torch.nn.Parameter` on a manifold, understood by our optimizers and by geoopt's.
+
+    The constructor does not project: a tensor off the manifold raises ``ValueError`` with the residual.
+    ``ManifoldParameter.project(tensor, manifold)`` projects first.
+
+    A label on a tensor does not survive everything (``.to("meta")``, ``load_state_dict(assign=True)``,
+    ``fully_shard``); `layers.ManifoldModule.register_manifold_parameter` keeps it on the module as well.
+    """
+
+    manifold: Any
+
+    def __new__(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
+        if not isinstance(manifold, geoopt.Manifold):
+            raise ValueError(f"ManifoldParameter: expected a manifold, got {type(manifold).__name__}")
+        try:
+            manifold.assert_check_point_on_manifold(data)
+        except ValueError as error:
+            raise ValueError(
+                f"ManifoldParameter: {error}, or construct it by ManifoldParameter.project(tensor, manifold)"
+            ) from None
+        return cls._label(data.detach(), manifold, requires_grad)
+
+    @classmethod
+    def _label(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
+        # contiguous: torch's sharding refuses the column-major output of a factorisation.
+        instance = torch.Tensor._make_subclass(cls, data.contiguous(), requires_grad)
+        instance.manifold = manifold
+        return instance
+
+    @classmethod
+    def project(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
+        """The parameter at ``manifold.projx(data)``."""
+        return cls(manifold.projx(data.detach()), manifold, requires_grad)
+
+    def __deepcopy__(self, memo: dict) -> ManifoldParameter:
+        if id(self) not in memo:
+            data = self.data.clone(memory_format=torch.preserve_format)
+            memo[id(self)] = self._label(data, copy.deepcopy(self.manifold, memo), self.requires_grad)
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuild, (self.data.as_subclass(Tensor), self.manifold, self.requires_grad)
+
+
+def _rebuild(data: Tensor, manifold: Any, requires_grad: bool) -> ManifoldParameter:
+    return ManifoldParameter._label(data, manifold, requires_grad)
+
+
+torch.serialization.add_safe_globals([_rebuild, ManifoldParameter])
+
+
+# ---- the registry ---------------------------------------------------------------------------------------------
+
+_REGISTRY = "_manifold_of"  # attribute of a module: parameter name -> manifold
+
+
+def register_manifold(module: nn.Module, name: str, manifold: Any) -> None:
+    """Remember on `module` that its parameter `name` lives on `manifold`."""
+    module.__dict__.setdefault(_REGISTRY, {})[name] = manifold
+
+
+def registered_manifolds(module: nn.Module) -> dict[str, Any]:
+    """The registry of one module: parameter name -> manifold."""
+    return module.__dict__.get(_REGISTRY, {})
+
+
+def named_manifolds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Any]]:
+    """(qualified name, parameter, manifold or None) of every parameter of `model`, shared ones once.
+
+    The manifold is the registered one; for an unregistered parameter, the tensor's own label. Raises ``ValueError``
+    where the two contradict each other.
+    """
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        registry = registered_manifolds(module)
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            qualified = f"{prefix}.{name}" if prefix else name
+            label = getattr(parameter, "manifold", None)
+            manifold = registry.get(name, label)
+            if name in registry and label is not None and label != manifold:
+                raise ValueError(
+                    f"parameter {qualified} is registered on {manifold!r} but its tensor is labelled {label!r}"
+                )
+            yield qualified, parameter, manifold
+
+
+def relabel(parameter: nn.Parameter, manifold: Any) -> nn.Parameter:
+    """Give a parameter that lost its label (`assign=True`, `.to("meta")`, sharding) its manifold back."""
+    if type(parameter) is nn.Parameter:
+        return ManifoldParameter._label(parameter.detach(), manifold, parameter.requires_grad)
+    parameter.manifold = manifold  # type: ignore[attr-defined]  # a DTensor: cannot be subclassed
+    return parameter

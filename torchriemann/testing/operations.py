@@ -1,0 +1,63 @@
+"""The operations of the contract as one table: laws about all of them are loops over it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .trial import Case, Trial
+
+# name -> arguments, by the letters of `Trial.arguments`
+OPERATIONS: dict[str, str] = {
+    "projx": "x",
+    "proju": "xg",
+    "inner": "xuv",
+    "norm": "xu",
+    "component_inner": "xuv",
+    "egrad2rgrad": "xg",
+    "ehess2rhess": "xghu",
+    "expmap": "xu",
+    "logmap": "xy",
+    "retr": "xu",
+    "inverse_retr": "xy",
+    "transp": "xyv",
+    "parallel_transport": "xyv",
+    "expmap_transp": "xuv",
+    "retr_transp": "xuv",
+    "transp_follow_expmap": "xuv",
+    "transp_follow_retr": "xuv",
+    "dist": "xy",
+    "dist2": "xy",
+    "geodesic": "xyt",
+    "midpoint": "xy",
+    "sectional_curvature": "xuv",
+    "log_is_unique": "xy",
+    "logdet_dexp": "xu",
+    "basis": "x",
+    "to_coordinates": "xu",
+    "from_coordinates": "xz",
+    "restore": "x",
+}
+
+# Through these a loss is trained: first and second derivatives everywhere, coincident points included.
+SMOOTH = ("projx", "expmap", "logmap", "retr", "dist2", "expmap_transp", "retr_transp", "parallel_transport")
+
+
+def of(case: Case) -> dict[str, str]:
+    """The operations that the manifold has."""
+    return {name: letters for name, letters in OPERATIONS.items() if name not in case.missing}
+
+
+def smooth(case: Case) -> dict[str, str]:
+    """The operations that have to be twice differentiable."""
+    return {name: letters for name, letters in of(case).items() if name in SMOOTH}
+
+
+def call(trial: Trial, name: str, arguments: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """The outputs of an operation, one or two."""
+    out = getattr(trial.manifold, name)(*(arguments[letter] for letter in OPERATIONS[name]))
+    return out if isinstance(out, tuple) else (out,)
+
+
+def trailing(trial: Trial, letter: str) -> int:
+    """How many dimensions of an argument are not batch."""
+    return {"t": 0, "z": 1}.get(letter, trial.manifold.ndim)

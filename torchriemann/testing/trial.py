@@ -1,0 +1,263 @@
+"""What a law is held against: a case (one manifold), a trial (one draw of shape, dtype, seed and scale), a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchriemann.manifolds import Manifold
+
+Map = Callable[[Tensor], Tensor]
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@dataclass(frozen=True)
+class Case:
+    """One manifold and what the laws need to know of it: a row of the table of manifolds.
+
+    `tolerance` holds multiples of ``eps = torch.finfo(dtype).eps`` by the name of a law; the key ``"*"`` stands for
+    all others and can only tighten their defaults. What is compared is stated in the docstring of each law; a residual
+    is relative to the larger of one and the largest entry unless it says otherwise.
+
+    `exempt` (law -> reason) lists the laws that do not hold here, and `missing` (operation -> reason) the operations
+    that the space does not have; `exemption_stands` and the law `missing_operations` hold both lists to the truth.
+    """
+
+    manifold: Manifold
+    shapes: tuple[tuple[int, ...], ...]  # shapes of a point; the first, a small one, serves the costly laws
+    order: int | None = None  # order of the retraction; None where it is the exponential map itself
+    fraction: float = 0.9  # exp and log are inverse to each other below this fraction of the injectivity radius
+    inverse_reach: float = 1.0  # length below which inverse_retr inverts retr
+    invariant: Map = _identity  # of a representative of a point: equal exactly where the points are equal
+    isometries: Callable[[Trial], Mapping[str, Map]] | None = None  # ambient linear maps, of points and of vectors
+    cut: Callable[[Trial, Tensor], Tensor] | None = None  # unit vector along which the injectivity radius is attained
+    degenerate: Callable[[Trial, Tensor], Mapping[str, Tensor]] | None = None  # vectors where formulas may be 0/0
+    off: Map = _doubled  # takes a point off the manifold
+    bad_shapes: tuple[tuple[int, ...], ...] = ()  # of no point
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+    exempt: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return repr(self.manifold)
+
+
+@dataclass
+class Trial:
+    """One draw: everything that a law may use is made from it, by `seed` alone.
+
+    `scale` in (0, 1] is the length of the tangent vectors as a fraction of the length that the case allows; `batch`
+    are the leading dimensions.
+    """
+
+    case: Case
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float64
+    seed: int = 0
+    scale: float = 0.5
+    batch: tuple[int, ...] = (3,)
+    law: Law | None = None
+    generator: torch.Generator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+    @property
+    def manifold(self) -> Manifold:
+        return self.case.manifold
+
+    @property
+    def eps(self) -> float:
+        return torch.finfo(self.dtype).eps
+
+    # ---- drawing ----------------------------------------------------------------------------------------------
+
+    def noise(self, *size: int) -> Tensor:
+        """Independent N(0, 1) entries."""
+        return torch.randn(size, generator=self.generator, dtype=self.dtype)
+
+    def ambient(self, batch: tuple[int, ...] | None = None) -> Tensor:
+        """A tensor shaped like points, off the manifold."""
+        return self.noise(*(self.batch if batch is None else batch), *self.shape)
+
+    def point(self, batch: tuple[int, ...] | None = None) -> Tensor:
+        """A random point."""
+        size = (*(self.batch if batch is None else batch), *self.shape)
+        return self.manifold.random(*size, generator=self.generator, dtype=self.dtype)
+
+    def radius(self, x: Tensor) -> float:
+        """The length that tangent vectors may have: `fraction` of the injectivity radius, at most 3."""
+        if "injectivity_radius" in self.case.missing:
+            return 1.0
+        return min(self.case.fraction * float(torch.as_tensor(self.manifold.injectivity_radius(x)).min()), 3.0)
+
+    def direction(self, x: Tensor) -> Tensor:
+        """A random unit tangent vector; zero where the tangent space is a point."""
+        u = self.manifold.proju(x, self.noise(*x.shape))
+        if self.manifold.dimension(self.shape) == 0:
+            return torch.zeros_like(u)
+        return u / self.manifold.norm(x, u, keepdim=True)
+
+    def tangent(self, x: Tensor, length: float | None = None) -> Tensor:
+        """A random tangent vector of that length; by default `scale` times `radius`."""
+        return (self.scale * self.radius(x) if length is None else length) * self.direction(x)
+
+    def near(self, x: Tensor) -> Tensor:
+        """A random point at the distance `scale` times `radius`."""
+        return self.manifold.expmap(x, self.tangent(x))
+
+    def arguments(self, batch: tuple[int, ...] | None = None) -> dict[str, Tensor]:
+        """One argument for each letter of `OPERATIONS`: points x, y; vectors u, v; ambient g, h; numbers t, z."""
+        x = self.point(batch)
+        y, u, v = self.near(x), self.tangent(x), self.direction(x)
+        leading = x.shape[: x.dim() - self.manifold.ndim]
+        t = torch.rand(leading, generator=self.generator, dtype=self.dtype)
+        z = self.noise(*leading, self.manifold.dimension(self.shape))
+        return {"x": x, "y": y, "u": u, "v": v, "g": self.ambient(batch), "h": self.ambient(batch), "t": t, "z": z}
+
+    def flat(self, a: Tensor) -> Tensor:
+        """The point dimensions of `a` made one."""
+        return a.flatten(-self.manifold.ndim)
+
+    def isometries(self) -> Mapping[str, Map]:
+        return {} if self.case.isometries is None else self.case.isometries(self)
+
+    def degenerate(self, x: Tensor) -> dict[str, Tensor]:
+        """Tangent vectors at which a careless formula is 0/0; zero is always among them."""
+        listed = {} if self.case.degenerate is None else self.case.degenerate(self, x)
+        return {"zero": torch.zeros_like(x), **listed}
+
+    # ---- judging ----------------------------------------------------------------------------------------------
+
+    @property
+    def bound(self) -> float:
+        """The tolerance of the law under trial."""
+        assert self.law is not None
+        default, row = self.law.default(self.dtype), self.case.tolerance
+        if self.law.name in row:
+            return row[self.law.name] * self.eps
+        return min(default, row["*"] * self.eps) if "*" in row else default
+
+    def fail(self, what: str) -> None:
+        name = "?" if self.law is None else f"{self.law.name} (law {self.law.number})"
+        raise AssertionError(
+            f"{name} fails on {self.manifold!r}: {what}\n  shape {self.shape}, batch {self.batch}, {self.dtype}, "
+            f"seed {self.seed}, scale {self.scale:g}"
+        )
+
+    def require(self, condition: object, what: str) -> None:
+        if not bool(condition):
+            self.fail(what)
+
+    def small(self, residual: Tensor | float, what: str, bound: float | None = None) -> None:
+        """`residual` is at most the tolerance; NaN is not small."""
+        bound = self.bound if bound is None else bound
+        worst = float(torch.as_tensor(residual).detach().abs().amax()) if torch.as_tensor(residual).numel() else 0.0
+        self.require(worst <= bound, f"{what}: residual {worst:.3g} > {bound:.3g} ({bound / self.eps:.3g} eps)")
+
+    def close(self, got: Tensor, want: Tensor, what: str, *, scale: Tensor | float | None = None) -> None:
+        """|got - want| is at most the tolerance times `scale`, by default the larger of 1 and max|want|."""
+        self.require(got.shape == want.shape, f"{what}: shape {tuple(got.shape)} instead of {tuple(want.shape)}")
+        if want.numel() == 0:
+            return
+        if got.dtype == torch.bool:
+            return self.require((got == want).all(), f"{what}: answers differ")
+        scale = max(1.0, float(want.detach().abs().amax())) if scale is None else scale
+        self.small((got - want) / scale, what)
+
+    def same(self, got: Tensor, want: Tensor, what: str) -> None:
+        """The points are equal, whatever represents them."""
+        self.close(self.case.invariant(got), self.case.invariant(want), what)
+
+    def is_point(self, x: Tensor, what: str, slack: float = 1.0) -> None:
+        """`x` passes the manifold's own check, at `slack` times its own tolerance."""
+        answer, reason = self.manifold.check_point_on_manifold(
+            x, explain=True, atol=slack * self.manifold._tolerance(self.dtype, None)
+        )
+        self.require(answer, f"{what} is no point: {reason}")
+
+    def is_tangent(self, x: Tensor, u: Tensor, what: str) -> None:
+        """`u` passes the manifold's own check of tangent vectors."""
+        answer, reason = self.manifold.check_vector_on_tangent(x, u, ok_point=True, explain=True)
+        self.require(answer, f"{what} is not tangent: {reason}")
+
+    def slope(self, error: Callable[[float], Tensor], *, start: float = 0.1) -> float:
+        """The order p of ``error(h) = O(h^p)``: a straight line through logarithms, infinity for errors that are
+        rounding. Only float64 leaves room for it."""
+        steps, errors = [], []
+        for k in range(7):
+            h = start * 0.5**k
+            value = float(error(h).detach().abs().amax())
+            if not math.isfinite(value):
+                return math.nan
+            if value > 1e-13:
+                steps.append(math.log(h))
+                errors.append(math.log(value))
+        steps, errors = steps[1:], errors[1:]  # the largest step is the least asymptotic
+        if len(steps) < 3:
+            return math.inf
+        mean_s, mean_e = sum(steps) / len(steps), sum(errors) / len(errors)
+        rise = sum((s - mean_s) * (e - mean_e) for s, e in zip(steps, errors, strict=True))
+        return rise / sum((s - mean_s) ** 2 for s in steps)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law with its number in the list, the default tolerance by dtype, and how many draws its cost allows."""
+
+    name: str
+    number: int
+    check: Callable[[Trial], None]
+    float64: float
+    float32: float | None
+    examples: int | None
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        return (torch.float64,) if self.float32 is None else (torch.float64, torch.float32)
+
+    def default(self, dtype: torch.dtype) -> float:
+        bound = self.float64 if dtype == torch.float64 else self.float32
+        assert bound is not None, f"{self.name} is stated for float64 only"
+        return bound
+
+    def __call__(self, trial: Trial) -> None:
+        """Raise ``AssertionError`` naming law, manifold, shape, dtype, seed and residual unless the law holds."""
+        self.check(dataclasses.replace(trial, law=self))
+
+
+LAWS: dict[str, Law] = {}
+
+
+def law(
+    number: int, *, float64: float = 0.0, float32: float | None = None, examples: int | None = None
+) -> Callable[[Callable[[Trial], None]], Law]:
+    """Enter a function of a trial into `LAWS`. Without a `float32` tolerance the law is stated for float64 only;
+    `examples` caps the number of draws."""
+
+    def enter(check: Callable[[Trial], None]) -> Law:
+        made = Law(check.__name__, number, check, float64, float32, examples)
+        made_with_doc: Any = made
+        object.__setattr__(made_with_doc, "__doc__", check.__doc__)
+        LAWS[made.name] = made
+        return made
+
+    return enter
+
+
+def applying(case: Case) -> Iterator[Law]:
+    """The laws that `case` is not exempt from."""
+    return (entry for name, entry in LAWS.items() if name not in case.exempt)
