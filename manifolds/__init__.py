@@ -6,3 +6,4 @@ from .grassmann import Grassmann as Grassmann
 from .operation import operation as operation
 from .parameter import ManifoldParameter as ManifoldParameter
 from .sphere import Sphere as Sphere
+from .stiefel import Stiefel as Stiefel

@@ -219,7 +219,7 @@ class Manifold(CheckedManifold):
     # ---- derived: means ---------------------------------------------------------------------------------------
 
     def frechet_mean(
-        self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 64, tol: float | None = None
+        self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
     ) -> Tensor:
         """Weighted Frechet (Karcher) mean over the first dimension. ``N,*B,P -> *B,P``.
 

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def _widened(t: Tensor) -> Tensor:
+    """float32 at least: a residual computed in bfloat16 would measure its own rounding."""
+    return t.detach().to(torch.promote_types(t.dtype, torch.float32))
+
+
 class CheckedManifold(abc.ABC):
     """The part of the contract that asks whether a tensor is a point or a tangent vector."""
 
@@ -85,7 +90,8 @@ class CheckedManifold(abc.ABC):
         reason = self._type_reason("x", x)
         if reason is not None or x.numel() == 0:
             return reason
-        residual, formula = self._point_residual(x.detach())
+        with torch.autocast(x.device.type, enabled=False):
+            residual, formula = self._point_residual(_widened(x))
         tolerance = self._tolerance(x.dtype, atol) + (rtol or 0.0)
         return self._residual_reason(residual, f"x has {formula}", tolerance, x.dtype, "call projx(x)")
 
@@ -94,7 +100,8 @@ class CheckedManifold(abc.ABC):
         if reason is not None or u.numel() == 0:
             return reason
         self._check_operands("check_vector_on_tangent", [x, u])
-        residual, formula = self._vector_residual(x.detach(), u.detach())
+        with torch.autocast(x.device.type, enabled=False):
+            residual, formula = self._vector_residual(_widened(x), _widened(u))
         relative = self._tolerance(u.dtype, rtol)
         tolerance = self._tolerance(u.dtype, atol) + relative * float(u.detach().abs().max())
         return self._residual_reason(residual, f"u has {formula}", tolerance, u.dtype, "call proju(x, u)")

@@ -2,8 +2,12 @@
 
 __version__ = "0.1.0"
 
+from torchriemann import layers as layers
+from torchriemann import manifolds as manifolds
+from torchriemann import optim as optim
 from torchriemann.manifolds import Euclidean as Euclidean
 from torchriemann.manifolds import Grassmann as Grassmann
 from torchriemann.manifolds import Manifold as Manifold
 from torchriemann.manifolds import ManifoldParameter as ManifoldParameter
 from torchriemann.manifolds import Sphere as Sphere
+from torchriemann.manifolds import Stiefel as Stiefel

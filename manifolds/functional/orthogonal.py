@@ -5,8 +5,11 @@ Everything here works on the small p x p side of an n x p frame, by matrix produ
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .symmetric import polar_factor
 
@@ -21,28 +24,63 @@ def newton_schulz_step(y: Tensor) -> Tensor:
     return y @ (1.5 * identity_like(y) - 0.5 * (y.mT @ y))
 
 
+def values_readable(x: Tensor) -> bool:
+    """False under compile, vmap and the like, where a number cannot be taken out of a tensor."""
+    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def derivative_wanted(x: Tensor) -> bool:
+    """Whether a derivative with respect to `x` may be asked for; true where that cannot be seen."""
+    if not values_readable(x):
+        return True
+    return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
+
+
 # With the scaling below the smallest eigenvalue in [1/c, 1] is lifted by up to 27/4 a step, then converges
 # quadratically: 9 and 11 steps reach rounding for Gram matrices of condition 1e6 and 1e9.
 _ROOT_STEPS = {torch.float32: 9, torch.float64: 11}
 
 
-def inverse_sqrt(gram: Tensor, bound: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _root_steps(gram: Tensor, low: Tensor, tolerance: float) -> int:
+    """As many steps as reach the tolerance. Fewer than the table's where looking is free and no derivative is lost."""
+    if gram.device.type != "cpu" or gram.numel() == 0 or derivative_wanted(gram):
+        return _ROOT_STEPS[gram.dtype]
+    worst = float(low.min())
+    for step in range(_ROOT_STEPS[gram.dtype]):
+        if 1 - worst < tolerance:
+            return max(1, step)
+        worst = _lift(worst, (3 / (1 + worst + worst * worst)) ** 0.5)
+    return _ROOT_STEPS[gram.dtype]
+
+
+def _lift(low, scale):
+    """The image of the lowest singular value under one scaled step."""
+    return 0.5 * scale * low * (3 - (scale * low) ** 2)
+
+
+def inverse_sqrt(
+    gram: Tensor, bound: Tensor | None = None, *, tolerance: float | None = None
+) -> tuple[Tensor, Tensor]:
     """(S^-1/2, S^1/2) of Gram matrices with eigenvalues in [1, bound]. ``*B,p,p -> 2 x *B,p,p``.
 
     Coupled Newton-Schulz (Higham 2008, eq. 6.35) with the stable scaling of Chen and Chow (2014): matrix products
     only, hence differentiable to every order and without a synchronisation. `bound` (``*B,1,1``) defaults to the
-    Frobenius norm.
+    largest row sum, which is near one for the small steps of an optimizer. `tolerance` (default eps) is the error that
+    the caller can bear, because a step of its own follows.
     """
+    tolerance = torch.finfo(gram.dtype).eps if tolerance is None else tolerance
     identity = identity_like(gram)
     if bound is None:
-        bound = gram.square().sum((-2, -1), keepdim=True).sqrt()
-    y, z = gram / bound, identity.expand_as(gram)
-    low = bound.detach().rsqrt()  # smallest singular value of the iterate's square root
-    for _ in range(_ROOT_STEPS[gram.dtype]):
+        bound = gram.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
+    bound = bound.detach()  # the result does not depend on it
+    y, z = gram / bound, identity
+    low = bound.rsqrt()  # smallest singular value of the iterate's square root
+    for step in range(_root_steps(gram, low, tolerance)):
         scale = (3 / (1 + low + low * low)).sqrt()
-        low = 0.5 * scale * low * (3 - (scale * low).square())
-        t = 0.5 * scale * (3 * identity - scale * scale * (z @ y))
-        y, z = y @ t, t @ z
+        low = _lift(low, scale)
+        product = z @ y if step else y
+        t = 1.5 * scale * identity - (0.5 * scale**3) * product
+        y, z = y @ t, t @ z if step else t
     root = bound.sqrt()
     return z / root, y * root
 
@@ -102,3 +140,39 @@ def so_log(v: Tensor) -> Tensor:
     ratio = torch.where(sine > tiny, torch.atan2(sine, cosine) / torch.where(sine > tiny, sine, 1.0), 1.0)
     log = (pushed * ratio.unsqueeze(-2)) @ q.mT
     return 0.5 * (log - log.mT)
+
+
+# Taylor degree 16 in blocks of four, by six products; the first omitted term is 2e-16 at norm 0.8.
+_EXP_NORM = 0.8
+_EXP_COEFFICIENTS = tuple(1 / math.factorial(k) for k in range(17))
+_EXP_SQUARINGS = 10  # norms up to 800
+
+
+def matrix_exp(a: Tensor) -> Tensor:
+    """exp(A) by scaling and squaring: products only, differentiable to every order. ``*B,m,m``.
+
+    In place of torch.linalg.matrix_exp, whose degree-8 branch is wrong in the tenth digit (float64) or the fifth
+    (float32) for a single matrix (pytorch issue 196592, torch 2.13 and 2.14), and which synchronises. Norms above 800
+    lose accuracy.
+    """
+    identity = identity_like(a)
+    norm = a.detach().abs().sum(-2).amax(-1)[..., None, None]
+    # Detached and a power of two: the result does not depend on it, and it rounds nothing.
+    squarings = (norm / _EXP_NORM).log2().ceil().clamp(0, _EXP_SQUARINGS)
+    b = a * torch.exp2(-squarings)
+    b2 = b @ b
+    b3, b4 = b2 @ b, b2 @ b2
+
+    def quarter(k: int) -> Tensor:
+        c = _EXP_COEFFICIENTS
+        return c[k] * identity + c[k + 1] * b + c[k + 2] * b2 + c[k + 3] * b3
+
+    e = quarter(12) + _EXP_COEFFICIENTS[16] * b4
+    for k in (8, 4, 0):
+        e = quarter(k) + e @ b4
+    readable = values_readable(a) and a.numel() > 0
+    for k in range(int(squarings.nan_to_num(0.0).max()) if readable else _EXP_SQUARINGS):
+        active = k < squarings
+        half = torch.where(active, e, identity)  # so that an unused square cannot overflow
+        e = torch.where(active, half @ half, e)
+    return e

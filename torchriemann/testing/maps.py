@@ -20,13 +20,13 @@ def exponential_stays_on_the_manifold(t: Trial) -> None:
 
 @law(6, float64=1e-8, float32=1e-3)
 def logarithm_inverts_exponential(t: Trial) -> None:
-    """log_x(exp_x(u)) = u for |u| below `fraction` of the injectivity radius. Relative to |u|, or to 1e-3 if that is
-    more: the rounding of the point is absolute."""
+    """log_x(exp_x(u)) = u for |u| below `fraction` of the injectivity radius. Relative to the larger of 1 and |u|: the
+    rounding of the point is absolute."""
     m, x = t.manifold, t.point()
     u = t.tangent(x)
     got = m.logmap(x, m.expmap(x, u))
     t.is_tangent(x, got, "log")
-    t.close(got, u, "log_x(exp_x(u)) = u", scale=max(1e-3, float(m.norm(x, u).amax())))
+    t.close(got, u, "log_x(exp_x(u)) = u")
 
 
 @law(6, float64=1e-9, float32=1e-4)
@@ -45,15 +45,16 @@ def exponential_inverts_logarithm(t: Trial) -> None:
 
 @law(7, float64=1e-8, float32=1e-4)
 def distance_is_a_metric(t: Trial) -> None:
-    """d(x,y) = |log_x(y)| = d(y,x) >= 0, d^2 = dist2, and d(x,z) <= d(x,y) + d(y,z)."""
+    """d(x,y) = |log_x(y)| = d(y,x) >= 0, d^2 = dist2, and d(y,z) <= d(y,x) + d(x,z) within half the reach."""
     m, x = t.manifold, t.point()
-    y, z = t.near(x), t.near(x)
+    y = t.near(x)
+    a, b = m.expmap(x, 0.5 * t.tangent(x)), m.expmap(x, 0.5 * t.tangent(x))
     d = m.dist(x, y)
     t.require((d >= 0).all(), "d >= 0")
     t.close(d, m.norm(x, m.logmap(x, y)), "d = |log|")
     t.close(m.dist(y, x), d, "symmetric")
     t.close(m.dist2(x, y), d.square(), "dist2 = dist^2")
-    t.small(torch.relu(m.dist(y, z) - d - m.dist(x, z)), "triangle")
+    t.small(torch.relu(m.dist(a, b) - m.dist(a, x) - m.dist(x, b)), "triangle")
     ones = (1,) * m.ndim
     t.close(m.dist(x, y, keepdim=True), d.reshape(d.shape + ones), "dist(keepdim=True)")
     t.close(m.dist2(x, y, keepdim=True), m.dist2(x, y).reshape(d.shape + ones), "dist2(keepdim=True)")
@@ -181,9 +182,10 @@ def joint_forms_agree_with_separate_ones(t: Trial) -> None:
 
 @law(11, float64=1e-10, float32=1e-4)
 def geodesic_transport_reaches_beyond_the_cut_locus(t: Trial) -> None:
-    """expmap_transp along a geodesic of any length is an isometry and sends u to the velocity at the end."""
+    """expmap_transp along a geodesic twice as long as the logarithm reaches is an isometry and sends u to the velocity
+    at the end."""
     m, x = t.manifold, t.point()
-    u = 3 * t.tangent(x)
+    u = 2 * t.tangent(x)
     v, w = t.direction(x), t.direction(x)
     y, v_y = m.expmap_transp(x, u, v)
     t.is_tangent(y, v_y, "expmap_transp")
@@ -231,7 +233,7 @@ def isometries_are_respected(t: Trial) -> None:
             t.close(moved, f(m.parallel_transport(x, y, v)), f"{name}: parallel_transport")
 
 
-@law(17, float64=1e-4, examples=5)
+@law(17, float64=1e-4, examples=5, exact=False)
 def curvature_is_that_of_triangles(t: Trial) -> None:
     """d^2(exp_x(hu), exp_x(hv)) = h^2 |u - v|^2 - K h^4/3 + O(h^6) for orthonormal u, v, averaged over +-(u, v), with
     one step of Richardson extrapolation. Relative to the larger of one and K."""
@@ -240,7 +242,7 @@ def curvature_is_that_of_triangles(t: Trial) -> None:
 
     def estimate(h: float) -> torch.Tensor:
         squares = [m.dist2(m.expmap(x, s * h * u), m.expmap(x, s * h * v)) for s in (1.0, -1.0)]
-        return 3 * (h * h * m.inner(x, u - v) - sum(squares) / 2) / h**4
+        return 3 * (h * h * m.inner(x, u - v) - sum(squares, torch.zeros(())) / 2) / h**4
 
     measured = (4 * estimate(0.02) - estimate(0.04)) / 3
     t.close(measured, m.sectional_curvature(x, u, v), "K from geodesic triangles")
@@ -248,19 +250,23 @@ def curvature_is_that_of_triangles(t: Trial) -> None:
     t.close(mixed, m.sectional_curvature(x, u, v), "K depends on the plane only")
 
 
-@law(17, float64=1e-4, examples=5)
+@law(17, float64=1e-4, examples=5, exact=False)
 def curvature_is_that_of_holonomy(t: Trial) -> None:
     """Transport round the triangle x, exp_x(hu), exp_x(hv) turns u towards v by K h^2/2 + O(h^4), averaged over
-    +-(u, v)."""
+    +-(u, v), with one step of Richardson extrapolation. Relative to the larger of one and K."""
     m, x = t.manifold, t.point()
     u, v = _orthonormal_pair(t, x)
-    h, turned = 0.02, torch.zeros(())
-    for s in (1.0, -1.0):
-        a, b = m.expmap(x, s * h * u), m.expmap(x, s * h * v)
-        w = m.parallel_transport(b, x, m.parallel_transport(a, b, m.parallel_transport(x, a, u)))
-        turned = turned + m.inner(x, w, v)
-    # The O(h^4) remainder is 1e-4 of K^2: below the tolerance after division by the area h^2/2.
-    t.close(turned / h**2, m.sectional_curvature(x, u, v), "K from holonomy", scale=20.0)
+
+    def estimate(h: float) -> torch.Tensor:
+        turned = []
+        for s in (1.0, -1.0):
+            a, b = m.expmap(x, s * h * u), m.expmap(x, s * h * v)
+            w = m.parallel_transport(b, x, m.parallel_transport(a, b, m.parallel_transport(x, a, u)))
+            turned.append(m.inner(x, w, v))
+        return sum(turned, torch.zeros(())) / h**2
+
+    measured = (4 * estimate(0.02) - estimate(0.04)) / 3
+    t.close(measured, m.sectional_curvature(x, u, v), "K from holonomy")
 
 
 def _orthonormal_pair(t: Trial, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ OPERATIONS: dict[str, str] = {
     "expmap": "xu",
     "logmap": "xy",
     "retr": "xu",
-    "inverse_retr": "xy",
+    "inverse_retr": "xr",
     "transp": "xyv",
     "parallel_transport": "xyv",
     "expmap_transp": "xuv",

@@ -24,13 +24,13 @@ def _doubled(x: Tensor) -> Tensor:
     return 2 * x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Case:
     """One manifold and what the laws need to know of it: a row of the table of manifolds.
 
-    `tolerance` holds multiples of ``eps = torch.finfo(dtype).eps`` by the name of a law; the key ``"*"`` stands for
-    all others and can only tighten their defaults. What is compared is stated in the docstring of each law; a residual
-    is relative to the larger of one and the largest entry unless it says otherwise.
+    `tolerance` holds multiples of ``eps = torch.finfo(dtype).eps`` by the name of a law. The key ``"*"`` stands for all
+    others that compare two exact expressions, not an expression and a difference quotient, and can only tighten their
+    defaults. A residual is relative to the larger of one and the largest entry unless its law says otherwise.
 
     `exempt` (law -> reason) lists the laws that do not hold here, and `missing` (operation -> reason) the operations
     that the space does not have; `exemption_stands` and the law `missing_operations` hold both lists to the truth.
@@ -51,8 +51,8 @@ class Case:
     exempt: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        return repr(self.manifold)
+    def __repr__(self) -> str:
+        return f"Case({self.manifold!r})"
 
 
 @dataclass
@@ -119,14 +119,17 @@ class Trial:
         """A random point at the distance `scale` times `radius`."""
         return self.manifold.expmap(x, self.tangent(x))
 
-    def arguments(self, batch: tuple[int, ...] | None = None) -> dict[str, Tensor]:
-        """One argument for each letter of `OPERATIONS`: points x, y; vectors u, v; ambient g, h; numbers t, z."""
-        x = self.point(batch)
+    def arguments(self, batch: tuple[int, ...] | None = None, x: Tensor | None = None) -> dict[str, Tensor]:
+        """One argument for each letter of `OPERATIONS`: points x, y and r, which `inverse_retr` reaches; vectors u, v;
+        ambient g, h; numbers t, z. Either `batch` or `x` gives the batch."""
+        x = self.point(batch) if x is None else x
+        r = self.manifold.retr(x, self.tangent(x, self.scale * self.case.inverse_reach))
         y, u, v = self.near(x), self.tangent(x), self.direction(x)
         leading = x.shape[: x.dim() - self.manifold.ndim]
         t = torch.rand(leading, generator=self.generator, dtype=self.dtype)
         z = self.noise(*leading, self.manifold.dimension(self.shape))
-        return {"x": x, "y": y, "u": u, "v": v, "g": self.ambient(batch), "h": self.ambient(batch), "t": t, "z": z}
+        g, h = self.noise(*x.shape), self.noise(*x.shape)
+        return {"x": x, "y": y, "r": r, "u": u, "v": v, "g": g, "h": h, "t": t, "z": z}
 
     def flat(self, a: Tensor) -> Tensor:
         """The point dimensions of `a` made one."""
@@ -149,7 +152,7 @@ class Trial:
         default, row = self.law.default(self.dtype), self.case.tolerance
         if self.law.name in row:
             return row[self.law.name] * self.eps
-        return min(default, row["*"] * self.eps) if "*" in row else default
+        return min(default, row["*"] * self.eps) if "*" in row and self.law.exact else default
 
     def fail(self, what: str) -> None:
         name = "?" if self.law is None else f"{self.law.name} (law {self.law.number})"
@@ -216,7 +219,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Law:
-    """A law with its number in the list, the default tolerance by dtype, and how many draws its cost allows."""
+    """A law with its number in the list, the default tolerance by dtype, how many draws its cost allows, and whether
+    it compares exact expressions: then a residual is rounding."""
 
     name: str
     number: int
@@ -224,6 +228,7 @@ class Law:
     float64: float
     float32: float | None
     examples: int | None
+    exact: bool
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
@@ -243,13 +248,18 @@ LAWS: dict[str, Law] = {}
 
 
 def law(
-    number: int, *, float64: float = 0.0, float32: float | None = None, examples: int | None = None
+    number: int,
+    *,
+    float64: float = 0.0,
+    float32: float | None = None,
+    examples: int | None = None,
+    exact: bool = True,
 ) -> Callable[[Callable[[Trial], None]], Law]:
     """Enter a function of a trial into `LAWS`. Without a `float32` tolerance the law is stated for float64 only;
-    `examples` caps the number of draws."""
+    `examples` caps the number of draws; `exact` is False where a residual is truncation."""
 
     def enter(check: Callable[[Trial], None]) -> Law:
-        made = Law(check.__name__, number, check, float64, float32, examples)
+        made = Law(check.__name__, number, check, float64, float32, examples, exact)
         made_with_doc: Any = made
         object.__setattr__(made_with_doc, "__doc__", check.__doc__)
         LAWS[made.name] = made

@@ -1,0 +1,130 @@
+"""Modules that remember which of their parameters are points of which manifold."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchriemann.manifolds import ManifoldParameter
+from torchriemann.manifolds.parameter import register_manifold, registered_manifolds
+
+
+class ManifoldModule(nn.Module):
+    """A module with parameters on manifolds: call `register_manifold_parameter` in ``__init__``.
+
+    The manifold of a parameter is kept on the module, under the parameter's name, and the tensor is labelled again
+    whenever an operation of torch replaces it: ``.to("meta")``, ``to_empty``, ``load_state_dict(assign=True)``,
+    assignment, sharding. `optim.param_groups(model)` reads that registry.
+
+    Checkpoints. ``state_dict`` holds plain tensors. ``load_state_dict`` and assignment check membership and warn
+    (`RuntimeWarning`) with the residual; they change no value, but for one case: a point that arrives from a less
+    precise dtype is projected, since rounding took it off the manifold of the more precise one. Meta tensors and
+    shards carry no point to check.
+    """
+
+    def register_manifold_parameter(self, name: str, tensor: Tensor, manifold: Any) -> None:
+        """Register `tensor` (``*B,P``, a point of `manifold` or a batch of them) as the parameter `name`.
+
+        Raises ``ValueError`` if `tensor` is off the manifold (``ManifoldParameter.project(tensor, manifold)`` makes a
+        point), or already labelled with another manifold. A meta tensor is checked for its shape only.
+        """
+        label = getattr(tensor, "manifold", manifold)
+        if label != manifold:
+            raise ValueError(
+                f"{type(self).__name__}: {name} was to be registered on {manifold!r}, "
+                f"but the tensor is labelled {label!r}"
+            )
+        if tensor.is_meta:
+            manifold.assert_check_point(tensor)
+            parameter = _label(nn.Parameter(tensor), manifold)
+        else:
+            parameter = ManifoldParameter(tensor, manifold)
+        # One that is labelled already goes in as it is: modules that share it must go on sharing it.
+        self.register_parameter(name, tensor if isinstance(tensor, ManifoldParameter) else parameter)
+        register_manifold(self, name, manifold)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        manifold = registered_manifolds(self).get(name)
+        if manifold is not None and isinstance(value, nn.Parameter):
+            label = getattr(value, "manifold", None)
+            if label is None:
+                self._warn_if_off_manifold(name, value, manifold)
+                _label(value, manifold)
+            elif label != manifold:
+                raise ValueError(
+                    f"{type(self).__name__}: parameter {name} is registered on {manifold!r}, "
+                    f"got one that is labelled {label!r}"
+                )
+        super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
+        before = self._dtypes()
+        super()._apply(fn, recurse)
+        self._settle(before)
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, local_metadata, *args) -> None:
+        stored = {name: state_dict.get(prefix + name) for name in registered_manifolds(self)}
+        assigned = local_metadata.get("assign_to_params_buffers", False)  # then `__setattr__` checks
+        for name, value in stored.items():
+            parameter = self._parameters.get(name)
+            fits = parameter is not None and isinstance(value, Tensor) and value.shape == parameter.shape
+            if fits and not assigned:
+                self._warn_if_off_manifold(name, value, registered_manifolds(self)[name])
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        self._settle({name: value.dtype for name, value in stored.items() if isinstance(value, Tensor)})
+
+    def _dtypes(self) -> dict[str, torch.dtype]:
+        parameters = ((name, self._parameters.get(name)) for name in registered_manifolds(self))
+        return {name: parameter.dtype for name, parameter in parameters if parameter is not None}
+
+    def _settle(self, source_dtypes: dict[str, torch.dtype]) -> None:
+        """Label the registered parameters again; project those whose values came from a less precise dtype."""
+        for name, manifold in registered_manifolds(self).items():
+            parameter = self._parameters.get(name)
+            if parameter is None:
+                continue
+            _label(parameter, manifold)
+            source = source_dtypes.get(name, parameter.dtype)
+            if _has_values(parameter) and torch.finfo(source).eps > torch.finfo(parameter.dtype).eps:
+                with torch.no_grad():
+                    parameter.copy_(manifold.projx(parameter.detach()))
+
+    def _warn_if_off_manifold(self, name: str, value: Any, manifold: Any) -> None:
+        if not _has_values(value):
+            return
+        on_manifold, reason = manifold.check_point_on_manifold(value.detach(), explain=True)
+        if not on_manifold:
+            warnings.warn(
+                f"{type(self).__name__}.{name} is taken as it is, but is off its manifold: "
+                f"{type(manifold).__name__}: {reason}, as in "
+                f"`with torch.no_grad(): module.{name}.copy_(module.{name}.manifold.projx(module.{name}))`",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """False for meta and fake tensors, and for shards, which hold a part of a point."""
+    return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter, ManifoldParameter)
+
+
+def _label(parameter: nn.Parameter, manifold: Any) -> nn.Parameter:
+    """Label `parameter` in place: optimizers, tied modules and FSDP2 hold on to this very object."""
+    if type(parameter) is nn.Parameter:
+        parameter.__class__ = ManifoldParameter
+    # A parameter of another class, such as a DTensor, keeps its class and carries the label as an attribute.
+    parameter.manifold = manifold  # type: ignore[attr-defined]
+    return parameter
+
+
+def in_full_precision(device_type: str) -> contextlib.AbstractContextManager:
+    """A context without autocast, entered only where autocast is on: tracers then see no context at all."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()

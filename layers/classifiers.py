@@ -1,0 +1,119 @@
+"""Classifiers whose classes are points of a manifold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchriemann.manifolds import Grassmann, ManifoldParameter
+from torchriemann.manifolds.functional.series import safe_norm, safe_sqrt
+
+from .base import ManifoldModule, in_full_precision
+
+
+class GrassmannClassifier(ManifoldModule):
+    r"""Each class is a subspace; the logit is the length of the feature's projection on it.
+
+    .. math:: \ell_c = \gamma \, |S_c^\top z|, \qquad z = x / |x|
+
+    with an orthonormal basis :math:`S_c` of the subspace of class c: :math:`\gamma` times the cosine of the angle
+    between feature and subspace. A class may vary within its subspace without leaving its logit, so features keep
+    differences inside a class that a linear head would collapse; that is what makes them transfer (Wang et al.,
+    "Grassmann Class Representation", arXiv:2308.01547). Train `weight` with a Riemannian optimizer.
+
+    Args:
+        in_features: d, the size of a feature.
+        num_classes: K.
+        subspace_dim: k, the dimension of every class subspace, at most d. With k = 1 a class is a line: a cosine
+            classifier that ignores the sign.
+        scale: :math:`\gamma`; cross-entropy wants it well above log K, and the paper uses 25 throughout.
+        normalize: divide x by its length. Without it the logits are :math:`\gamma |S_c^\top x|`.
+
+    Shape: ``*B,d -> *B,K``, in the dtype of the input. With `normalize` all logits lie in [0, scale] up to rounding.
+
+    Attributes:
+        weight: ``K,d,k``, orthonormal columns, a `ManifoldParameter` on `manifold` = ``Grassmann()``; drawn from the
+            rotation-invariant law.
+
+    Numerics. At least float32 inside, whatever the dtypes and autocast. The gradient is finite everywhere: a feature
+    orthogonal to a subspace, where the length has a kink, contributes the subgradient zero to that class, and so
+    does the zero feature, whose logits are zero.
+
+    Raises ``ValueError`` for sizes that make no subspaces and for an `x` of another size or of no floating-point type.
+
+    >>> head = GrassmannClassifier(in_features=64, num_classes=10, subspace_dim=8)
+    >>> head(torch.randn(32, 64)).shape
+    torch.Size([32, 10])
+    """
+
+    weight: ManifoldParameter
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        subspace_dim: int,
+        scale: float = 25.0,
+        normalize: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"GrassmannClassifier: num_classes must be at least 1, got {num_classes}")
+        if not 1 <= subspace_dim <= in_features:
+            raise ValueError(
+                f"GrassmannClassifier: subspace_dim must lie between 1 and in_features = {in_features}, "
+                f"got {subspace_dim}"
+            )
+        if not scale > 0:
+            raise ValueError(f"GrassmannClassifier: scale must be positive, got {scale}")
+        self.in_features = in_features
+        self.num_classes = num_classes
+        self.subspace_dim = subspace_dim
+        self.scale = scale
+        self.normalize = normalize
+        self.manifold = Grassmann()
+        point = self.manifold.origin(num_classes, in_features, subspace_dim, device=device, dtype=dtype)
+        self.register_manifold_parameter("weight", point, self.manifold)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the subspaces from the rotation-invariant law; on the meta device there is nothing to draw."""
+        if self.weight.is_meta:
+            return
+        # A factorisation needs float32 at least; rounding to a half dtype comes after it.
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        with torch.no_grad():
+            self.weight.copy_(self.manifold.random_uniform(*self.weight.shape, device=self.weight.device, dtype=wide))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits, ``*B,d -> *B,K``."""
+        self._check_input(x)
+        wide = torch.promote_types(torch.promote_types(x.dtype, self.weight.dtype), torch.float32)
+        with in_full_precision(x.device.type):
+            return self._logits(x.to(wide), self.weight.to(wide)).to(x.dtype)
+
+    def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        length = safe_norm(x, keepdim=True)
+        z = x / torch.where(length == 0, 1.0, length)
+        # All bases side by side, d x Kk: one matrix product instead of K thin ones.
+        projections = z @ weight.transpose(0, 1).reshape(self.in_features, -1)
+        # z has unit length, so the squares neither overflow nor underflow to any effect.
+        cosines = safe_sqrt(projections.unflatten(-1, (self.num_classes, self.subspace_dim)).square().sum(-1))
+        return self.scale * (cosines if self.normalize else length * cosines)
+
+    def _check_input(self, x: Tensor) -> None:
+        if not x.is_floating_point():
+            raise ValueError(f"GrassmannClassifier: x must be a floating-point tensor, got {x.dtype}")
+        if x.dim() < 1 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"GrassmannClassifier: x must have shape (*B, in_features = {self.in_features}), got {tuple(x.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print(module)``."""
+        return (
+            f"in_features={self.in_features}, num_classes={self.num_classes}, subspace_dim={self.subspace_dim}, "
+            f"scale={self.scale}, normalize={self.normalize}"
+        )

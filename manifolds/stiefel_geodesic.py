@@ -1,0 +1,117 @@
+r"""Geodesics and parallel transport of the Stiefel manifold for every metric of the one-parameter family.
+
+A tangent vector at x is ``u = x A + H`` with A = x^T u skew and x^T H = 0; the metric is beta |A|^2 + |H|^2. All work
+beyond a few products with n x p matrices is done on 2p x 2p blocks in the (not orthonormal) basis [x, H], so nothing
+is factorised and everything is differentiable at u = 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.special import jv
+from torch import Tensor
+
+from .functional.orthogonal import identity_like, matrix_exp
+
+
+def skew(m: Tensor) -> Tensor:
+    """(M - M^T)/2."""
+    return 0.5 * (m - m.mT)
+
+
+def sym(m: Tensor) -> Tensor:
+    """(M + M^T)/2."""
+    return 0.5 * (m + m.mT)
+
+
+def block(rows: list[list[Tensor]]) -> Tensor:
+    """A matrix from its blocks."""
+    return torch.cat([torch.cat(row, -1) for row in rows], -2)
+
+
+def _scaled_normal_part(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(A, H/s, s), s = max(1, |H|): with a long H the Gram matrix in the generator would cost squarings and digits."""
+    overlap = x.mT @ u
+    a, h = skew(overlap), u - x @ overlap
+    # Detached: the result does not depend on s.
+    s = h.detach().square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1.0)
+    return a, h / s, s
+
+
+def _turn(a: Tensor, beta: float) -> Tensor:
+    """exp((1 - 2 beta) A)."""
+    return matrix_exp((1 - 2 * beta) * a) if beta != 0.5 else identity_like(a).expand_as(a)
+
+
+def geodesic_end(x: Tensor, u: Tensor, beta: float) -> Tensor:
+    """[x H] exp([[2 beta A, -H^T H], [I, 0]])[:, :p] exp((1 - 2 beta) A).
+
+    Zimmermann and Hueper, arXiv:2103.12046, there with a thin QR of H, whose derivatives do not exist at H = 0.
+    """
+    p = x.shape[-1]
+    if p == x.shape[-2]:
+        return x @ matrix_exp(skew(x.mT @ u))
+    a, h, s = _scaled_normal_part(x, u)
+    identity = identity_like(a).expand_as(a)
+    generator = block([[2 * beta * a, -s * (h.mT @ h)], [s * identity, torch.zeros_like(a)]])
+    first = matrix_exp(generator)[..., :p] @ _turn(a, beta)
+    return x @ first[..., :p, :] + h @ first[..., p:, :]
+
+
+# exp(L) = J_0(r) + 2 sum_k J_k(r) c_k(L/r), c_k the Chebyshev polynomials turned to the imaginary axis, converges
+# like a Bessel function's tail and without growth of rounding for a skew-adjoint L with |L| <= r.
+_RADIUS = 16.0
+_CHEBYSHEV = [float(jv(k, _RADIUS)) * (1 if k == 0 else 2) for k in range(46)]  # J_46(16) = 2e-17
+
+
+def _skew_adjoint_exp(a: Tensor, gram: Tensor, pull: Tensor, s: Tensor, start: Tensor, beta: float):
+    """exp(L) of the pair (a, h), see `geodesic_transport`; h = v_normal S[:p] + (H/s) S[p:]. Returns (a, S)."""
+    p = a.shape[-1]
+    identity, zero = identity_like(a).expand_as(a), torch.zeros_like(a)
+    both = s * torch.cat([pull, gram], -1)
+
+    def generator(b: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        change = (0.5 - 2 * beta) * 2 * skew(a @ b) + skew(both @ coefficients)
+        return change / _RADIUS, (beta / _RADIUS) * (coefficients @ a - torch.cat([zero, s * b], -2))
+
+    old = start, torch.cat([identity, zero], -2)
+    new = generator(*old)
+    total = [_CHEBYSHEV[0] * f + _CHEBYSHEV[1] * g for f, g in zip(old, new, strict=True)]
+    for c in _CHEBYSHEV[2:]:
+        step = generator(*new)
+        old, new = new, (2 * step[0] + old[0], 2 * step[1] + old[1])
+        total = [t + c * f for t, f in zip(total, new, strict=True)]
+    return total[0], total[1][..., :p, :], total[1][..., p:, :]
+
+
+def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    r"""The end of the geodesic and the parallel transport of v along it: ``exp(M) (exp(L) v) exp((1 - 2 beta) A)``.
+
+    M = H x^T - x H^T + 2 beta x A x^T moves the frame; L, skew-adjoint in the metric, is on v = x a + h
+
+        L(a, h) = ((1/2 - 2 beta) [A, a] + skew(H^T h), beta (h A - H a)).
+
+    Source: arXiv:2408.06054, rewritten in these coordinates. h stays in the span of h(0) and H, so that L acts on
+    p x p matrices only. NaN where |L| may exceed 16 (|u| = 8.8 at beta 1, 16 at beta 1/2), beyond the series' reach.
+    """
+    x, u, v = torch.broadcast_tensors(x, u, v)
+    p = x.shape[-1]
+    a, h, s = _scaled_normal_part(x, u)
+    overlap = x.mT @ v
+    normal = v - x @ overlap
+    gram, pull = h.mT @ h, h.mT @ normal
+    b, along, across = _skew_adjoint_exp(a, gram, pull, s, skew(overlap), beta)
+    # The third block column gives (exp(B) - 1)/B, by which exp(M) acts on v's own normal part.
+    identity, zero = identity_like(a).expand_as(a), torch.zeros_like(a)
+    generator = block([[2 * beta * a, -s * gram, identity], [s * identity, zero, zero], [zero, zero, zero]])
+    moved = matrix_exp(generator)[..., : 2 * p, :]
+    turn = _turn(a, beta)
+    mixed = moved @ torch.cat([b, across, -s * (pull @ along)], -2) @ turn
+    first = moved[..., :p] @ turn
+    y = x @ first[..., :p, :] + h @ first[..., p:, :]
+    w = x @ mixed[..., :p, :] + h @ mixed[..., p:, :] + normal @ (along @ turn)
+    length = a.square().sum((-2, -1), keepdim=True).sqrt()
+    bound = max(abs(0.5 - 2 * beta), beta * 0.5**0.5) * length + beta**0.5 * s * gram.diagonal(dim1=-2, dim2=-1).sum(
+        -1
+    )[..., None, None].sqrt()
+    return y, torch.where(bound.detach() <= _RADIUS, w, torch.nan)

@@ -1,0 +1,238 @@
+r"""The logarithm of the Stiefel manifold for every metric of the one-parameter family.
+
+Forward. The problem is reduced to m x m blocks, m = p + min(p, n - p), in an orthonormal basis [x, Q] that holds y.
+For beta = 1/2 it is a matrix completion: find the rotation V with first columns [x, Q]^T y whose logarithm has a zero
+lower block (Zimmermann, arXiv:1604.05054). For other beta Newton's method follows the solution from 1/2 to beta.
+The iteration is one operator to the compiler and to functorch, so it may look at its residuals and stop.
+
+Derivatives. The solved equation ``exp_x(u) = y`` is differentiated, not the iteration: two Newton steps with the
+constant inverse of d exp_x at the solution. One step is right to first order, the second to second order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .functional.orthogonal import derivative_wanted, identity_like, so_log
+from .functional.series import sinc_sqrt
+from .stiefel_geodesic import block, geodesic_end, skew, sym
+
+
+def logarithm(x: Tensor, y: Tensor, beta: float) -> Tensor:
+    """The shortest u with exp_x(u) = y; see `Stiefel.logmap`. ``*B,n,p``."""
+    x, y = torch.broadcast_tensors(x, y)
+    frame, a, b = solve(x.detach(), y.detach(), beta)
+    u = frame @ torch.cat([a, b], -2)
+    if not derivative_wanted(x) and not derivative_wanted(y):
+        return u
+    inverse = _DexpInverse(frame, a, b, beta)
+    for _ in range(2):
+        correction = inverse(y - geodesic_end(x, u, beta))
+        # Value zero: next to a conjugate point the inverse enlarges rounding errors.
+        moved = u + (correction - correction.detach())
+        projected = moved - x @ sym(x.mT @ moved)
+        u = u.detach() + (projected - projected.detach())
+    return u
+
+
+@torch.library.custom_op("torchriemann::stiefel_log", mutates_args=())
+def solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """An orthonormal [x, Q], the skew A and B with log = x A + Q B; NaN where no iteration converged."""
+    n, p = x.shape[-2:]
+    batch, q = x.shape[:-2], min(p, n - p)
+    x, y = x.reshape(-1, n, p), y.reshape(-1, n, p)
+    # LAPACK raises on NaN, for the whole batch.
+    finite = (x.isfinite() & y.isfinite()).all(-1).all(-1)[:, None, None]
+    x, y = (torch.where(finite, z, torch.eye(n, p, dtype=x.dtype, device=x.device)) for z in (x, y))
+    overlap = x.mT @ y
+    if p == n:
+        frame, b = x.clone(), overlap[..., :0, :].clone()
+        a = torch.where(torch.linalg.det(overlap)[:, None, None] > 0, so_log(overlap), torch.nan)
+    else:
+        # Householder QR of both at once: its later columns are normal to x whatever the rank of y - x M.
+        frame = torch.cat([x, torch.linalg.qr(torch.cat([x, y - x @ overlap], -1))[0][..., p : p + q]], -1)
+        target = torch.cat([overlap, frame[..., p:].mT @ y], -2)
+        a, b = _follow(*_canonical(target), target, beta)
+    a = torch.where(finite, a, torch.nan)
+    return frame.reshape(*batch, n, p + q), a.reshape(*batch, p, p), b.reshape(*batch, q, p)
+
+
+@solve.register_fake
+def _(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+    n, p = x.shape[-2:]
+    batch, q = x.shape[:-2], min(p, n - p)
+    return x.new_empty(*batch, n, p + q), x.new_empty(*batch, p, p), x.new_empty(*batch, q, p)
+
+
+@solve.register_vmap
+def _(info, in_dims, x: Tensor, y: Tensor, beta: float):
+    x, y = (
+        z.expand(info.batch_size, *z.shape) if dim is None else z.movedim(dim, 0)
+        for z, dim in zip((x, y), in_dims[:2], strict=True)
+    )
+    return solve(x, y, beta), (0, 0, 0)
+
+
+# ---- beta = 1/2: matrix completion ----------------------------------------------------------------------------
+
+# Each step halves the error at 0.97 of the injectivity radius, gains two digits at 0.5; Newton's method takes over.
+_COMPLETION_STEPS = 40
+
+
+def _completion(target: Tensor) -> Tensor:
+    """The rotation with first columns `target` whose lower right block is as near as can be to positive."""
+    p = target.shape[-1]
+    q = torch.linalg.qr(target, mode="complete")[0][..., p:]
+    left, _, right = torch.linalg.svd(q[..., p:, :])
+    q = q @ (right.mT @ left.mT)
+    # Special Procrustes: where the determinant is -1 flip the direction of the smallest singular value.
+    sign = torch.linalg.det(torch.cat([target, q], -1)).sign()[..., None, None]
+    last = left[..., -1:]
+    return torch.cat([target, q - (1 - sign) * ((q @ last) @ last.mT)], -1)
+
+
+def _canonical(target: Tensor) -> tuple[Tensor, Tensor]:
+    """(A, B) of the canonical logarithm: rotate the completion until the lower block of its logarithm is zero.
+
+    A step solves S G + G S = C, S = B B^T/12 - I/2, the second-order expansion of the exact Newton equation
+    (arXiv:2103.12046, section 5), and rotates by the Cayley transform of G.
+    """
+    p = target.shape[-1]
+    v = _completion(target)
+    tolerance = 8 * torch.finfo(v.dtype).eps
+    log = so_log(v)
+    for _ in range(_COMPLETION_STEPS):
+        b, c = log[..., p:, :p], log[..., p:, p:]
+        size = c.square().sum((-2, -1), keepdim=True).sqrt()
+        done = size <= tolerance * (1 + b.square().sum((-2, -1), keepdim=True).sqrt())
+        if bool(done.all()):
+            break
+        identity = identity_like(c)
+        s, e = torch.linalg.eigh(b @ b.mT / 12 - 0.5 * identity)
+        g = 0.5 * skew(e @ ((e.mT @ c @ e) / (s.unsqueeze(-1) + s.unsqueeze(-2))) @ e.mT)
+        turned = v[..., p:] @ torch.linalg.solve_ex(identity - g, identity + g)[0]
+        v = torch.cat([v[..., :p], torch.where(done, v[..., p:], turned)], -1)
+        log = so_log(v)
+    return log[..., :p, :p], log[..., p:, :p]
+
+
+# ---- any beta: Newton's method along a path of metrics ----------------------------------------------------------
+
+_NEWTON_STEPS = 10
+# Newton's method finds the solution at the next beta if its ratio to the last one is at most this.
+_HOMOTOPY_RATIO = 1.5
+_CHUNK = 2**23  # complex numbers in the largest intermediate of the dense system
+
+
+def _follow(a: Tensor, b: Tensor, target: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """From the solution for beta = 1/2 to that for `beta`; NaN where the last residual is not small."""
+    stages = math.ceil(abs(math.log(2 * beta)) / math.log(_HOMOTOPY_RATIO))
+    for stage in range(1, stages):
+        a, b, _ = _newton(a, b, target, 0.5 * (2 * beta) ** (stage / stages), 2)
+    a, b, residual = _newton(a, b, target, beta, _NEWTON_STEPS)
+    return torch.where(residual[:, None, None] < torch.finfo(a.dtype).eps ** 0.75, a, torch.nan), b
+
+
+def _newton(a: Tensor, b: Tensor, target: Tensor, beta: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps on the items that need them, in chunks, and the largest residuals before the last of them."""
+    m, p = target.shape[-2:]
+    frame = identity_like(target @ target.mT)
+    a, b = a.clone(), b.clone()
+    chunk = max(1, _CHUNK // (m * m * p * m))
+    tolerance = 16 * torch.finfo(a.dtype).eps * math.sqrt(m)
+    size = a.new_zeros(a.shape[0])
+    for step in range(steps + 1):
+        residual = target - geodesic_end(frame[..., :p], torch.cat([a, b], -2), beta)
+        size = residual.abs().amax((-2, -1))
+        active = (size > tolerance) & (size < math.inf)
+        if step == steps or not bool(active.any()):
+            break
+        for part in active.nonzero().squeeze(-1).split(chunk):
+            delta = _DexpInverse(frame.expand(len(part), m, m), a[part], b[part], beta)(residual[part])
+            a[part] += skew(delta[..., :p, :])
+            b[part] += delta[..., p:, :]
+    return a, b, size
+
+
+# ---- the differential of exp ------------------------------------------------------------------------------------
+
+
+def _skew_eigh(k: Tensor) -> tuple[Tensor, Tensor]:
+    """Real w and unitary U with K = U diag(i w) U^H."""
+    w, u = torch.linalg.eigh(torch.complex(torch.zeros_like(k), -k))
+    return w, u
+
+
+def _pairs(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """U^H (e_c e_d^T - e_d e_c^T) U for all pairs (c, d). ``-> *B,pairs,m,m``."""
+    c, d = u[..., first, :], u[..., second, :]
+    outer = c.conj().unsqueeze(-1) * d.unsqueeze(-2)
+    return outer - outer.mH
+
+
+class _DexpInverse:
+    """The inverse of d(exp_x)_u as a constant linear map from ambient vectors at exp_x(u) to tangent vectors at x.
+
+    With exp_x(u) = e^W X e^P on the reduced problem, W = [[2 beta A, -B^T], [B, 0]] and P = (1 - 2 beta) A,
+
+        e^-W d(e^W X e^P) e^-P = psi(ad W)[dW] X + X phi(ad P)[dP],  psi(z) = (1 - e^-z)/z,  phi(z) = (e^z - 1)/z,
+
+    a dense system for the p(p-1)/2 entries of dA and the p min(p, n - p) of dB, set up in the eigenbases of W and P.
+    Directions normal to [x, Q] separate: there d exp is right multiplication by a p x p matrix.
+    """
+
+    def __init__(self, frame: Tensor, a: Tensor, b: Tensor, beta: float) -> None:
+        p, m = a.shape[-1], frame.shape[-1]
+        self.frame, self.p = frame, p
+        corner = a.new_zeros((*a.shape[:-2], m - p, m - p))
+        w, u = _skew_eigh(block([[2 * beta * a, -b.mT], [b, corner]]))
+        angle, turn = _skew_eigh((1 - 2 * beta) * a)
+        self.back = (u * torch.exp(-1j * w).unsqueeze(-2) @ u.mH).real
+        self.turn_back = (turn * torch.exp(-1j * angle).unsqueeze(-2) @ turn.mH).real
+        self.rows, self.columns = torch.triu_indices(p, p, 1, device=a.device)
+        self.inverse = torch.linalg.inv_ex(self._matrix(w, u, angle, turn, beta))[0]
+        # int_0^1 e^(sW) ds, whose first block carries the normal directions.
+        half = 0.5 * w
+        mean = torch.exp(1j * half) * sinc_sqrt(half.square())
+        first = u[..., :p, :]
+        self.normal = self.turn_back @ torch.linalg.inv_ex((first * mean.unsqueeze(-2) @ first.mH).real)[0]
+
+    def _matrix(self, w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: float) -> Tensor:
+        """Row k holds the coordinates of the image of the k-th basis vector."""
+        p, m = self.p, u.shape[-1]
+        device = w.device
+        grid = torch.arange((m - p) * p, device=device)
+        lower, left = p + torch.div(grid, p, rounding_mode="floor"), grid % p
+        inputs = _pairs(u, torch.cat([self.rows, lower]), torch.cat([self.columns, left]))
+        gap = 0.5 * (w.unsqueeze(-1) - w.unsqueeze(-2))
+        psi = torch.exp(-1j * gap) * sinc_sqrt(gap.square())
+        image = (u.unsqueeze(-3) @ (psi.unsqueeze(-3) * inputs) @ u.mH[..., :p].unsqueeze(-3)).real
+        image = torch.cat([2 * beta * image[..., : len(self.rows), :, :], image[..., len(self.rows) :, :, :]], -3)
+        matrix = self._coordinates(image)
+        if beta == 0.5 or len(self.rows) == 0:
+            return matrix
+        gap = 0.5 * (angle.unsqueeze(-1) - angle.unsqueeze(-2))
+        phi = torch.exp(1j * gap) * sinc_sqrt(gap.square())
+        inputs = _pairs(turn, self.rows, self.columns)
+        extra = (1 - 2 * beta) * (turn.unsqueeze(-3) @ (phi.unsqueeze(-3) * inputs) @ turn.mH.unsqueeze(-3)).real
+        k = len(self.rows)
+        top = matrix[..., :k, :k] + extra[..., self.rows, self.columns]
+        return torch.cat([torch.cat([top, matrix[..., :k, k:]], -1), matrix[..., k:, :]], -2)
+
+    def _coordinates(self, v: Tensor) -> Tensor:
+        """The entries above the diagonal of the skew upper block, then those of the lower block."""
+        return torch.cat([skew(v[..., : self.p, :])[..., self.rows, self.columns], v[..., self.p :, :].flatten(-2)], -1)
+
+    def __call__(self, r: Tensor) -> Tensor:
+        p = self.p
+        inside = self.frame.mT @ r
+        z = (self._coordinates(self.back @ inside @ self.turn_back).unsqueeze(-2) @ self.inverse).squeeze(-2)
+        k = len(self.rows)
+        flat = torch.zeros_like(inside[..., :p, :]).flatten(-2)
+        upper = flat.index_copy(-1, self.rows * p + self.columns, z[..., :k]).unflatten(-1, (p, p))
+        lower = z[..., k:].reshape(inside[..., p:, :].shape)
+        u = self.frame @ torch.cat([upper - upper.mT, lower], -2)
+        return u if self.frame.shape[-1] == r.shape[-2] else u + (r - self.frame @ inside) @ self.normal

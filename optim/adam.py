@@ -1,0 +1,178 @@
+"""Adam on manifolds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from .base import RiemannianOptimizer, check_number, scalar
+from .buckets import Entry, State
+
+
+class RiemannianAdam(RiemannianOptimizer):
+    r"""Riemannian Adam and AMSGrad (Becigneul and Ganea 2019, arXiv:1810.00760).
+
+    .. math::
+        g_t = \operatorname{grad} f(x_{t-1}), \quad
+        m_t = \beta_1 m'_{t-1} + (1 - \beta_1) g_t, \quad
+        v_t = \beta_2 v_{t-1} + (1 - \beta_2) \|g_t\|^2_{x_{t-1}}, \quad
+        (x_t, m'_t) = \Bigl(R_{x_{t-1}}\Bigl(-\gamma \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}\Bigr), T(m_t)\Bigr),
+
+    with v one scalar a point, because single entries of a tangent vector mean nothing; R is the retraction of the
+    manifold, T its transport, and the hats divide by 1 - beta^t. In flat space this is `torch.optim.AdamW`, entry by
+    entry and to the bit. Weight decay is decoupled; it has no meaning on a compact manifold and does not act there.
+
+    Args:
+        params: parameters, named parameters, or groups (`param_groups`); each is stepped on its own manifold, ours or
+            geoopt's, or in flat space.
+        lr: step length, a number or a tensor of one element.
+        betas, eps, amsgrad: as in torch.
+        weight_decay: decoupled, of flat parameters only.
+        maximize: climb.
+        foreach: None or True steps same-shaped points of a manifold as one batch, False one by one.
+        capturable, differentiable, fused: not supported; any true value raises.
+        check_finite: raise ``ValueError`` naming the parameter, and change nothing, if a step would produce an infinite
+            or NaN value; costs one synchronisation.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        check_finite: bool = False,
+    ) -> None:
+        for option, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+            check_number("RiemannianAdam", option, value)
+        for i, beta in enumerate(betas):
+            check_number("RiemannianAdam", f"betas[{i}]", beta, below=1.0)
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+            "check_finite": check_finite,
+        }
+        super().__init__(params, defaults)
+
+    def _state_names(self, group: State) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
+
+    def _import_state(self, entry: Entry, state: State) -> None:
+        p, manifold = entry.parameter, entry.manifold
+        shape = manifold.component_inner(p, torch.zeros_like(p)).shape
+        second = state.get("exp_avg_sq")
+        if second is None or second.shape == shape or second.shape != p.shape:
+            return
+        # torch keeps a second moment of every entry. geoopt keeps our scalar, repeated over the point.
+        for name in ("exp_avg_sq", "max_exp_avg_sq"):
+            if name in state:
+                total = state[name].sum_to_size(shape)
+                state[name] = total / (p.numel() / total.numel()) if _is_geoopt(state) else total
+        state["exp_avg"] = manifold.proju(p, state["exp_avg"])
+
+    def _point_update(self, group, manifold, points, grads, state, step):
+        beta1, beta2 = group["betas"]
+        return _point_adam(
+            manifold,
+            points,
+            grads,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            state.get("max_exp_avg_sq"),
+            step,
+            lr=scalar(group["lr"]),
+            beta1=beta1,
+            beta2=beta2,
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
+
+    def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
+        names = ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
+        for p, state in zip(params, states, strict=True):
+            step = state.get("step", 0.0)
+            state["step"] = step if isinstance(step, Tensor) else torch.tensor(float(step))
+            for name in names:
+                if name not in state:
+                    state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        beta1, beta2 = group["betas"]
+        adam(
+            params,
+            grads,
+            [s["exp_avg"] for s in states],
+            [s["exp_avg_sq"] for s in states],
+            [s["max_exp_avg_sq"] for s in states] if group["amsgrad"] else [],
+            [s["step"] for s in states],
+            foreach=group["foreach"],
+            fused=False,
+            decoupled_weight_decay=True,
+            amsgrad=group["amsgrad"],
+            beta1=beta1,
+            beta2=beta2,
+            lr=float(group["lr"]),
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
+
+
+def _is_geoopt(state: State) -> bool:
+    return not isinstance(state.get("step"), Tensor)  # geoopt counts steps by a Python number, torch by a tensor
+
+
+def _point_adam(
+    manifold: Any,
+    points: Tensor,
+    grads: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    max_exp_avg_sq: Tensor | None,
+    step: float | Tensor,
+    *,
+    lr: float | Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    maximize: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One step of a batch of points.
+
+    `points`, `grads`, `exp_avg` are ``*B,P``, the second moments ``*B,1(,1)``; `step` is a number or broadcasts.
+    """
+    rgrad = manifold.egrad2rgrad(points, grads)
+    if maximize:
+        rgrad = -rgrad
+    exp_avg = exp_avg.lerp(rgrad, 1 - beta1)
+    exp_avg_sq = exp_avg_sq.lerp(manifold.component_inner(points, rgrad), 1 - beta2)
+    new = {"exp_avg_sq": exp_avg_sq}
+    if max_exp_avg_sq is not None:
+        exp_avg_sq = new["max_exp_avg_sq"] = torch.maximum(max_exp_avg_sq, exp_avg_sq)
+    # Scalars first: one multiplication at full size.
+    denominator = (exp_avg_sq / _bias_correction(beta2, step, points)).sqrt_().add_(eps)
+    scale = denominator.reciprocal_().mul_(-lr / _bias_correction(beta1, step, points))
+    points, new["exp_avg"] = manifold.retr_transp(points, scale * exp_avg, exp_avg)
+    return points, new
+
+
+def _bias_correction(beta: float, step: float | Tensor, like: Tensor) -> float | Tensor:
+    correction = 1 - beta**step
+    return correction.to(like) if isinstance(correction, Tensor) else correction

@@ -1,0 +1,237 @@
+"""What the Riemannian optimizers share: manifolds of parameters, stacked state, and steps that happen whole or not."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import groups
+from .buckets import Entry, FlatBucket, PointBucket, Proposal, State, same_items
+
+_MANIFOLDS = "manifolds"  # key of a parameter group: the repr of each parameter's manifold, or of all
+
+
+class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
+    """A `torch.optim.Optimizer` whose parameters may lie on manifolds.
+
+    The manifold of a parameter is that of its group (key ``"manifold"``, as `param_groups` writes it) or the label of
+    the tensor; without either it is flat. Manifold objects are kept out of ``state_dict``, which holds their repr.
+
+    A step is atomic. Shapes, labels and dtypes are checked, then all new values are computed, then they are written:
+    an error leaves parameters and state as they were.
+    """
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        self._explicit: list[tuple] = []  # a group's manifold, as a tuple of one or none
+        self._plan: list[PointBucket | FlatBucket] | None = None
+        _check_flags(type(self).__name__, defaults)
+        super().__init__(params, defaults)
+
+    # ---- what an optimizer states -----------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _state_names(self, group: State) -> tuple[str, ...]:
+        """Names of the tensors that a point's state holds beside "step"."""
+
+    @abc.abstractmethod
+    def _point_update(
+        self, group: State, manifold: Any, points: Tensor, grads: Tensor, state: dict[str, Tensor], step: float | Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """New points and new state of a batch of points, writing into nothing."""
+
+    @abc.abstractmethod
+    def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
+        """Step parameters of flat space in place."""
+
+    @abc.abstractmethod
+    def _import_state(self, entry: Entry, state: State) -> None:
+        """Bring the state of a point that another optimizer saved into the form of this one; else leave it."""
+
+    # ---- groups -----------------------------------------------------------------------------------------------
+
+    @torch._disable_dynamo
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its key ``"manifold"``, if there, is the manifold of all its parameters (None: flat)."""
+        explicit: tuple = ()
+        if isinstance(param_group, dict):
+            param_group = dict(param_group)
+            explicit = (param_group.pop("manifold"),) if "manifold" in param_group else ()
+            param_group.pop(_MANIFOLDS, None)
+        super().add_param_group(param_group)
+        self._explicit.append(explicit)
+        try:
+            self._entries(len(self.param_groups) - 1)
+        except ValueError:
+            self.param_groups.pop()
+            self._explicit.pop()
+            raise
+        self._plan = None
+
+    def _entries(self, index: int) -> list[Entry]:
+        """The parameters of a group with their manifolds, which must be those recorded in the group."""
+        group = self.param_groups[index]
+        _check_flags(type(self).__name__, group)
+        entries = []
+        for i, p in enumerate(group["params"]):
+            name = group["param_names"][i] if "param_names" in group else f"{i} of group {index}"
+            where = f"{type(self).__name__}: parameter {name}"
+            entries.append(Entry(p, groups.resolve(p, self._explicit[index], where), where))
+        reprs = [repr(e.manifold) for e in entries]
+        recorded = _per_parameter(group.get(_MANIFOLDS, reprs), len(entries))
+        for entry, before, now in zip(entries, recorded, reprs, strict=False):
+            if before != now:
+                raise ValueError(
+                    f"{entry.where} was on {before} and is now on {now}: it lost its label or was replaced; label it "
+                    "by torchriemann.manifolds.parameter.relabel(parameter, manifold), or build a new optimizer"
+                )
+        group[_MANIFOLDS] = reprs[0] if len(set(reprs)) == 1 else reprs
+        return entries
+
+    # ---- the plan: which parameters are stepped together ------------------------------------------------------
+
+    def _buckets(self) -> list[PointBucket | FlatBucket]:
+        if self._plan is None or not self._plan_is_current(self._plan):
+            self._plan = None
+            self._plan = [b for i in range(len(self.param_groups)) for b in self._plan_group(i)]
+            self._planned = [list(group["params"]) for group in self.param_groups]
+            self._idle = self._without_bucket(self._plan)
+            self._known_state = list(self.state.values())
+        return self._plan
+
+    def _plan_is_current(self, plan: list[PointBucket | FlatBucket]) -> bool:
+        """Cheap: nobody replaced a parameter, a piece of state or a group, and no frozen parameter got a gradient."""
+        return (
+            all(same_items(g["params"], known) for g, known in zip(self.param_groups, self._planned, strict=True))
+            and same_items(list(self.state.values()), self._known_state)
+            and all(b.state is self.state and b.holds_state(self._state_names(b.group)) for b in plan)
+            and all(p.grad is None for p in self._idle)
+        )
+
+    def _plan_group(self, index: int) -> list[PointBucket | FlatBucket]:
+        group = self.param_groups[index]
+        flat: list[Entry] = []
+        batches: dict[Any, list[Entry]] = {}
+        for entry in self._entries(index):
+            p = entry.parameter
+            if groups.is_flat(entry.manifold):
+                flat.append(entry)
+            elif p.grad is not None or self.state.get(p):
+                if self.state.get(p):
+                    self._import_state(entry, self.state[p])
+                alone = len(batches) if group["foreach"] is False else None
+                batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, alone), []).append(entry)
+        names = self._state_names(group)
+        buckets: list[PointBucket | FlatBucket] = [FlatBucket(flat, group, self.state)] if flat else []
+        return buckets + [PointBucket(entries, group, names, self.state) for entries in batches.values()]
+
+    def _without_bucket(self, plan: list[PointBucket | FlatBucket]) -> list[Tensor]:
+        placed = {id(e.parameter) for bucket in plan for e in bucket.entries}
+        return [p for group in self.param_groups for p in group["params"] if id(p) not in placed]
+
+    # ---- a step -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step, whole or not at all.
+
+        Args:
+            closure: reevaluates the model and returns the loss, as in torch.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # A labelled parameter is a subclass of Tensor: asking each for its own version of stack and copy costs a fifth
+        # of a step of many small points.
+        with torch._C.DisableTorchFunctionSubclass():
+            self._propose_and_commit()
+        return loss
+
+    def _propose_and_commit(self) -> None:
+        proposals = []
+        for bucket in self._buckets():
+            update = self._flat_update if isinstance(bucket, FlatBucket) else self._point_update
+            proposal = bucket.propose(update)
+            if proposal is not None:
+                proposals.append((bucket.group, proposal))
+        self._check_finite([p for group, p in proposals if group["check_finite"]])
+        for _, proposal in proposals:
+            proposal.commit()
+        if len(self.state) != len(self._known_state):
+            self._known_state = list(self.state.values())
+
+    def _check_finite(self, proposals: Sequence[Proposal]) -> None:
+        flags = [t.isfinite().all() for p in proposals for t in p.checked]
+        if not flags or bool(torch.stack([f.to(flags[0].device) for f in flags]).all()):
+            return
+        culprit = next(p for p in proposals if not all(t.isfinite().all() for t in p.checked))
+        raise ValueError(f"{culprit.blame()} would become infinite or NaN in this step; nothing was changed")
+
+    # ---- state ------------------------------------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, also that of the torch.optim or geoopt optimizer of the same name.
+
+        Raises ``ValueError`` if it was saved for other manifolds.
+        """
+        for i, (group, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
+            n = len(group["params"])
+            ours = _per_parameter(group[_MANIFOLDS], n)
+            theirs = _per_parameter(saved.get(_MANIFOLDS, ours), n)
+            for j, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+                if mine != other:
+                    raise ValueError(
+                        f"{type(self).__name__}: the state of parameter {j} of group {i} was saved on {other}, but the "
+                        f"parameter is on {mine}"
+                    )
+        super().load_state_dict(state_dict)
+        for p, state in self.state.items():  # torch would go on to share tensors with `state_dict`
+            self.state[p] = _cloned(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Cloned: a pickled view carries the whole stack, and a thousand of them a thousand stacks.
+        state = type(self.state)(dict, {p: _cloned(entry) for p, entry in self.state.items()})
+        return {**super().__getstate__(), "state": state, "_explicit": self._explicit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        recorded = [g.get(_MANIFOLDS) for g in self.__dict__.get("param_groups", [])]
+        super().__setstate__(state)
+        self._plan = None
+        for i, group in enumerate(self.param_groups):
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
+            if i < len(recorded) and recorded[i] is not None:
+                group[_MANIFOLDS] = recorded[i]
+
+
+def _per_parameter(recorded: str | list[str], n: int) -> list[str]:
+    return [recorded] * n if isinstance(recorded, str) else recorded
+
+
+def _cloned(state: State) -> State:
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+def _check_flags(name: str, options: State) -> None:
+    for flag in ("capturable", "differentiable", "fused"):
+        if options.get(flag):
+            raise ValueError(f"{name}: {flag}={options[flag]} is not supported; leave it out")
+    if options["foreach"] not in (None, True, False):
+        raise ValueError(f"{name}: foreach must be None, True or False, got {options['foreach']!r}")
+
+
+def check_number(name: str, option: str, value: Any, *, below: float = float("inf")) -> None:
+    """Raise ``ValueError`` unless ``0 <= value < below``; `value` may be a tensor of one element."""
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ValueError(f"{name}: tensor {option} must have one element, got shape {tuple(value.shape)}")
+    if not 0.0 <= value < below:
+        raise ValueError(f"{name}: {option} must be in [0, {below}), got {value}")
+
+
+def scalar(value: float | Tensor) -> float | Tensor:
+    """A tensor option as a 0-dim tensor, which does not change the shape or the dtype of what it multiplies."""
+    return value.reshape(()) if isinstance(value, Tensor) else value

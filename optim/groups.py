@@ -1,0 +1,113 @@
+"""Which manifold a parameter is stepped on: read from the model, from a group, or from the tensor's own label."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from torchriemann.manifolds.base import Manifold
+from torchriemann.manifolds.parameter import named_manifolds
+
+POINT_DTYPES = (torch.float32, torch.float64)
+
+
+def param_groups(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
+    """The parameters of `model` as optimizer groups, one a manifold, in the order in which they first appear.
+
+    Each group is ``{"params": [...], "param_names": [...], "manifold": manifold or None, **options}``; None means
+    flat space, where the optimizers compute what torch's compute. Shared parameters appear once.
+
+    Unlike ``model.parameters()`` this reads what the modules remember. Raises ``ValueError`` naming the parameter if
+    its tensor lost the label that its module registered (``load_state_dict(assign=True)``, sharding, a plain
+    ``Parameter`` assigned over it) or contradicts it: such a parameter is never stepped as if it were flat.
+    """
+    groups: dict[Any, dict[str, Any]] = {}
+    for name, parameter, manifold in named_manifolds(model):
+        if manifold is not None and tensor_label(parameter) is None:
+            raise ValueError(
+                f"param_groups: parameter {name} is registered on {manifold!r}, but its tensor "
+                f"({type(parameter).__name__}) carries no manifold; give it back by "
+                "torchriemann.manifolds.parameter.relabel(parameter, manifold)"
+            )
+        check_parameter(parameter, manifold, f"parameter {name}")
+        group = groups.setdefault(manifold, {"params": [], "param_names": [], "manifold": manifold, **options})
+        group["params"].append(parameter)
+        group["param_names"].append(name)
+    return list(groups.values())
+
+
+def tensor_label(parameter: Tensor) -> Any:
+    """The manifold that the tensor itself carries, or None."""
+    return getattr(parameter, "manifold", None)
+
+
+def is_flat(manifold: Any) -> bool:
+    """No manifold, or flat space under either library's name: stepped entry by entry, as torch does."""
+    return manifold is None or manifold.name == "Euclidean"
+
+
+def resolve(parameter: Tensor, explicit: Iterable[Any], where: str) -> Any:
+    """The manifold of `parameter`: that of its group (`explicit`, empty if the group names none), else its own label.
+
+    Raises ``ValueError`` if the two differ, or if the parameter cannot be stepped there.
+    """
+    label = tensor_label(parameter)
+    for manifold in explicit:
+        if label is not None and label != manifold:
+            raise ValueError(f"{where} is labelled {label!r}, but its group says manifold={manifold!r}")
+        label = manifold
+    check_parameter(parameter, label, where)
+    return label
+
+
+def check_parameter(parameter: Tensor, manifold: Any, where: str) -> None:
+    """Raise ``ValueError`` unless an optimizer of this library can step `parameter` on `manifold`."""
+    if not parameter.is_floating_point():
+        raise ValueError(f"{where} must be a real floating-point tensor, got {parameter.dtype}; convert it with .to()")
+    if manifold is None:
+        return
+    _check_manifold(manifold, where)
+    if is_flat(manifold):
+        return
+    if parameter.dtype not in POINT_DTYPES:
+        raise ValueError(
+            f"{where} on {manifold!r} is {parameter.dtype}: points under an optimizer are float32 or float64, "
+            "because a half-precision point is off its manifold by more than a step; keep it in .float()"
+        )
+    if is_traceable_wrapper_subclass(parameter):
+        raise ValueError(
+            f"{where} on {manifold!r} is a {type(parameter).__name__}: sharded points are not stepped yet; leave the "
+            "module that owns it out of sharding"
+        )
+    ok, reason = manifold.check_point(parameter, explain=True)
+    if not ok:
+        raise ValueError(f"{where} cannot be a point of {manifold!r}: {reason}")
+
+
+def _check_manifold(manifold: Any, where: str) -> None:
+    if not isinstance(manifold, (Manifold, nn.Module)):  # geoopt's manifolds are modules
+        raise ValueError(f"{where}: manifold must be a manifold or None, got {type(manifold).__name__}")
+    if isinstance(manifold, nn.Module):
+        moving = any(p.requires_grad for p in manifold.parameters())
+    else:
+        moving = _has_tensor_option(manifold)
+    if moving:
+        raise ValueError(
+            f"{where} is on {manifold!r}, an option of which is a tensor: if it moved, the point would be left off its "
+            "manifold. Build the manifold with a number, or learn the point in normal coordinates"
+        )
+
+
+def _has_tensor_option(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    if isinstance(value, (tuple, list)):
+        return any(map(_has_tensor_option, value))
+    if isinstance(value, Manifold):
+        return any(_has_tensor_option(getattr(value, f.name)) for f in dataclasses.fields(value))  # type: ignore[arg-type]
+    return False

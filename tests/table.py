@@ -1,0 +1,146 @@
+"""The table of manifolds that the laws are held against: a new manifold adds one row.
+
+Tolerances are multiples of eps, four or more times the worst residual seen over 200 draws in either dtype.
+"""
+
+import torch
+from torch import Tensor
+
+from torchriemann.manifolds import Euclidean, Grassmann, Sphere
+from torchriemann.manifolds.stiefel import Stiefel
+from torchriemann.testing import Case, Trial
+
+
+def orthogonal(t: Trial, n: int) -> Tensor:
+    """A random orthogonal matrix, of either determinant."""
+    q, r = torch.linalg.qr(t.noise(n, n))
+    return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+
+
+# ---- vectors --------------------------------------------------------------------------------------------------
+
+
+def rotations(t: Trial):
+    q = orthogonal(t, t.shape[-1])
+    return {"orthogonal map": lambda x: x @ q}
+
+
+def infinite(x: Tensor) -> Tensor:
+    return x * torch.inf
+
+
+EUCLIDEAN = Case(
+    Euclidean(),
+    shapes=((3,), (1,), (7,)),
+    isometries=rotations,
+    off=infinite,
+    tolerance={"*": 100},
+    missing={"random_uniform": "the volume is infinite"},
+    exempt={
+        "retraction_has_its_order": "the retraction is the exponential map",
+        "injectivity_radius_is_exact": "infinite",
+        "uniform_law_is_invariant": "the volume is infinite",
+    },
+)
+
+
+def sphere(curvature: float) -> Case:
+    return Case(
+        Sphere(curvature),
+        shapes=((3,), (2,), (8,)),
+        order=2,
+        isometries=rotations,
+        cut=lambda t, x: t.direction(x),
+        degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        bad_shapes=((0,),),
+        tolerance={"*": 100},
+        exempt={"infinite_injectivity_radius": "pi/sqrt(K)"},
+    )
+
+
+# ---- frames ---------------------------------------------------------------------------------------------------
+
+
+def two_sided(t: Trial):
+    n, p = t.shape
+    left, right = orthogonal(t, n), orthogonal(t, p)
+    return {"left O(n)": lambda x: left @ x, "right O(p)": lambda x: x @ right}
+
+
+def complement(x: Tensor) -> Tensor:
+    """An orthonormal basis of what x does not span."""
+    return torch.linalg.qr(x, mode="complete")[0][..., x.shape[-1] :]
+
+
+def repeated_angles(t: Trial, x: Tensor) -> dict[str, Tensor]:
+    """All principal angles equal, and all but one zero."""
+    q = complement(x)
+    k = min(q.shape[-1], x.shape[-1])
+    turn = torch.zeros_like(x)
+    turn[..., :k] = q[..., :k]
+    single = torch.zeros_like(x)
+    single[..., :1] = q[..., :1]
+    return {"repeated angles": 0.5 * turn, "one angle": 0.5 * single @ orthogonal(t, x.shape[-1])}
+
+
+FRAME_SHAPES = ((5, 2), (4, 1), (7, 3), (3, 2))
+NOT_FRAMES = ((2, 3), (3, 0), (0, 0))
+
+
+def grassmann(retraction: str) -> Case:
+    def one_angle(t: Trial, x: Tensor) -> Tensor:
+        e = t.noise(1, t.shape[1])
+        return complement(x)[..., :1] @ (e / e.norm())
+
+    return Case(
+        Grassmann(retraction),
+        shapes=FRAME_SHAPES,
+        order=2,
+        invariant=lambda x: x @ x.mT,
+        isometries=two_sided,
+        cut=one_angle,
+        degenerate=repeated_angles,
+        bad_shapes=NOT_FRAMES,
+        tolerance={"*": 400},
+        exempt={"infinite_injectivity_radius": "pi/2"},
+    )
+
+
+def frames_at_rest(t: Trial, x: Tensor) -> dict[str, Tensor]:
+    """No rotation within the span, nothing but one, and both of rank one."""
+    a = t.noise(*x.shape[:-2], x.shape[-1], x.shape[-1])
+    turn = x @ (a - a.mT)
+    return {**repeated_angles(t, x), "pure rotation": 0.3 * turn}
+
+
+def stiefel(beta: float, retraction: str) -> Case:
+    def one_column(t: Trial, x: Tensor) -> Tensor:
+        e = t.noise(1, t.shape[1])
+        return complement(x)[..., :1] @ (e / e.norm())
+
+    manifold = Stiefel(beta, retraction)
+    exempt = {"infinite_injectivity_radius": "finite", "extreme_vectors_transport_without_nan": LONG_TRANSPORT}
+    if retraction == "exp":
+        exempt["retraction_has_its_order"] = "the retraction is the exponential map"
+    if beta < 2 / 3:
+        exempt["injectivity_radius_is_exact"] = "a lower bound; the radius itself is not known"
+    return Case(
+        manifold,
+        shapes=FRAME_SHAPES,
+        order=None if retraction == "exp" else manifold.retraction_order,
+        inverse_reach=0.5,
+        isometries=two_sided,
+        cut=one_column,
+        degenerate=frames_at_rest,
+        bad_shapes=NOT_FRAMES,
+        tolerance={"*": 2000},
+        exempt=exempt,
+    )
+
+
+LONG_TRANSPORT = "the series ends at twice the injectivity radius; NaN beyond, as the class states"
+
+TABLE = [
+    EUCLIDEAN, sphere(1.0), sphere(0.3), sphere(4.0), grassmann("polar"), grassmann("qr"),
+    stiefel(1.0, "polar"), stiefel(1.0, "qr"), stiefel(0.5, "cayley"), stiefel(0.5, "exp"), stiefel(0.75, "polar"),
+]  # fmt: skip

@@ -1,0 +1,101 @@
+"""The laws of a Riemannian manifold, for holding one's own manifold to them.
+
+    from torchriemann.testing import check_manifold
+    check_manifold(MyManifold(), (5, 2))
+
+A law is a function of a `Trial`: one draw of shape, dtype, seed and scale for one `Case`. `LAWS` holds all of them by
+name; their numbers group them by subject, and number 25 is left to the optimizers. Nothing here needs hypothesis but
+`trials`, which draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from torchriemann.manifolds import Manifold
+
+from . import behaviour, derivatives, maps, metric, statistics
+from .derivatives import full_gradcheck as full_gradcheck
+from .operations import OPERATIONS as OPERATIONS
+from .trial import LAWS as LAWS
+from .trial import Case as Case
+from .trial import Law as Law
+from .trial import Trial as Trial
+from .trial import applying as applying
+from .trial import law as law
+
+SCALES = (1e-8, 1e-3, 0.1, 0.5, 1.0)
+
+
+def check_law(case: Case, name: str, **draw: Any) -> None:
+    """Hold one draw (`shape`, `dtype`, `seed`, `scale`, `batch`) of `case` to one law."""
+    LAWS[name](Trial(case, **{"shape": case.shapes[0], **draw}))
+
+
+def check_manifold(
+    manifold: Manifold,
+    *shapes: tuple[int, ...],
+    laws: Iterable[str] | None = None,
+    exempt: Mapping[str, str] | None = None,
+    seeds: Iterable[int] = range(3),
+    **row: Any,
+) -> None:
+    """Hold `manifold` to all laws (or to `laws`), for points of the given shapes; `row` are further fields of `Case`.
+
+    Raises ``AssertionError`` at the first that fails, naming law, manifold, shape, dtype, seed and residual. Laws that
+    the row gives no means for (isometries, a direction to the cut locus, a retraction order) are left out.
+    """
+    case = Case(manifold, shapes, exempt=exempt or {}, **row)
+    for entry in applying(case):
+        if (laws is not None and entry.name not in laws) or (laws is None and _needs(case, entry)):
+            continue
+        for seed in list(seeds)[: entry.examples]:
+            for dtype in entry.dtypes:
+                for shape in shapes if entry.examples is None else shapes[:1]:
+                    entry(Trial(case, shape, dtype, seed, SCALES[-1 - seed % len(SCALES)]))
+
+
+def _needs(case: Case, entry: Law) -> bool:
+    """Whether the law asks for something that the row does not state."""
+    means = {
+        "isometries_are_respected": case.isometries,
+        "frechet_mean_is_equivariant": case.isometries,
+        "uniform_law_is_invariant": case.isometries,
+        "injectivity_radius_is_exact": case.cut,
+        "infinite_injectivity_radius": None,
+        "retraction_has_its_order": case.order,
+    }
+    return entry.name in means and means[entry.name] is None
+
+
+def exemption_stands(case: Case, name: str) -> bool:
+    """Whether an exempted law indeed fails, or is undefined, for some of five draws."""
+    for seed in range(5):
+        try:
+            check_law(case, name, seed=seed, scale=1.0)
+        except (AssertionError, NotImplementedError, ValueError, RuntimeError):
+            return True
+    return False
+
+
+def trials(case: Case, entry: Law) -> Any:
+    """A hypothesis strategy of trials for `case` under the law `entry`: it draws the shape, the dtype, the seed, the
+    scale and the batch, and the tensors are made from the seed."""
+    from hypothesis import strategies as st
+
+    costly = entry.examples is not None
+    return st.builds(
+        Trial,
+        case=st.just(case),
+        shape=st.sampled_from(case.shapes[:1] if costly else case.shapes),
+        dtype=st.sampled_from(entry.dtypes),
+        seed=st.integers(0, 2**31 - 1),
+        scale=st.sampled_from(SCALES),
+        batch=st.just((2,)) if costly else st.sampled_from([(3,), (), (2, 2)]),
+    )
+
+
+_MODULES = (behaviour, derivatives, maps, metric, statistics)  # entering their laws into LAWS is what they are for
