@@ -41,7 +41,8 @@ print(f"torchriemann {torchriemann.__version__}, as installed: a geodesic of len
 def files_of_the_tree() -> dict[str, Path]:
     """What the wheel has to hold, by its name in the wheel."""
     package = ROOT / "torchriemann"
-    files = {f"torchriemann/{path.name}": path for path in [*package.glob("*.py"), package / "py.typed"]}
+    own = [*package.glob("*.py"), *(package / "testing").rglob("*.py"), package / "py.typed"]
+    files = {f"torchriemann/{path.relative_to(package).as_posix()}": path for path in own}
     for folder in ("manifolds", "layers", "optim"):
         for path in (ROOT / folder).rglob("*.py"):
             files[f"torchriemann/{path.relative_to(ROOT).as_posix()}"] = path

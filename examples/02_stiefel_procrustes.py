@@ -170,7 +170,7 @@ def show_alignment(axes, rotation: Tensor) -> None:
     rows = torch.stack([view[:12] for view in (images, copies, carried)]).unflatten(-1, (8, 8))
     rows = torch.nn.functional.pad(rows, (0, 1, 0, 1), value=torch.nan)
     axes.imshow(rows.permute(0, 2, 1, 3).reshape(27, -1), cmap="gray_r", vmin=0, vmax=1)
-    axes.set(yticks=(3.5, 12.5, 21.5), yticklabels=("image", "turned,\nnoisy copy", "copy,\naligned"), xticks=[])
+    axes.set(yticks=(3.5, 12.5, 21.5), yticklabels=("image", "turned\n+ noise", "carried\nback"), xticks=[])
     axes.set_title(f"Procrustes: the solution carries the copies back (in {p} principal components)")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds import ManifoldParameter
-from torchriemann.manifolds.parameter import register_manifold, registered_manifolds
+from torchriemann.manifolds.parameter import register_manifold, registered_manifolds, relabel
 
 
 class ManifoldModule(nn.Module):
@@ -41,7 +41,7 @@ class ManifoldModule(nn.Module):
             )
         if tensor.is_meta:
             manifold.assert_check_point(tensor)
-            parameter = _label(nn.Parameter(tensor), manifold)
+            parameter = relabel(nn.Parameter(tensor), manifold)
         else:
             parameter = ManifoldParameter(tensor, manifold)
         # One that is labelled already goes in as it is: modules that share it must go on sharing it.
@@ -54,7 +54,7 @@ class ManifoldModule(nn.Module):
             label = getattr(value, "manifold", None)
             if label is None:
                 self._warn_if_off_manifold(name, value, manifold)
-                _label(value, manifold)
+                relabel(value, manifold)
             elif label != manifold:
                 raise ValueError(
                     f"{type(self).__name__}: parameter {name} is registered on {manifold!r}, "
@@ -89,7 +89,7 @@ class ManifoldModule(nn.Module):
             parameter = self._parameters.get(name)
             if parameter is None:
                 continue
-            _label(parameter, manifold)
+            relabel(parameter, manifold)
             source = source_dtypes.get(name, parameter.dtype)
             if _has_values(parameter) and torch.finfo(source).eps > torch.finfo(parameter.dtype).eps:
                 with torch.no_grad():
@@ -112,15 +112,6 @@ class ManifoldModule(nn.Module):
 def _has_values(tensor: Tensor) -> bool:
     """False for meta and fake tensors, and for shards, which hold a part of a point."""
     return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter, ManifoldParameter)
-
-
-def _label(parameter: nn.Parameter, manifold: Any) -> nn.Parameter:
-    """Label `parameter` in place: optimizers, tied modules and FSDP2 hold on to this very object."""
-    if type(parameter) is nn.Parameter:
-        parameter.__class__ = ManifoldParameter
-    # A parameter of another class, such as a DTensor, keeps its class and carries the label as an attribute.
-    parameter.manifold = manifold  # type: ignore[attr-defined]
-    return parameter
 
 
 def in_full_precision(device_type: str) -> contextlib.AbstractContextManager:

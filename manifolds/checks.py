@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -47,24 +47,29 @@ class CheckedManifold(abc.ABC):
         if not tensors:
             raise ValueError(f"{where}: expected tensors")
         first = tensors[0].shape
+        same = True
         for t in tensors:
             if not t.is_floating_point():
                 raise ValueError(f"{where}: expected a floating-point tensor, got {t.dtype}; convert it with .to()")
-            reason = self._shape_reason(t.shape)
+            same = same and t.shape == first
+        for shape in [first] if same else [t.shape for t in tensors]:
+            reason = self._shape_reason(shape)
             if reason is not None:
                 raise ValueError(f"{where}: {reason}")
-            if t.shape[t.dim() - self.ndim :] != first[len(first) - self.ndim :]:
+            if shape[len(shape) - self.ndim :] != first[len(first) - self.ndim :]:
                 raise ValueError(
-                    f"{where}: arguments are points of different shapes, {tuple(first)} and {tuple(t.shape)}: "
+                    f"{where}: arguments are points of different shapes, {tuple(first)} and {tuple(shape)}: "
                     f"the last {self.ndim} dimension(s) must agree"
                 )
-        batches = [t.shape[: t.dim() - self.ndim] for t in tensors]
-        if any(b != batches[0] for b in batches):
-            try:
-                torch.broadcast_shapes(*batches)
-            except RuntimeError:
-                shown = ", ".join(str(tuple(b)) for b in batches)
-                raise ValueError(f"{where}: batch dimensions {shown} do not broadcast") from None
+        if not same:
+            self._check_batches(where, [t.shape[: t.dim() - self.ndim] for t in tensors])
+
+    def _check_batches(self, where: str, batches: list[torch.Size]) -> None:
+        try:
+            torch.broadcast_shapes(*batches)
+        except RuntimeError:
+            shown = ", ".join(str(tuple(b)) for b in batches)
+            raise ValueError(f"{where}: batch dimensions {shown} do not broadcast") from None
 
     # ---- values -----------------------------------------------------------------------------------------------
 
@@ -107,7 +112,7 @@ class CheckedManifold(abc.ABC):
         return self._residual_reason(residual, f"u has {formula}", tolerance, u.dtype, "call proju(x, u)")
 
     @staticmethod
-    def _answer(reason: str | None, explain: bool) -> bool | tuple[bool, str | None]:
+    def _answer(reason: str | None, explain: bool) -> Any:
         return (reason is None, reason) if explain else reason is None
 
     def _raise(self, reason: str | None) -> None:
@@ -116,17 +121,17 @@ class CheckedManifold(abc.ABC):
 
     # ---- the public checks ------------------------------------------------------------------------------------
 
-    def check_point(self, x: Tensor, *, explain: bool = False):
+    def check_point(self, x: Tensor, *, explain: bool = False) -> Any:
         """Is the shape that of a point? With `explain`, the pair (answer, reason or None)."""
         return self._answer(self._type_reason("x", x), explain)
 
-    def check_vector(self, u: Tensor, *, explain: bool = False):
+    def check_vector(self, u: Tensor, *, explain: bool = False) -> Any:
         """Is the shape that of a tangent vector?"""
         return self._answer(self._type_reason("u", u), explain)
 
     def check_point_on_manifold(
         self, x: Tensor, *, explain: bool = False, atol: float | None = None, rtol: float | None = None
-    ):
+    ) -> Any:
         """Is `x` a point of the manifold, up to `atol` (by default 0.4 eps^(2/3) of its dtype) plus `rtol`?
 
         NaN fails; an empty batch passes. With `explain`, the pair (answer, reason or None).
@@ -142,7 +147,7 @@ class CheckedManifold(abc.ABC):
         explain: bool = False,
         atol: float | None = None,
         rtol: float | None = None,
-    ):
+    ) -> Any:
         """Is `u` tangent at `x`, up to ``atol + rtol * max|u|``? `ok_point` skips the check of `x`."""
         reason = None if ok_point else self._point_reason(x, atol, None)
         reason = reason or self._vector_reason(x, u, atol, rtol)

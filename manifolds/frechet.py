@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .functional.tracing import values_readable
+
 if TYPE_CHECKING:
     from .base import Manifold
 
@@ -37,14 +39,9 @@ def normalised_weights(manifold: Manifold, x: Tensor, weights: Tensor | None) ->
     return w / w.sum(0, keepdim=True)
 
 
-def _values_readable(x: Tensor) -> bool:
-    """False under compile, vmap and the like, where a number cannot be taken out of a tensor."""
-    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-
-
 def _karcher_flow(manifold: Manifold, x: Tensor, w: Tensor, max_iter: int, tol: float) -> Tensor:
     """mu <- exp_mu(mean of log_mu x_i) until the step is below `tol` times the spread; finished items stand still."""
-    readable = _values_readable(x)
+    readable = values_readable(x)
     mu = x.select(0, 0)
     step = norm = goal = torch.zeros(())
     for _ in range(max_iter):
@@ -131,6 +128,6 @@ def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None, *, max_i
     """See `Manifold.frechet_mean`."""
     w = normalised_weights(manifold, x, weights)
     tol = 100 * torch.finfo(x.dtype).eps if tol is None else tol
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+    if not values_readable(x):
         return _karcher_flow(manifold, x, w, max_iter, tol)
     return _FrechetMean.apply(x, w, manifold, max_iter, tol)  # type: ignore[return-value]

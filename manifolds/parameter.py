@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,10 @@ class ManifoldParameter(geoopt.ManifoldParameter):
     """
 
     manifold: Any
+
+    if TYPE_CHECKING:
+
+        def __init__(self, data: Tensor, manifold: Any, requires_grad: bool = True) -> None: ...
 
     def __new__(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
         if not isinstance(manifold, geoopt.Manifold):
@@ -112,8 +116,10 @@ def named_manifolds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Any]]
 
 
 def relabel(parameter: nn.Parameter, manifold: Any) -> nn.Parameter:
-    """Give a parameter that lost its label (`assign=True`, `.to("meta")`, sharding) its manifold back."""
+    """Give a parameter that lost its label (`assign=True`, `.to("meta")`, sharding) its manifold back, in place:
+    optimizers, tied modules and sharding hold on to this very object."""
     if type(parameter) is nn.Parameter:
-        return ManifoldParameter._label(parameter.detach(), manifold, parameter.requires_grad)
-    parameter.manifold = manifold  # type: ignore[attr-defined]  # a DTensor: cannot be subclassed
+        parameter.__class__ = ManifoldParameter
+    # A parameter of another class, such as a DTensor, keeps its class and carries the label as an attribute.
+    parameter.manifold = manifold  # type: ignore[attr-defined]
     return parameter

@@ -67,6 +67,11 @@ class Sphere(Manifold):
         return torch.where(zero, self._pole(x), x / torch.where(zero, 1.0, length)) * self._radius
 
     @operation
+    def restore(self, x: Tensor) -> Tensor:
+        """x/(sqrt(K) |x|) for an x that is nearly that long."""
+        return x * (self._radius / torch.linalg.vector_norm(x, dim=-1, keepdim=True))
+
+    @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """u - K <x, u> x."""
         return u - self.curvature * _dot(x, u) * x
@@ -155,8 +160,9 @@ class Sphere(Manifold):
 
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        """The metric projection of x + u."""
-        return self.projx(x + u)
+        """The metric projection of x + u, which for a tangent u is never shorter than x."""
+        w = x + u
+        return w * (self._radius / torch.linalg.vector_norm(w, dim=-1, keepdim=True))
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:

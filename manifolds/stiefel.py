@@ -178,7 +178,7 @@ class Stiefel(Manifold):
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`retr` and the transport chosen in the constructor."""
         if self.transport == "differentiated":
-            x, u, v = torch.broadcast_tensors(x, u, v)
+            x, u, v = (z.contiguous() for z in torch.broadcast_tensors(x, u, v))
             return torch.func.jvp(lambda w: self.retr(x, w), (u,), (v,))
         if self.transport == "isometric" and self.retraction == "cayley":
             return cayley_transport(*torch.broadcast_tensors(x, u, v))
@@ -265,6 +265,7 @@ class Stiefel(Manifold):
         self._raise(self._shape_reason(size))
         return haar_frame(*size, generator=generator, dtype=dtype, device=device)
 
+    @operation
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Independent N(0, 1) coordinates in an orthonormal basis of this metric."""
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -11,7 +11,7 @@ import torch
 from scipy.special import jv
 from torch import Tensor
 
-from .functional.orthogonal import identity_like, matrix_exp
+from .functional.orthogonal import identity_like, matrix_exp, values_readable
 
 
 def skew(m: Tensor) -> Tensor:
@@ -61,23 +61,47 @@ def geodesic_end(x: Tensor, u: Tensor, beta: float) -> Tensor:
 # exp(L) = J_0(r) + 2 sum_k J_k(r) c_k(L/r), c_k the Chebyshev polynomials turned to the imaginary axis, converges
 # like a Bessel function's tail and without growth of rounding for a skew-adjoint L with |L| <= r.
 _RADIUS = 16.0
-_CHEBYSHEV = [float(jv(k, _RADIUS)) * (1 if k == 0 else 2) for k in range(46)]  # J_46(16) = 2e-17
 
 
-def _skew_adjoint_exp(a: Tensor, gram: Tensor, pull: Tensor, s: Tensor, start: Tensor, beta: float):
-    """exp(L) of the pair (a, h), see `geodesic_transport`; h = v_normal S[:p] + (H/s) S[p:]. Returns (a, S)."""
+def _chebyshev(radius: float) -> list[float]:
+    coefficients = [float(jv(k, radius)) * (1 if k == 0 else 2) for k in range(48)]  # J_48(16) = 2e-18
+    return coefficients[: 2 + max(k for k, c in enumerate(coefficients) if k < 2 or abs(c) > 1e-17)]
+
+
+_LONGEST = _chebyshev(_RADIUS)
+
+
+def _series(bound: Tensor) -> tuple[float, list[float]]:
+    """A radius that covers `bound` up to 16, and the coefficients; short for short vectors where values can be read."""
+    if not values_readable(bound) or bound.numel() == 0 or not bool(bound.max() < _RADIUS):
+        return _RADIUS, _LONGEST
+    radius = max(float(bound.max()), 0.1)
+    return radius, _chebyshev(radius)
+
+
+def _norm_bound(a: Tensor, h: Tensor, s: Tensor, beta: float) -> Tensor:
+    """max(|1/2 - 2 beta|, beta/sqrt 2) |A| + sqrt(beta) |H|, not less than |L|; h is H/s. ``*B,1,1``."""
+    turning, normal = (m.detach().square().sum((-2, -1), keepdim=True).sqrt() for m in (a, h))
+    return max(abs(0.5 - 2 * beta), beta * 0.5**0.5) * turning + beta**0.5 * s * normal
+
+
+def _skew_adjoint_exp(
+    a: Tensor, gram: Tensor, pull: Tensor, s: Tensor, start: Tensor, beta: float, bound: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(b, S, T) with exp(L)(start, h) = (b, h S + (H/s) T), see `geodesic_transport`; pull = (H/s)^T h."""
     p = a.shape[-1]
     identity, zero = identity_like(a).expand_as(a), torch.zeros_like(a)
     both = s * torch.cat([pull, gram], -1)
+    radius, coefficients = _series(bound)
 
-    def generator(b: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        change = (0.5 - 2 * beta) * 2 * skew(a @ b) + skew(both @ coefficients)
-        return change / _RADIUS, (beta / _RADIUS) * (coefficients @ a - torch.cat([zero, s * b], -2))
+    def generator(b: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        change = (1 - 4 * beta) * skew(a @ b) + skew(both @ normal)
+        return change / radius, (beta / radius) * (normal @ a - torch.cat([zero, s * b], -2))
 
     old = start, torch.cat([identity, zero], -2)
     new = generator(*old)
-    total = [_CHEBYSHEV[0] * f + _CHEBYSHEV[1] * g for f, g in zip(old, new, strict=True)]
-    for c in _CHEBYSHEV[2:]:
+    total = [coefficients[0] * f + coefficients[1] * g for f, g in zip(old, new, strict=True)]
+    for c in coefficients[2:]:
         step = generator(*new)
         old, new = new, (2 * step[0] + old[0], 2 * step[1] + old[1])
         total = [t + c * f for t, f in zip(total, new, strict=True)]
@@ -100,7 +124,8 @@ def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Te
     overlap = x.mT @ v
     normal = v - x @ overlap
     gram, pull = h.mT @ h, h.mT @ normal
-    b, along, across = _skew_adjoint_exp(a, gram, pull, s, skew(overlap), beta)
+    bound = _norm_bound(a, h, s, beta)
+    b, along, across = _skew_adjoint_exp(a, gram, pull, s, skew(overlap), beta, bound)
     # The third block column gives (exp(B) - 1)/B, by which exp(M) acts on v's own normal part.
     identity, zero = identity_like(a).expand_as(a), torch.zeros_like(a)
     generator = block([[2 * beta * a, -s * gram, identity], [s * identity, zero, zero], [zero, zero, zero]])
@@ -110,8 +135,4 @@ def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Te
     first = moved[..., :p] @ turn
     y = x @ first[..., :p, :] + h @ first[..., p:, :]
     w = x @ mixed[..., :p, :] + h @ mixed[..., p:, :] + normal @ (along @ turn)
-    length = a.square().sum((-2, -1), keepdim=True).sqrt()
-    bound = max(abs(0.5 - 2 * beta), beta * 0.5**0.5) * length + beta**0.5 * s * gram.diagonal(dim1=-2, dim2=-1).sum(
-        -1
-    )[..., None, None].sqrt()
-    return y, torch.where(bound.detach() <= _RADIUS, w, torch.nan)
+    return y, torch.where(bound <= _RADIUS, w, torch.nan)

@@ -57,7 +57,9 @@ def solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
         target = torch.cat([overlap, frame[..., p:].mT @ y], -2)
         a, b = _follow(*_canonical(target), target, beta)
     a = torch.where(finite, a, torch.nan)
-    return frame.reshape(*batch, n, p + q), a.reshape(*batch, p, p), b.reshape(*batch, q, p)
+    shapes = ((n, p + q), (p, p), (q, p))
+    # Contiguous, as the shapes given to the compiler below say.
+    return tuple(z.contiguous().reshape(*batch, *s) for z, s in zip((frame, a, b), shapes, strict=True))  # type: ignore
 
 
 @solve.register_fake
@@ -166,11 +168,20 @@ def _skew_eigh(k: Tensor) -> tuple[Tensor, Tensor]:
     return w, u
 
 
+def _conjugate(u: Tensor) -> Tensor:
+    """Not `conj`: views of a lazy conjugate lose it in an operator called by a fresh torch.compile (2.13)."""
+    return torch.complex(u.real, -u.imag)
+
+
+def _adjoint(u: Tensor) -> Tensor:
+    return _conjugate(u.mT)
+
+
 def _pairs(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """U^H (e_c e_d^T - e_d e_c^T) U for all pairs (c, d). ``-> *B,pairs,m,m``."""
     c, d = u[..., first, :], u[..., second, :]
-    outer = c.conj().unsqueeze(-1) * d.unsqueeze(-2)
-    return outer - outer.mH
+    outer = _conjugate(c).unsqueeze(-1) * d.unsqueeze(-2)
+    return outer - _adjoint(outer)
 
 
 class _DexpInverse:
@@ -190,15 +201,15 @@ class _DexpInverse:
         corner = a.new_zeros((*a.shape[:-2], m - p, m - p))
         w, u = _skew_eigh(block([[2 * beta * a, -b.mT], [b, corner]]))
         angle, turn = _skew_eigh((1 - 2 * beta) * a)
-        self.back = (u * torch.exp(-1j * w).unsqueeze(-2) @ u.mH).real
-        self.turn_back = (turn * torch.exp(-1j * angle).unsqueeze(-2) @ turn.mH).real
+        self.back = (u * torch.exp(-1j * w).unsqueeze(-2) @ _adjoint(u)).real
+        self.turn_back = (turn * torch.exp(-1j * angle).unsqueeze(-2) @ _adjoint(turn)).real
         self.rows, self.columns = torch.triu_indices(p, p, 1, device=a.device)
         self.inverse = torch.linalg.inv_ex(self._matrix(w, u, angle, turn, beta))[0]
         # int_0^1 e^(sW) ds, whose first block carries the normal directions.
         half = 0.5 * w
         mean = torch.exp(1j * half) * sinc_sqrt(half.square())
         first = u[..., :p, :]
-        self.normal = self.turn_back @ torch.linalg.inv_ex((first * mean.unsqueeze(-2) @ first.mH).real)[0]
+        self.normal = self.turn_back @ torch.linalg.inv_ex((first * mean.unsqueeze(-2) @ _adjoint(first)).real)[0]
 
     def _matrix(self, w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: float) -> Tensor:
         """Row k holds the coordinates of the image of the k-th basis vector."""
@@ -209,7 +220,7 @@ class _DexpInverse:
         inputs = _pairs(u, torch.cat([self.rows, lower]), torch.cat([self.columns, left]))
         gap = 0.5 * (w.unsqueeze(-1) - w.unsqueeze(-2))
         psi = torch.exp(-1j * gap) * sinc_sqrt(gap.square())
-        image = (u.unsqueeze(-3) @ (psi.unsqueeze(-3) * inputs) @ u.mH[..., :p].unsqueeze(-3)).real
+        image = (u.unsqueeze(-3) @ (psi.unsqueeze(-3) * inputs) @ _adjoint(u)[..., :p].unsqueeze(-3)).real
         image = torch.cat([2 * beta * image[..., : len(self.rows), :, :], image[..., len(self.rows) :, :, :]], -3)
         matrix = self._coordinates(image)
         if beta == 0.5 or len(self.rows) == 0:
@@ -217,7 +228,7 @@ class _DexpInverse:
         gap = 0.5 * (angle.unsqueeze(-1) - angle.unsqueeze(-2))
         phi = torch.exp(1j * gap) * sinc_sqrt(gap.square())
         inputs = _pairs(turn, self.rows, self.columns)
-        extra = (1 - 2 * beta) * (turn.unsqueeze(-3) @ (phi.unsqueeze(-3) * inputs) @ turn.mH.unsqueeze(-3)).real
+        extra = (1 - 2 * beta) * (turn.unsqueeze(-3) @ (phi.unsqueeze(-3) * inputs) @ _adjoint(turn).unsqueeze(-3)).real
         k = len(self.rows)
         top = matrix[..., :k, :k] + extra[..., self.rows, self.columns]
         return torch.cat([torch.cat([top, matrix[..., :k, k:]], -1), matrix[..., k:, :]], -2)

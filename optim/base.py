@@ -14,6 +14,8 @@ from .buckets import Entry, FlatBucket, PointBucket, Proposal, State, same_items
 
 _MANIFOLDS = "manifolds"  # key of a parameter group: the repr of each parameter's manifold, or of all
 
+_UNSUPPORTED = ("capturable", "differentiable", "fused")  # torch's flags that only their false values are taken of
+
 
 class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
     """A `torch.optim.Optimizer` whose parameters may lie on manifolds.
@@ -53,7 +55,6 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
 
     # ---- groups -----------------------------------------------------------------------------------------------
 
-    @torch._disable_dynamo
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its key ``"manifold"``, if there, is the manifold of all its parameters (None: flat)."""
         explicit: tuple = ()
@@ -189,6 +190,8 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
                         f"parameter is on {mine}"
                     )
         super().load_state_dict(state_dict)
+        for group in self.param_groups:  # the flags of torch's optimizer ask for nothing that the state depends on
+            group.update({flag: self.defaults[flag] for flag in _UNSUPPORTED})
         for p, state in self.state.items():  # torch would go on to share tensors with `state_dict`
             self.state[p] = _cloned(state)
 
@@ -217,7 +220,7 @@ def _cloned(state: State) -> State:
 
 
 def _check_flags(name: str, options: State) -> None:
-    for flag in ("capturable", "differentiable", "fused"):
+    for flag in _UNSUPPORTED:
         if options.get(flag):
             raise ValueError(f"{name}: {flag}={options[flag]} is not supported; leave it out")
     if options["foreach"] not in (None, True, False):

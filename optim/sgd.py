@@ -100,7 +100,7 @@ class RiemannianSGD(RiemannianOptimizer):
     def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
         lr = float(group["lr"])
         if group["weight_decay"] != 0:
-            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])  # type: ignore
         buffers = [s.get("momentum_buffer") for s in states]
         options = {key: group[key] for key in ("momentum", "dampening", "nesterov", "maximize", "foreach")}
         sgd(params, grads, buffers, fused=False, lr=lr, weight_decay=0, **options)

@@ -85,9 +85,10 @@ def repeated_angles(t: Trial, x: Tensor) -> dict[str, Tensor]:
 
 FRAME_SHAPES = ((5, 2), (4, 1), (7, 3), (3, 2))
 NOT_FRAMES = ((2, 3), (3, 0), (0, 0))
+RETRACTIONS = ("retr", "inverse_retr", "retr_transp")  # all that another retraction changes
 
 
-def grassmann(retraction: str) -> Case:
+def grassmann(retraction: str, compiled: tuple[str, ...] | None = None) -> Case:
     def one_angle(t: Trial, x: Tensor) -> Tensor:
         e = t.noise(1, t.shape[1])
         return complement(x)[..., :1] @ (e / e.norm())
@@ -100,6 +101,7 @@ def grassmann(retraction: str) -> Case:
         isometries=two_sided,
         cut=one_angle,
         degenerate=repeated_angles,
+        compiled=compiled,
         bad_shapes=NOT_FRAMES,
         tolerance={"*": 400},
         exempt={"infinite_injectivity_radius": "pi/2"},
@@ -113,7 +115,7 @@ def frames_at_rest(t: Trial, x: Tensor) -> dict[str, Tensor]:
     return {**repeated_angles(t, x), "pure rotation": 0.3 * turn}
 
 
-def stiefel(beta: float, retraction: str) -> Case:
+def stiefel(beta: float, retraction: str, compiled: tuple[str, ...] | None = RETRACTIONS) -> Case:
     def one_column(t: Trial, x: Tensor) -> Tensor:
         e = t.noise(1, t.shape[1])
         return complement(x)[..., :1] @ (e / e.norm())
@@ -132,6 +134,7 @@ def stiefel(beta: float, retraction: str) -> Case:
         isometries=two_sided,
         cut=one_column,
         degenerate=frames_at_rest,
+        compiled=compiled,
         bad_shapes=NOT_FRAMES,
         tolerance={"*": 2000},
         exempt=exempt,
@@ -141,6 +144,15 @@ def stiefel(beta: float, retraction: str) -> Case:
 LONG_TRANSPORT = "the series ends at twice the injectivity radius; NaN beyond, as the class states"
 
 TABLE = [
-    EUCLIDEAN, sphere(1.0), sphere(0.3), sphere(4.0), grassmann("polar"), grassmann("qr"),
-    stiefel(1.0, "polar"), stiefel(1.0, "qr"), stiefel(0.5, "cayley"), stiefel(0.5, "exp"), stiefel(0.75, "polar"),
-]  # fmt: skip
+    EUCLIDEAN,
+    sphere(1.0),
+    sphere(0.3),
+    sphere(4.0),
+    grassmann("polar"),
+    grassmann("qr", RETRACTIONS),
+    stiefel(1.0, "polar", None),
+    stiefel(1.0, "qr"),
+    stiefel(0.5, "cayley"),
+    stiefel(0.5, "exp"),
+    stiefel(0.75, "polar"),
+]

@@ -6,16 +6,23 @@ import torch
 from torch import Tensor
 
 from .series import safe_norm
+from .tracing import derivative_wanted
 
 
 def embedded_inner(x: Tensor, u: Tensor, v: Tensor | None, ndim: int, keepdim: bool) -> Tensor:
     """sum(u * v) over the last `ndim` dimensions, broadcast over the batch of x, u and v."""
-    v = u if v is None else v
-    shape = torch.broadcast_shapes(x.shape, u.shape, v.shape)
-    return (u * v).expand(shape).sum(tuple(range(-ndim, 0)), keepdim=keepdim)
+    dims = tuple(range(-ndim, 0))
+    if v is None and u.shape == x.shape and not derivative_wanted(u):
+        # One pass without an intermediate, four times as fast; its second derivative at zero would be NaN.
+        return torch.linalg.vector_norm(u, dim=dims, keepdim=keepdim).square()
+    return (_over_batch(x, u) * (u if v is None else v)).sum(dims, keepdim=keepdim)
 
 
 def embedded_norm(x: Tensor, u: Tensor, ndim: int, keepdim: bool) -> Tensor:
     """The Frobenius norm of u, broadcast over the batch of x and u, without underflow."""
-    u = u.expand(torch.broadcast_shapes(x.shape, u.shape))
-    return safe_norm(u, dim=tuple(range(-ndim, 0)), keepdim=keepdim)
+    return safe_norm(_over_batch(x, u), dim=tuple(range(-ndim, 0)), keepdim=keepdim)
+
+
+def _over_batch(x: Tensor, u: Tensor) -> Tensor:
+    # broadcast_shapes costs more than a small product.
+    return u if u.shape == x.shape else u.expand(torch.broadcast_shapes(x.shape, u.shape))

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-
 from torchriemann.manifolds import Manifold
 
 from . import behaviour, derivatives, maps, metric, statistics

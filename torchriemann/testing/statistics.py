@@ -36,15 +36,12 @@ def frechet_mean_balances_logarithms(t: Trial) -> None:
         t.small(balance, "sum of logarithms")
         t.close(m.karcher_residual(x, mu, weights), balance, "karcher_residual")
     t.same(m.frechet_mean(x, 7 * w), m.frechet_mean(x, w), "weights are normalised")
-    t.same(m.frechet_mean(x, w[:, *(0,) * len(t.batch)]), m.frechet_mean(x, _spread(w)), "one weight for all items")
+    one = w.reshape(4, -1)[:, 0]
+    spread = one.reshape(4, *(1,) * len(t.batch)).expand_as(w)
+    t.same(m.frechet_mean(x, one), m.frechet_mean(x, spread), "one weight for all items")
     dropped = torch.cat([w[:-1], torch.zeros_like(w[:1])])
     t.same(m.frechet_mean(x, dropped), m.frechet_mean(x[:-1], w[:-1]), "a zero weight")
     t.same(m.frechet_mean(x[:1].expand_as(x)), x[0], "equal points")
-
-
-def _spread(w: Tensor) -> Tensor:
-    first = w[:, *(0,) * (w.dim() - 1)]
-    return first.reshape(-1, *(1,) * (w.dim() - 1)).expand_as(w)
 
 
 @law(19, float64=1e-8, float32=1e-4, examples=5)

@@ -1,0 +1,19 @@
+"""What may be asked of a tensor: whether its numbers can be read, whether derivatives may be wanted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def values_readable(x: Tensor) -> bool:
+    """False under compile, vmap and the like, where a number cannot be taken out of a tensor."""
+    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def derivative_wanted(x: Tensor) -> bool:
+    """Whether a derivative with respect to `x` may be asked for; true where that cannot be seen."""
+    if not values_readable(x):
+        return True
+    return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
