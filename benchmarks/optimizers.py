@@ -61,7 +61,7 @@ def line(name, problem, ours, theirs, bar, *, sgd=False, floor_bar=None):
     flat = torch.optim.SGD if sgd else torch.optim.Adam
     contenders = [
         contender("torchriemann", mine, lambda x: ManifoldParameter(x, ours), problem, **options),
-        contender("geoopt", peer, lambda x: geoopt.ManifoldParameter(x, manifold=theirs), problem, **options),
+        contender("geoopt", peer, lambda x: geoopt.ManifoldParameter(x, manifold=theirs), problem, **options),  # pyright: ignore[reportCallIssue]
         contender("torch foreach (flat)", flat, torch.nn.Parameter, problem, foreach=True, **options),
     ]
     return Line(name, contenders, {"geoopt": bar, "torch foreach (flat)": floor_bar})

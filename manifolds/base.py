@@ -132,10 +132,12 @@ class Manifold(CheckedManifold):
         """Length of `u`; its gradient at zero is zero."""
         return safe_sqrt(self.inner(x, u, keepdim=keepdim))
 
+    @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared geodesic distance, twice differentiable at coincident points."""
         return self.inner(x, self.logmap(x, y), keepdim=keepdim)
 
+    @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Geodesic distance. Its gradient has dual norm one, and is zero where the distance is exactly zero."""
         return self.norm(x, self.logmap(x, y), keepdim=keepdim)
@@ -172,14 +174,17 @@ class Manifold(CheckedManifold):
         """The tangent vector that `retr` sends to `y`."""
         return self.logmap(x, y)
 
+    @operation
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """The cheapest valid vector transport from `x` to `y`: by default the projection at `y`."""
         return self.proju(y, v)
 
+    @operation
     def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Levi-Civita transport of `v` along the shortest geodesic from `x` to `y`; an isometry."""
         return self.expmap_transp(x, self.logmap(x, y), v)[1]
 
+    @operation
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """``y = retr(x, u)`` and ``transp(x, y, v)``, sharing work."""
         y = self.retr(x, u)
@@ -203,6 +208,7 @@ class Manifold(CheckedManifold):
         """The tangent vector with coordinates `z` in ``basis(x)``. ``*B,d -> *B,P``."""
         return (z.reshape(z.shape + (1,) * self.ndim) * self.basis(x)).sum(-self.ndim - 1)
 
+    @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
         """log |det d(exp_x)_u| between orthonormal bases: the volume factor of the exponential map. ``-> *B``."""
         x, u = torch.broadcast_tensors(x, u)

@@ -76,7 +76,7 @@ def _solve_hessian(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor, b: Tens
     H v is minus the derivative of the field of mean logarithms along v. It is self-adjoint in the metric, so a
     vector-Jacobian product gives it.
     """
-    _, pullback = torch.func.vjp(lambda m: _field(manifold, m, x, w), mu)
+    pullback = torch.func.vjp(lambda m: _field(manifold, m, x, w), mu)[1]
 
     def hessian(v: Tensor) -> Tensor:
         flat = _lower(manifold, mu, v)
@@ -120,7 +120,7 @@ class _FrechetMean(Function):
         # mu solves F(mu, x, w) = sum w log_mu(x) = 0, and D_mu F = -H: dmu = H^-1 (D_x F dx + D_w F dw).
         b = manifold.egrad2rgrad(mu, grad)
         z = _lower(manifold, mu, _solve_hessian(manifold, mu, x, w, b))
-        _, pullback = torch.func.vjp(lambda points, weights: _field(manifold, mu, points, weights), x, w)
+        pullback = torch.func.vjp(lambda points, weights: _field(manifold, mu, points, weights), x, w)[1]
         return *pullback(z), None, None, None
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import Manifold
-from .functional.embedded import embedded_inner
+from .functional.embedded import embedded_inner, embedded_norm
 from .functional.orthogonal import haar_frame, identity_like, nearest_frame, newton_schulz_step
 from .functional.symmetric import polar_factor
 from .operation import operation
@@ -122,6 +122,13 @@ class Stiefel(Manifold):
         return product - (1 - self.beta) * (a * b).sum((-2, -1), keepdim=keepdim)
 
     @operation
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """The Frobenius norm of u + (sqrt(beta) - 1) x A, without underflow."""
+        if self.beta != 1:
+            u = u + (math.sqrt(self.beta) - 1) * (x @ skew(x.mT @ u))
+        return embedded_norm(x, u, self.ndim, keepdim)
+
+    @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """x skew(S)/beta + g - x S with S = x^T g (arXiv:2103.12046)."""
         s = x.mT @ g
@@ -154,6 +161,11 @@ class Stiefel(Manifold):
         return logarithm(x, y, self.beta)
 
     @operation
+    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        """The length of the logarithm; NaN where there is none."""
+        return self.norm(x, self.logmap(x, y), keepdim=keepdim)
+
+    @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """In closed form (arXiv:2408.06054); NaN where u is more than about twice the injectivity radius long."""
         return geodesic_transport(x, u, v, self.beta)
@@ -179,7 +191,8 @@ class Stiefel(Manifold):
         """`retr` and the transport chosen in the constructor."""
         if self.transport == "differentiated":
             x, u, v = (z.contiguous() for z in torch.broadcast_tensors(x, u, v))
-            return torch.func.jvp(lambda w: self.retr(x, w), (u,), (v,))
+            y, w, *_ = torch.func.jvp(lambda z: self.retr(x, z), (u,), (v,))
+            return y, w
         if self.transport == "isometric" and self.retraction == "cayley":
             return cayley_transport(*torch.broadcast_tensors(x, u, v))
         if self.transport == "isometric":
@@ -281,4 +294,3 @@ def _complement(x: Tensor) -> Tensor:
     inner = torch.linalg.solve(identity_like(x) + sym(turned[..., :p, :]), z.mT)
     eye = torch.eye(n - p, dtype=x.dtype, device=x.device)
     return torch.cat([-z.mT, eye - z @ inner], -2)
-

@@ -11,7 +11,8 @@ import torch
 from scipy.special import jv
 from torch import Tensor
 
-from .functional.orthogonal import identity_like, matrix_exp, values_readable
+from .functional.orthogonal import identity_like, matrix_exp
+from .functional.tracing import values_readable
 
 
 def skew(m: Tensor) -> Tensor:

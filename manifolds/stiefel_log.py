@@ -16,8 +16,9 @@ import math
 import torch
 from torch import Tensor
 
-from .functional.orthogonal import derivative_wanted, identity_like, so_log
+from .functional.orthogonal import identity_like, newton_schulz_step, so_log
 from .functional.series import sinc_sqrt
+from .functional.tracing import derivative_wanted
 from .stiefel_geodesic import block, geodesic_end, skew, sym
 
 
@@ -47,6 +48,8 @@ def solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     # LAPACK raises on NaN, for the whole batch.
     finite = (x.isfinite() & y.isfinite()).all(-1).all(-1)[:, None, None]
     x, y = (torch.where(finite, z, torch.eye(n, p, dtype=x.dtype, device=x.device)) for z in (x, y))
+    # Points rounded to half precision are off by 1e-2, where no residual would vanish; two steps leave 1e-9.
+    x, y = (newton_schulz_step(newton_schulz_step(z)) for z in (x, y))
     overlap = x.mT @ y
     if p == n:
         frame, b = x.clone(), overlap[..., :0, :].clone()
@@ -123,7 +126,8 @@ def _canonical(target: Tensor) -> tuple[Tensor, Tensor]:
 
 # ---- any beta: Newton's method along a path of metrics ----------------------------------------------------------
 
-_NEWTON_STEPS = 10
+_NEWTON_STEPS = 24
+_LONGEST_STEP = 0.7  # beyond the injectivity radius a full step often leads away
 # Newton's method finds the solution at the next beta if its ratio to the last one is at most this.
 _HOMOTOPY_RATIO = 1.5
 _CHUNK = 2**23  # complex numbers in the largest intermediate of the dense system
@@ -154,6 +158,8 @@ def _newton(a: Tensor, b: Tensor, target: Tensor, beta: float, steps: int) -> tu
             break
         for part in active.nonzero().squeeze(-1).split(chunk):
             delta = _DexpInverse(frame.expand(len(part), m, m), a[part], b[part], beta)(residual[part])
+            length = delta.square().sum((-2, -1), keepdim=True).sqrt()
+            delta = delta * (_LONGEST_STEP / length).clamp(max=1.0)
             a[part] += skew(delta[..., :p, :])
             b[part] += delta[..., p:, :]
     return a, b, size

@@ -44,7 +44,10 @@ EUCLIDEAN = Case(
 )
 
 
-def sphere(curvature: float) -> Case:
+METRIC = ("expmap", "logmap", "expmap_transp", "dist2")  # all that another parameter of the metric changes
+
+
+def sphere(curvature: float, costly: tuple[str, ...] | None = METRIC) -> Case:
     return Case(
         Sphere(curvature),
         shapes=((3,), (2,), (8,)),
@@ -52,6 +55,7 @@ def sphere(curvature: float) -> Case:
         isometries=rotations,
         cut=lambda t, x: t.direction(x),
         degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        costly=costly,
         bad_shapes=((0,),),
         tolerance={"*": 100},
         exempt={"infinite_injectivity_radius": "pi/sqrt(K)"},
@@ -88,7 +92,7 @@ NOT_FRAMES = ((2, 3), (3, 0), (0, 0))
 RETRACTIONS = ("retr", "inverse_retr", "retr_transp")  # all that another retraction changes
 
 
-def grassmann(retraction: str, compiled: tuple[str, ...] | None = None) -> Case:
+def grassmann(retraction: str, costly: tuple[str, ...] | None = None) -> Case:
     def one_angle(t: Trial, x: Tensor) -> Tensor:
         e = t.noise(1, t.shape[1])
         return complement(x)[..., :1] @ (e / e.norm())
@@ -101,7 +105,7 @@ def grassmann(retraction: str, compiled: tuple[str, ...] | None = None) -> Case:
         isometries=two_sided,
         cut=one_angle,
         degenerate=repeated_angles,
-        compiled=compiled,
+        costly=costly,
         bad_shapes=NOT_FRAMES,
         tolerance={"*": 400},
         exempt={"infinite_injectivity_radius": "pi/2"},
@@ -115,7 +119,7 @@ def frames_at_rest(t: Trial, x: Tensor) -> dict[str, Tensor]:
     return {**repeated_angles(t, x), "pure rotation": 0.3 * turn}
 
 
-def stiefel(beta: float, retraction: str, compiled: tuple[str, ...] | None = RETRACTIONS) -> Case:
+def stiefel(beta: float, retraction: str, costly: tuple[str, ...] | None = RETRACTIONS) -> Case:
     def one_column(t: Trial, x: Tensor) -> Tensor:
         e = t.noise(1, t.shape[1])
         return complement(x)[..., :1] @ (e / e.norm())
@@ -134,7 +138,7 @@ def stiefel(beta: float, retraction: str, compiled: tuple[str, ...] | None = RET
         isometries=two_sided,
         cut=one_column,
         degenerate=frames_at_rest,
-        compiled=compiled,
+        costly=costly,
         bad_shapes=NOT_FRAMES,
         tolerance={"*": 2000},
         exempt=exempt,
@@ -145,14 +149,14 @@ LONG_TRANSPORT = "the series ends at twice the injectivity radius; NaN beyond, a
 
 TABLE = [
     EUCLIDEAN,
-    sphere(1.0),
+    sphere(1.0, None),
     sphere(0.3),
     sphere(4.0),
     grassmann("polar"),
     grassmann("qr", RETRACTIONS),
     stiefel(1.0, "polar", None),
     stiefel(1.0, "qr"),
-    stiefel(0.5, "cayley"),
+    stiefel(0.5, "cayley", METRIC + RETRACTIONS),
     stiefel(0.5, "exp"),
-    stiefel(0.75, "polar"),
+    stiefel(0.75, "polar", METRIC),
 ]

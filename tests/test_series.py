@@ -8,6 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from torchriemann.manifolds.functional import series
 
+
 @pytest.fixture(autouse=True)
 def digits():
     with mpmath.workdps(100):

@@ -12,10 +12,12 @@ from geomstats.geometry.hypersphere import Hypersphere
 
 from torchriemann.manifolds import Sphere
 
+
 @pytest.fixture(autouse=True)
 def digits():
     with mpmath.workdps(50):
         yield
+
 
 F64 = torch.float64
 

@@ -1,10 +1,11 @@
-"""Stiefel against other people's formulas: scipy, mpmath, pymanopt, geomstats, differential equations, finite differences.
+"""Stiefel against independent truth: scipy, mpmath, pymanopt, geomstats, differential equations, finite differences.
 
 Numbers P1..P35 name the defects of peers in the specification, "correction n" its errata.
 """
 
 import math
 import pickle
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -165,12 +166,12 @@ def test_canonical_exp_is_not_the_cayley_map_of_p2():
 def test_canonical_exp_and_log_agree_with_geomstats():
     from geomstats.geometry.stiefel import Stiefel as Peer
 
-    peer = Peer(6, 3).metric
+    metric: Any = Peer(6, 3).metric
     manifold, x = Stiefel(0.5), point((6, 3))
     u = tangent(manifold, x, 1.0)
     y = manifold.expmap(x, u)
-    assert largest(y - torch.from_numpy(peer.exp(u.numpy(), x.numpy()))) < 1e-13
-    assert largest(manifold.logmap(x, y) - torch.from_numpy(peer.log(y.numpy(), x.numpy()))) < 1e-5
+    assert largest(y - torch.from_numpy(metric.exp(u.numpy(), x.numpy()))) < 1e-13
+    assert largest(manifold.logmap(x, y) - torch.from_numpy(metric.log(y.numpy(), x.numpy()))) < 1e-5
 
 
 # ---- the logarithm ---------------------------------------------------------------------------------------------
@@ -233,11 +234,12 @@ def test_log_of_the_same_point_is_zero(beta):
 def test_log_of_a_square_frame_is_that_of_scipy_within_a_component_and_nan_between():
     manifold, x = Stiefel(0.5), point((5, 5))
     y = manifold.expmap(x, tangent(manifold, x, 2.0))
-    expected = x @ torch.from_numpy(scipy.linalg.logm((x.mT @ y).numpy()).real)
+    expected = x @ torch.from_numpy(np.real(scipy.linalg.logm((x.mT @ y).numpy())))
     assert largest(manifold.logmap(x, y) - expected) < 1e-13
     mirrored = torch.cat([-x[:, :1], x[:, 1:]], 1)
     both = torch.stack([y, mirrored])
     assert manifold.logmap(x, both).isnan().all(-1).all(-1).tolist() == [False, True]
+    assert manifold.dist(x, both).isnan().tolist() == [False, True]
 
 
 def test_log_where_the_special_rotation_is_needed():
@@ -259,11 +261,11 @@ def test_log_of_nan_is_nan_for_that_item_only():
 
 
 def test_log_has_no_answer_rather_than_a_wrong_one_far_beyond_the_radius():
-    manifold, x = Stiefel(1.0), point((100, 5, 2))
-    y = point((100, 5, 2), seed=5)
+    manifold, x = Stiefel(1.0), point((200, 8, 3))
+    y = point((200, 8, 3), seed=5)
     u = manifold.logmap(x, y)
     found = u.isfinite().all(-1).all(-1)
-    assert found.sum() > 90
+    assert found.sum() > 195
     assert largest((manifold.expmap(x, u) - y)[found]) < 1e-11
 
 
@@ -337,7 +339,8 @@ def test_no_tangent_is_dropped(beta):
     assert largest(torch.func.jvp(manifold.logmap, (x, y), (dx, dy))[1] - expected) < 1e-8
     with forward_ad.dual_level():
         dual = manifold.logmap(forward_ad.make_dual(x, dx), forward_ad.make_dual(y, dy))
-        assert largest(forward_ad.unpack_dual(dual).tangent - expected) < 1e-8
+        derivative = forward_ad.unpack_dual(dual).tangent
+        assert derivative is not None and largest(derivative - expected) < 1e-8
 
 
 @pytest.mark.parametrize("beta", (0.5, 1.0))
@@ -629,12 +632,13 @@ def test_injectivity_radius():
 
 
 def test_invalid_options_name_the_class_and_the_value():
-    for options, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"beta": 0.0}, "Stiefel: beta must be positive and finite, got 0.0"),
         ({"beta": math.nan}, "Stiefel: beta must be positive and finite, got nan"),
         ({"retraction": "svd"}, "Stiefel: retraction must be one of .*, got 'svd'"),
         ({"transport": "vector"}, "Stiefel: transport must be one of .*, got 'vector'"),
-    ):
+    ]
+    for options, message in cases:
         with pytest.raises(ValueError, match=message):
             Stiefel(**options)
     with pytest.raises(ValueError, match="needs 1 <= p <= n, got n = 2, p = 3"):

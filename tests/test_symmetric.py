@@ -17,6 +17,7 @@ from torchriemann.manifolds.functional.symmetric import (
     symmetric_function,
 )
 
+
 @pytest.fixture(autouse=True)
 def digits():
     with mpmath.workdps(60):

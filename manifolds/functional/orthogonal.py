@@ -9,9 +9,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .symmetric import polar_factor
+from .tracing import derivative_wanted, values_readable
 
 
 def identity_like(gram: Tensor) -> Tensor:
@@ -22,18 +22,6 @@ def identity_like(gram: Tensor) -> Tensor:
 def newton_schulz_step(y: Tensor) -> Tensor:
     """Y (3I - Y^T Y)/2: squares the deviation E = Y^T Y - I to -3/4 E^2 + O(E^3). ``*B,n,p -> *B,n,p``."""
     return y @ (1.5 * identity_like(y) - 0.5 * (y.mT @ y))
-
-
-def values_readable(x: Tensor) -> bool:
-    """False under compile, vmap and the like, where a number cannot be taken out of a tensor."""
-    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-
-
-def derivative_wanted(x: Tensor) -> bool:
-    """Whether a derivative with respect to `x` may be asked for; true where that cannot be seen."""
-    if not values_readable(x):
-        return True
-    return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
 
 
 # With the scaling below the smallest eigenvalue in [1/c, 1] is lifted by up to 27/4 a step, then converges
@@ -57,9 +45,7 @@ def _lift(low, scale):
     return 0.5 * scale * low * (3 - (scale * low) ** 2)
 
 
-def inverse_sqrt(
-    gram: Tensor, bound: Tensor | None = None, *, tolerance: float | None = None
-) -> tuple[Tensor, Tensor]:
+def inverse_sqrt(gram: Tensor, bound: Tensor | None = None, *, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
     """(S^-1/2, S^1/2) of Gram matrices with eigenvalues in [1, bound]. ``*B,p,p -> 2 x *B,p,p``.
 
     Coupled Newton-Schulz (Higham 2008, eq. 6.35) with the stable scaling of Chen and Chow (2014): matrix products

@@ -15,8 +15,8 @@ from torch import Tensor
 
 def safe_sqrt(z: Tensor) -> Tensor:
     """sqrt(z) with gradient zero, not infinity, at ``z <= 0``."""
-    positive = z > 0
-    return torch.where(positive, torch.where(positive, z, 1.0).sqrt(), 0.0)
+    zero = z <= 0  # in this sense NaN stays NaN
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, z).sqrt())
 
 
 def safe_norm(x: Tensor, dim: int | tuple[int, ...] = -1, keepdim: bool = False) -> Tensor:

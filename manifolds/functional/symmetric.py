@@ -31,13 +31,16 @@ from torch.autograd.function import once_differentiable
 from .series import angle_over_sine, bessel_sqrt, cos_sqrt, sinc_sqrt, versine_sqrt
 
 
-def _gauss(n: int) -> list[tuple[float, float]]:
-    """Nodes and weights of Gauss-Legendre quadrature on [0, 1]."""
+def _gauss(n: int) -> list[tuple[float, ...]]:
+    """(node, weight) of Gauss-Legendre quadrature on [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return [(float(0.5 + 0.5 * t), float(0.5 * w)) for t, w in zip(nodes, weights, strict=True)]
 
 
-_LINE, _TRIANGLE = _gauss(12), _gauss(6)
+_LINE = _gauss(12)
+_TRIANGLE_SIDE = 6
+# (s, t, weight) on the triangle a + s (b - a + t (c - b)), whose area element is s ds dt.
+_TRIANGLE = [(s, t, ws * s * wt) for s, ws in _gauss(_TRIANGLE_SIDE) for t, wt in _gauss(_TRIANGLE_SIDE)]
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,8 @@ class SpectralFunction:
         """First divided difference f[a, b]."""
         far = (b - a).abs() > self.reach
         quotient = (self.value(b) - self.value(a)) / torch.where(far, b - a, 1.0)
-        near = torch.zeros_like(quotient)
-        for t, w in _LINE:
-            near = near + w * self.first(a + t * (b - a))
-        return torch.where(far, quotient, near)
+        nodes, weights = _on_leading_dimension(_LINE, quotient)
+        return torch.where(far, quotient, (weights * self.first(a + nodes * (b - a))).sum(0))
 
     def bend(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
         """Second divided difference f[a, b, c]."""
@@ -70,10 +71,20 @@ class SpectralFunction:
         far = high - low > 0.1 * self.reach
         quotient = (self.slope(middle, high) - self.slope(low, middle)) / torch.where(far, high - low, 1.0)
         near = torch.zeros_like(quotient)
-        for s, ws in _TRIANGLE:
-            for t, wt in _TRIANGLE:
-                near = near + (ws * s * wt) * self.second(low + s * (middle - low + t * (high - middle)))
+        # Eagerly one node of the outer rule at a time, or 36 copies of n^3 numbers would stand in memory. A compiler
+        # fuses the sum and wants the smaller graph.
+        chunk = len(_TRIANGLE) if torch.compiler.is_compiling() else _TRIANGLE_SIDE
+        for start in range(0, len(_TRIANGLE), chunk):
+            s, t, weights = _on_leading_dimension(_TRIANGLE[start : start + chunk], quotient)
+            inner = self.second(low + s * (middle - low + t * (high - middle)))
+            near = near + (weights * inner).sum(0)
         return torch.where(far, quotient, near)
+
+
+def _on_leading_dimension(rule: list[tuple[float, ...]], like: Tensor) -> tuple[Tensor, ...]:
+    """The columns of a rule (nodes, weights) as tensors that broadcast against `like` along a new first dimension."""
+    columns = torch.tensor(rule, dtype=like.dtype, device=like.device).unbind(-1)
+    return tuple(c.reshape((-1,) + (1,) * like.dim()) for c in columns)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
 from torch.autograd import forward_ad
 
 
 def values_readable(x: Tensor) -> bool:
     """False under compile, vmap and the like, where a number cannot be taken out of a tensor."""
-    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return not torch.compiler.is_compiling() and not is_functorch_wrapped_tensor(x)
 
 
 def derivative_wanted(x: Tensor) -> bool:

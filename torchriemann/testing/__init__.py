@@ -40,13 +40,14 @@ def check_manifold(
     exempt: Mapping[str, str] | None = None,
     seeds: Iterable[int] = range(3),
     **row: Any,
-) -> None:
+) -> tuple[str, ...]:
     """Hold `manifold` to all laws (or to `laws`), for points of the given shapes; `row` are further fields of `Case`.
 
     Raises ``AssertionError`` at the first that fails, naming law, manifold, shape, dtype, seed and residual. Laws that
-    the row gives no means for (isometries, a direction to the cut locus, a retraction order) are left out.
+    the row gives no means for (isometries, a direction to the cut locus, a retraction order) are left out unless they
+    are asked for. Returns the names of the laws that hold.
     """
-    case = Case(manifold, shapes, exempt=exempt or {}, **row)
+    case, held = Case(manifold, shapes, exempt=exempt or {}, **row), []
     for entry in applying(case):
         if (laws is not None and entry.name not in laws) or (laws is None and _needs(case, entry)):
             continue
@@ -54,6 +55,8 @@ def check_manifold(
             for dtype in entry.dtypes:
                 for shape in shapes if entry.examples is None else shapes[:1]:
                     entry(Trial(case, shape, dtype, seed, SCALES[-1 - seed % len(SCALES)]))
+        held.append(entry.name)
+    return tuple(held)
 
 
 def _needs(case: Case, entry: Law) -> bool:

@@ -149,6 +149,7 @@ def missing_operations(t: Trial) -> None:
 @law(23, float64=0.0, examples=1)
 def half_precision_is_computed_in_single(t: Trial) -> None:
     """bfloat16 and float16 arguments: no operation raises, the result has the caller's dtype and is finite."""
+    t.scale = max(t.scale, 0.5)  # smaller vectors may round to zero, which spans no plane
     arguments = t.arguments((3,))
     for dtype in (torch.bfloat16, torch.float16):
         half = {k: a.to(dtype) for k, a in arguments.items()}
@@ -264,16 +265,13 @@ def vmap_equals_batching(t: Trial) -> None:
 @law(24, float64=1e-10, examples=1)
 def compiled_equals_eager(t: Trial) -> None:
     """torch.compile(fullgraph=True) of all operations, in one graph, gives the eager values."""
-    names = [name for name in operations.of(t.case) if t.case.compiled is None or name in t.case.compiled]
-    _compare_compiled(t, names, [])
+    _compare_compiled(t, list(operations.costly(t.case)), [])
 
 
 @law(24, float64=1e-10, examples=1)
 def compiled_gradients_equal_eager_ones(t: Trial) -> None:
-    """torch.compile(fullgraph=True) of exp, retr and dist2 (all operations that the case has compiled), in one graph,
-    gives the eager values and gradients."""
-    wanted = ("expmap", "retr", "dist2") if t.case.compiled is None else t.case.compiled
-    _compare_compiled(t, [name for name in wanted if name in operations.of(t.case)], ["x", "y", "u"])
+    """torch.compile(fullgraph=True) of exp, retr and dist2 in one graph gives the eager gradients."""
+    _compare_compiled(t, [n for n in operations.costly(t.case) if n in ("expmap", "retr", "dist2")], ["x", "y", "u"])
 
 
 def _compare_compiled(t: Trial, names: list[str], learned: list[str]) -> None:

@@ -29,7 +29,7 @@ def _function(t: Trial, seed: int) -> Callable[[Tensor], Tensor]:
 
 def _hessian(t: Trial, f: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
     gradient = torch.func.grad(lambda p: f(p).sum())
-    g, h = torch.func.jvp(gradient, (x,), (u,))
+    g, h = torch.func.jvp(gradient, (x,), (u,))[:2]
     return t.manifold.ehess2rhess(x, g, h, u)
 
 
@@ -187,20 +187,20 @@ def full_gradcheck(t: Trial) -> None:
     _grad_checks(t, gradgradcheck, False, atol=1e-5, rtol=1e-4)
 
 
-@law(24, float64=1e-8, examples=3, exact=False)
+@law(24, float64=1e-8, examples=2, exact=False)
 def forward_derivatives_match_finite_differences(t: Trial) -> None:
     """jvp of every operation = a five-point difference quotient (h = 1e-3). A tangent that is dropped silently gives
     a wrong derivative without an error, and reverse mode would not show it. Relative to the larger of one and the
     derivative; at a distance of at least half the reach, since d and |u| have no bounded derivatives near zero."""
     t.scale, h = max(t.scale, 0.5), 1e-3
     arguments = t.arguments()
-    for name, letters in operations.of(t.case).items():
+    for name, letters in operations.costly(t.case).items():
         if name in ("log_is_unique", "basis", "to_coordinates", "from_coordinates"):
             continue
         function = _on_chart(t, name, letters)
         at = tuple(arguments[letter] for letter in letters)
         along = tuple(t.noise(*a.shape) / a[0].numel() ** 0.5 if a.dim() else t.noise() for a in at)
-        _, got = torch.func.jvp(function, at, along)
+        got = torch.func.jvp(function, at, along)[1]
         shifted = {k: function(*(a + k * h * d for a, d in zip(at, along, strict=True))) for k in (-2, -1, 1, 2)}
         for i, derivative in enumerate(got):
             quotient = (8 * (shifted[1][i] - shifted[-1][i]) - (shifted[2][i] - shifted[-2][i])) / (12 * h)

@@ -127,7 +127,8 @@ def checks_accept_points_and_reject_others(t: Trial) -> None:
         message = _message(lambda bad=bad: m.assert_check_point_on_manifold(bad))
         t.require(message is not None and cls in message, f"the error for {what} names the class: {message}")
         if bad.shape == x.shape:
-            t.require("projx" in message and " = " in message, f"residual and mend in: {message}")
+            named = message is not None and "projx" in message and " = " in message
+            t.require(named, f"residual and mend in: {message}")
     answer, reason = m.check_vector_on_tangent(x, broken, explain=True)
     t.require(answer is False and "proju" in (reason or ""), "check_vector_on_tangent rejects NaN and offers proju")
     message = _message(lambda: m.assert_check_vector_on_tangent(x, broken))

@@ -47,9 +47,14 @@ def of(case: Case) -> dict[str, str]:
     return {name: letters for name, letters in OPERATIONS.items() if name not in case.missing}
 
 
+def costly(case: Case) -> dict[str, str]:
+    """The operations that the costly laws look at."""
+    return {name: letters for name, letters in of(case).items() if case.costly is None or name in case.costly}
+
+
 def smooth(case: Case) -> dict[str, str]:
-    """The operations that have to be twice differentiable."""
-    return {name: letters for name, letters in of(case).items() if name in SMOOTH}
+    """Those of them that have to be twice differentiable."""
+    return {name: letters for name, letters in costly(case).items() if name in SMOOTH}
 
 
 def call(trial: Trial, name: str, arguments: dict[str, Tensor]) -> tuple[Tensor, ...]:

@@ -32,6 +32,8 @@ class Case:
     others that compare two exact expressions, not an expression and a difference quotient, and can only tighten their
     defaults. A residual is relative to the larger of one and the largest entry unless its law says otherwise.
 
+    A row that differs from another one in its retraction only need not repeat the costly laws for the rest: `costly`.
+
     `exempt` (law -> reason) lists the laws that do not hold here, and `missing` (operation -> reason) the operations
     that the space does not have; `exemption_stands` and the law `missing_operations` hold both lists to the truth.
     """
@@ -45,7 +47,7 @@ class Case:
     isometries: Callable[[Trial], Mapping[str, Map]] | None = None  # ambient linear maps, of points and of vectors
     cut: Callable[[Trial, Tensor], Tensor] | None = None  # unit vector along which the injectivity radius is attained
     degenerate: Callable[[Trial, Tensor], Mapping[str, Tensor]] | None = None  # vectors where formulas may be 0/0
-    compiled: tuple[str, ...] | None = None  # operations for the laws of torch.compile; None for all
+    costly: tuple[str, ...] | None = None  # all that compilation and difference quotients look at; None for everything
     off: Map = _doubled  # takes a point off the manifold
     bad_shapes: tuple[tuple[int, ...], ...] = ()  # of no point
     tolerance: Mapping[str, float] = field(default_factory=dict)

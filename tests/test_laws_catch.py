@@ -1,0 +1,260 @@
+"""The laws catch what they are for: spheres with one planted defect each, most of them found in other libraries."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from torchriemann.manifolds import Sphere
+from torchriemann.manifolds.base import Manifold
+from torchriemann.testing import LAWS, Case, check_law, check_manifold
+
+ROUND = Sphere()
+
+
+@dataclass(frozen=True, eq=False)
+class Delegate(Manifold):
+    """The unit sphere again, for subclasses to break: `Sphere` itself is final."""
+
+    ndim, name = 1, "Delegate"
+
+    def _shape_complaint(self, point_shape):
+        return ROUND._shape_complaint(point_shape)
+
+    def _point_residual(self, x):
+        return ROUND._point_residual(x)
+
+    def _vector_residual(self, x, u):
+        return ROUND._vector_residual(x, u)
+
+    def dimension(self, shape):
+        return ROUND.dimension(shape)
+
+    def projx(self, x):
+        return ROUND.projx(x)
+
+    def proju(self, x, u):
+        return ROUND.proju(x, u)
+
+    def inner(self, x, u, v=None, *, keepdim=False):
+        return ROUND.inner(x, u, v, keepdim=keepdim)
+
+    def egrad2rgrad(self, x, g):
+        return ROUND.egrad2rgrad(x, g)
+
+    def ehess2rhess(self, x, g, h, u):
+        return ROUND.ehess2rhess(x, g, h, u)
+
+    def expmap(self, x, u):
+        return ROUND.expmap(x, u)
+
+    def logmap(self, x, y):
+        return ROUND.logmap(x, y)
+
+    def expmap_transp(self, x, u, v):
+        return ROUND.expmap_transp(x, u, v)
+
+    def sectional_curvature(self, x, u, v):
+        return ROUND.sectional_curvature(x, u, v)
+
+    def injectivity_radius(self, x=None):
+        return math.pi
+
+    def log_is_unique(self, x, y, *, margin=0.0):
+        return ROUND.log_is_unique(x, y, margin=margin)
+
+    def basis(self, x):
+        return ROUND.basis(x)
+
+    def random_uniform(self, *size, **kwargs):
+        return ROUND.random_uniform(*size, **kwargs)
+
+    def origin(self, *size, **kwargs):
+        return ROUND.origin(*size, **kwargs)
+
+
+class DoublesTangents(Delegate):  # P1: a projection that is none
+    def proju(self, x, u):
+        return 2 * ROUND.proju(x, u)
+
+
+class WritesToTheGradient(Delegate):  # P29
+    def egrad2rgrad(self, x, g):
+        g.sub_(x * (x * g).sum(-1, keepdim=True))
+        return g.clone()
+
+
+class ScalesTheGradient(Delegate):  # P30
+    def egrad2rgrad(self, x, g):
+        return 0.25 * ROUND.egrad2rgrad(x, g)
+
+
+class RetractionInDisguise(Delegate):  # P2
+    def expmap(self, x, u):
+        return ROUND.projx(x + u)
+
+
+class NoRetraction(Delegate):  # P1
+    def retr(self, x, u):
+        return ROUND.retr(x, 1.5 * u)
+
+
+class ArccosineDistance(Delegate):  # P4
+    def dist(self, x, y, *, keepdim=False):
+        return (x * y).sum(-1, keepdim=keepdim).clamp(-1 + 1e-7, 1 - 1e-7).acos()
+
+
+class NanGradientAtZero(Delegate):  # P3
+    def expmap(self, x, u):
+        t = u.norm(dim=-1, keepdim=True)
+        return torch.where(t > 0, t.cos() * x + t.sin() / t * u, x)
+
+
+class ProjectsInsteadOfTransporting(Delegate):
+    def expmap_transp(self, x, u, v):
+        y = ROUND.expmap(x, u)
+        return y, ROUND.proju(y, v)
+
+
+class DropsForwardTangents(Delegate):
+    def logmap(self, x, y):
+        return _Deaf.apply(x, y)
+
+
+class _Deaf(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, y):
+        return ROUND.logmap(x, y)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.func.vjp(ROUND.logmap, *ctx.saved_tensors)[1](grad)
+
+    @staticmethod
+    def jvp(ctx, dx, dy):
+        return dx * 0.0
+
+
+class IgnoresStd(Delegate):  # P11
+    def random_normal(self, *size, mean=None, std=1.0, **kwargs):
+        return ROUND.random_normal(*size, mean=mean, std=0.5, **kwargs)
+
+
+class PrefersOneHalf(Delegate):  # P33: a sign that the factorisation chose
+    def random_uniform(self, *size, **kwargs):
+        x = ROUND.random_uniform(*size, **kwargs)
+        return torch.where(x[..., :1] > 0, -x, x)
+
+
+class WrongCurvature(Delegate):
+    def sectional_curvature(self, x, u, v):
+        return 2 * ROUND.sectional_curvature(x, u, v)
+
+
+class WrongHessian(Delegate):
+    def ehess2rhess(self, x, g, h, u):
+        return ROUND.proju(x, h)
+
+
+class RejectsHalfPrecision(Delegate):  # P26
+    def expmap(self, x, u):
+        _ = {torch.float32: 1e-6, torch.float64: 1e-12}[x.dtype]
+        return ROUND.expmap(x, u)
+
+
+class AddsBatchDimensions(Delegate):  # P31
+    def projx(self, x):
+        return ROUND.projx(x).expand(2, *x.shape) if x.dim() > 1 else ROUND.projx(x)
+
+
+class SmallerInjectivityRadius(Delegate):
+    def injectivity_radius(self, x=None):
+        return math.pi / 2
+
+
+class BranchesOnValues(Delegate):
+    def logmap(self, x, y):
+        return ROUND.logmap(x, y) if bool((x - y).abs().max() > 0) else x * 0.0
+
+
+class ViewOfItsArgument(Delegate):
+    def projx(self, x):
+        return x if ROUND.check_point_on_manifold(x) else ROUND.projx(x)
+
+
+CAUGHT = [
+    (DoublesTangents, "proju_is_the_identity_on_tangents"),
+    (DoublesTangents, "proju_is_idempotent"),
+    (WritesToTheGradient, "arguments_are_never_written"),
+    (ScalesTheGradient, "gradient_represents_the_differential"),
+    (RetractionInDisguise, "logarithm_inverts_exponential"),
+    (RetractionInDisguise, "geodesics_have_unit_speed"),
+    (NoRetraction, "retraction_has_its_order"),
+    (NoRetraction, "retraction_starts_along_its_vector"),
+    (ArccosineDistance, "distance_to_itself_vanishes"),
+    (NanGradientAtZero, "derivatives_are_finite_at_degenerate_arguments"),
+    (ProjectsInsteadOfTransporting, "parallel_transport_is_an_isometry"),
+    (ProjectsInsteadOfTransporting, "curvature_is_that_of_holonomy"),
+    (DropsForwardTangents, "forward_derivatives_match_finite_differences"),
+    (IgnoresStd, "normal_samples_honour_mean_and_spread"),
+    (PrefersOneHalf, "uniform_law_is_invariant"),
+    (WrongCurvature, "curvature_is_that_of_triangles"),
+    (WrongHessian, "hessian_is_the_second_order_of_functions"),
+    (RejectsHalfPrecision, "half_precision_is_computed_in_single"),
+    (AddsBatchDimensions, "operations_broadcast_over_the_batch"),
+    (SmallerInjectivityRadius, "injectivity_radius_is_exact"),
+    (BranchesOnValues, "vmap_equals_batching"),
+    (BranchesOnValues, "compiled_equals_eager"),
+    (ViewOfItsArgument, "arguments_are_never_written"),
+]
+
+
+def rotation(t):
+    q = torch.linalg.qr(t.noise(t.shape[-1], t.shape[-1]))[0]
+    return {"rotation": lambda x: x @ q}
+
+
+def row(manifold):
+    shapes = ((4,),)
+    missing = {"logdet_dexp": "not of interest here"}
+    return Case(manifold, shapes, order=2, isometries=rotation, cut=lambda t, x: t.direction(x), missing=missing)
+
+
+@pytest.mark.parametrize("broken, name", CAUGHT, ids=lambda value: getattr(value, "__name__", value))
+def test_defect_is_caught(broken, name):
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (a defect may also break the arithmetic)
+        for seed in range(3):
+            check_law(row(broken()), name, seed=seed, scale=0.5)
+    assert not isinstance(caught.value, (NameError, AttributeError, ImportError)), "the test itself is broken"
+
+
+def test_message_names_everything():
+    with pytest.raises(AssertionError) as caught:
+        check_law(row(DoublesTangents()), "proju_is_idempotent", seed=17, dtype=torch.float32)
+    for part in ("proju_is_idempotent (law 3)", "DoublesTangents", "(4,)", "float32", "seed 17", "residual", "eps"):
+        assert part in str(caught.value)
+
+
+def test_check_manifold_runs_without_hypothesis(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    cheap = [name for name, entry in LAWS.items() if entry.examples is None]
+    assert check_manifold(ROUND, (3,), laws=cheap, seeds=range(1), isometries=rotation) == tuple(cheap)
+
+
+def test_check_manifold_leaves_out_what_the_row_gives_no_means_for():
+    with pytest.raises(AssertionError, match="DoublesTangents"):
+        check_manifold(DoublesTangents(), (3,), seeds=range(1), laws=["proju_is_idempotent"])
+    with pytest.raises(AssertionError, match="lists its isometries"):
+        check_manifold(ROUND, (3,), laws=["isometries_are_respected"])
+    slow = {name: "takes seconds" for name, entry in LAWS.items() if entry.examples is not None}
+    held = check_manifold(ROUND, (3,), (5,), exempt=slow, seeds=range(2))
+    assert "isometries_are_respected" not in held and "logarithm_inverts_exponential" in held
