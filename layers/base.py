@@ -33,6 +33,10 @@ class ManifoldModule(nn.Module):
         Raises ``ValueError`` if `tensor` is off the manifold (``ManifoldParameter.project(tensor, manifold)`` makes a
         point), or already labelled with another manifold. A meta tensor is checked for its shape only.
         """
+        if not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be a tensor, got {type(tensor).__name__}; call torch.as_tensor"
+            )
         label = getattr(tensor, "manifold", manifold)
         if label != manifold:
             raise ValueError(
@@ -61,6 +65,8 @@ class ManifoldModule(nn.Module):
                     f"got one that is labelled {label!r}"
                 )
         super().__setattr__(name, value)
+        if manifold is None and isinstance(value, ManifoldParameter):
+            register_manifold(self, name, value.manifold)  # assigned directly: remembered all the same
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
         before = self._dtypes()

@@ -144,6 +144,8 @@ class Manifold(CheckedManifold):
 
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
         """All distances between two sets of points. ``(*B,N,P), (*B,M,P) -> *B,N,M``."""
+        for points in (x, y):  # apart: their batches end in N and M
+            self._check_operands("cdist", [points])
         return self.dist(x.unsqueeze(-self.ndim - 1), y.unsqueeze(-self.ndim - 2))
 
     def restore(self, x: Tensor) -> Tensor:
@@ -200,12 +202,14 @@ class Manifold(CheckedManifold):
 
     # ---- derived: coordinates and volume ----------------------------------------------------------------------
 
+    @operation
     def to_coordinates(self, x: Tensor, u: Tensor) -> Tensor:
         """Coordinates of `u` in ``basis(x)``. ``*B,P -> *B,d``."""
         return self.inner(x.unsqueeze(-self.ndim - 1), self.basis(x), u.unsqueeze(-self.ndim - 1))
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         """The tangent vector with coordinates `z` in ``basis(x)``. ``*B,d -> *B,P``."""
+        self._check_operands("from_coordinates", [x])
         return (z.reshape(z.shape + (1,) * self.ndim) * self.basis(x)).sum(-self.ndim - 1)
 
     @operation
@@ -247,7 +251,10 @@ class Manifold(CheckedManifold):
         return self.random_uniform(*size, **kwargs)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A standard normal tangent vector: independent N(0, 1) coordinates in an orthonormal basis at `x`."""
+        """A standard normal tangent vector: independent N(0, 1) coordinates in an orthonormal basis at `x`.
+
+        The default is for a metric that is the Frobenius inner product on tangent vectors; any other overrides it.
+        """
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.proju(x, noise)
 

@@ -34,6 +34,10 @@ def normalised_weights(manifold: Manifold, x: Tensor, weights: Tensor | None) ->
             f"{type(manifold).__name__}.frechet_mean: weights must be broadcastable to {tuple(batch)}, "
             f"got {tuple(weights.shape)}"
         )
+    if values_readable(weights) and not bool((weights >= 0).all() & (weights.sum(0) > 0).all()):
+        raise ValueError(
+            f"{type(manifold).__name__}.frechet_mean: weights must be non-negative, not NaN, and not all zero"
+        )
     w = weights.reshape(weights.shape + (1,) * (len(batch) - weights.dim()) + ones).to(x.dtype)
     w = w.expand(batch + ones)
     return w / w.sum(0, keepdim=True)

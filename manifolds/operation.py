@@ -18,13 +18,15 @@ def operation(method: Method) -> Method:
     """Mark a method of a manifold whose tensor arguments are all points or tangent vectors.
 
     Before any arithmetic the shapes are checked (`ValueError` that names the class, the method and the argument).
-    bfloat16 and float16 are computed in float32 and cast back, and autocast is switched off inside: rounding a
-    Gram matrix to eight bits destroys the orthogonality that the formulas rely on.
+    Mixed dtypes are promoted as torch does. bfloat16 and float16 are computed in float32 and cast back, and autocast is
+    switched off inside: rounding a Gram matrix to eight bits destroys the orthogonality that the formulas rely on.
     """
 
     @functools.wraps(method)
     def checked(self, *args, **kwargs):
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        if len(tensors) < len(args):
+            _refuse_other_types(self, method.__name__, args)
         self._check_operands(method.__name__, tensors)
         device_type = tensors[0].device.type
         if torch.is_autocast_enabled(device_type):
@@ -35,8 +37,18 @@ def operation(method: Method) -> Method:
     return checked  # type: ignore[return-value]
 
 
+def _refuse_other_types(manifold, name, args):
+    for position, a in enumerate(args):
+        if a is not None and not isinstance(a, Tensor):
+            raise ValueError(
+                f"{type(manifold).__name__}.{name}: argument {position + 1} must be a tensor, got "
+                f"{type(a).__name__}; convert it with torch.as_tensor"
+            )
+
+
 def _in_full_precision(method, self, tensors, args, kwargs):
-    if not any(t.dtype in HALF_DTYPES for t in tensors):
+    dtype = tensors[0].dtype
+    if dtype not in HALF_DTYPES and all(t.dtype == dtype for t in tensors):
         return method(self, *args, **kwargs)
     dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
     wide = torch.promote_types(dtype, torch.float32)

@@ -38,13 +38,13 @@ class ManifoldParameter(geoopt.ManifoldParameter):
         def __init__(self, data: Tensor, manifold: Any, requires_grad: bool = True) -> None: ...
 
     def __new__(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
-        if not isinstance(manifold, geoopt.Manifold):
-            raise ValueError(f"ManifoldParameter: expected a manifold, got {type(manifold).__name__}")
+        _check_arguments(data, manifold)
+        manifold.assert_check_point(data)
         try:
             manifold.assert_check_point_on_manifold(data)
         except ValueError as error:
             raise ValueError(
-                f"ManifoldParameter: {error}, or construct it by ManifoldParameter.project(tensor, manifold)"
+                f"ManifoldParameter: {error}; ManifoldParameter.project(tensor, manifold) does both"
             ) from None
         return cls._label(data.detach(), manifold, requires_grad)
 
@@ -58,6 +58,7 @@ class ManifoldParameter(geoopt.ManifoldParameter):
     @classmethod
     def project(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
         """The parameter at ``manifold.projx(data)``."""
+        _check_arguments(data, manifold)
         return cls(manifold.projx(data.detach()), manifold, requires_grad)
 
     def __deepcopy__(self, memo: dict) -> ManifoldParameter:
@@ -68,6 +69,14 @@ class ManifoldParameter(geoopt.ManifoldParameter):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _rebuild, (self.data.as_subclass(Tensor), self.manifold, self.requires_grad)
+
+
+def _check_arguments(data: Any, manifold: Any) -> None:
+    if not isinstance(manifold, geoopt.Manifold):
+        shown = f"the class {manifold.__name__}" if isinstance(manifold, type) else type(manifold).__name__
+        raise ValueError(f"ManifoldParameter: manifold must be an instance such as Sphere(), got {shown}")
+    if not isinstance(data, Tensor):
+        raise ValueError(f"ManifoldParameter: data must be a tensor, got {type(data).__name__}; call torch.as_tensor")
 
 
 def _rebuild(data: Tensor, manifold: Any, requires_grad: bool) -> ManifoldParameter:

@@ -39,8 +39,11 @@ class Sphere(Manifold):
     name: ClassVar[str] = "Sphere"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.curvature, Tensor) and not (0 < self.curvature < math.inf):
-            raise ValueError(f"Sphere: curvature must be positive and finite, got {self.curvature}")
+        if isinstance(self.curvature, Tensor):
+            if self.curvature.dim() > 0:
+                raise ValueError(f"Sphere: curvature must be a number or a 0-dim tensor, got {self.curvature.shape}")
+        elif not isinstance(self.curvature, (int, float)) or not 0 < self.curvature < math.inf:
+            raise ValueError(f"Sphere: curvature must be a positive finite number, got {self.curvature!r}")
 
     @property
     def _radius(self) -> float | Tensor:

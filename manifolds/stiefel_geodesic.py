@@ -7,6 +7,8 @@ is factorised and everything is differentiable at u = 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from scipy.special import jv
 from torch import Tensor
@@ -66,7 +68,7 @@ _RADIUS = 16.0
 
 def _chebyshev(radius: float) -> list[float]:
     coefficients = [float(jv(k, radius)) * (1 if k == 0 else 2) for k in range(48)]  # J_48(16) = 2e-18
-    return coefficients[: 2 + max(k for k, c in enumerate(coefficients) if k < 2 or abs(c) > 1e-17)]
+    return coefficients[: 1 + max(k for k, c in enumerate(coefficients) if k < 2 or abs(c) > 1e-17)]
 
 
 _LONGEST = _chebyshev(_RADIUS)
@@ -80,33 +82,23 @@ def _series(bound: Tensor) -> tuple[float, list[float]]:
     return radius, _chebyshev(radius)
 
 
-def _norm_bound(a: Tensor, h: Tensor, s: Tensor, beta: float) -> Tensor:
-    """max(|1/2 - 2 beta|, beta/sqrt 2) |A| + sqrt(beta) |H|, not less than |L|; h is H/s. ``*B,1,1``."""
+def norm_bound(a: Tensor, h: Tensor, beta: float) -> Tensor:
+    """max(|1/2 - 2 beta|, beta/sqrt 2) |A| + sqrt(beta) |H|, not less than the norm of L below. ``*B,1,1``."""
     turning, normal = (m.detach().square().sum((-2, -1), keepdim=True).sqrt() for m in (a, h))
-    return max(abs(0.5 - 2 * beta), beta * 0.5**0.5) * turning + beta**0.5 * s * normal
+    return max(abs(0.5 - 2 * beta), beta * 0.5**0.5) * turning + beta**0.5 * normal
 
 
-def _skew_adjoint_exp(
-    a: Tensor, gram: Tensor, pull: Tensor, s: Tensor, start: Tensor, beta: float, bound: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(b, S, T) with exp(L)(start, h) = (b, h S + (H/s) T), see `geodesic_transport`; pull = (H/s)^T h."""
-    p = a.shape[-1]
-    identity, zero = identity_like(a).expand_as(a), torch.zeros_like(a)
-    both = s * torch.cat([pull, gram], -1)
+def skew_adjoint_exp(
+    generator: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], start: tuple[Tensor, Tensor], bound: Tensor
+) -> tuple[Tensor, Tensor]:
+    """exp(L) of a pair, for a linear map L with imaginary spectrum within `bound`."""
     radius, coefficients = _series(bound)
-
-    def generator(b: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        change = (1 - 4 * beta) * skew(a @ b) + skew(both @ normal)
-        return change / radius, (beta / radius) * (normal @ a - torch.cat([zero, s * b], -2))
-
-    old = start, torch.cat([identity, zero], -2)
-    new = generator(*old)
+    old, new = start, tuple(z / radius for z in generator(*start))
     total = [coefficients[0] * f + coefficients[1] * g for f, g in zip(old, new, strict=True)]
     for c in coefficients[2:]:
-        step = generator(*new)
-        old, new = new, (2 * step[0] + old[0], 2 * step[1] + old[1])
+        old, new = new, tuple((2 / radius) * g + f for f, g in zip(old, generator(*new), strict=True))
         total = [t + c * f for t, f in zip(total, new, strict=True)]
-    return total[0], total[1][..., :p, :], total[1][..., p:, :]
+    return total[0], total[1]
 
 
 def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -125,12 +117,19 @@ def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Te
     overlap = x.mT @ v
     normal = v - x @ overlap
     gram, pull = h.mT @ h, h.mT @ normal
-    bound = _norm_bound(a, h, s, beta)
-    b, along, across = _skew_adjoint_exp(a, gram, pull, s, skew(overlap), beta, bound)
-    # The third block column gives (exp(B) - 1)/B, by which exp(M) acts on v's own normal part.
     identity, zero = identity_like(a).expand_as(a), torch.zeros_like(a)
-    generator = block([[2 * beta * a, -s * gram, identity], [s * identity, zero, zero], [zero, zero, zero]])
-    moved = matrix_exp(generator)[..., : 2 * p, :]
+    both = s * torch.cat([pull, gram], -1)
+
+    def generator(b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:  # h stands for normal h[:p] + (H/s) h[p:]
+        change = (1 - 4 * beta) * skew(a @ b) + skew(both @ h)
+        return change, beta * (h @ a - torch.cat([zero, s * b], -2))
+
+    bound = norm_bound(a, s * h, beta)
+    b, mixed = skew_adjoint_exp(generator, (skew(overlap), torch.cat([identity, zero], -2)), bound)
+    along, across = mixed[..., :p, :], mixed[..., p:, :]
+    # The third block column gives (exp(B) - 1)/B, by which exp(M) acts on v's own normal part.
+    moved = matrix_exp(block([[2 * beta * a, -s * gram, identity], [s * identity, zero, zero], [zero, zero, zero]]))
+    moved = moved[..., : 2 * p, :]
     turn = _turn(a, beta)
     mixed = moved @ torch.cat([b, across, -s * (pull @ along)], -2) @ turn
     first = moved[..., :p] @ turn

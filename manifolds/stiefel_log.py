@@ -16,10 +16,10 @@ import math
 import torch
 from torch import Tensor
 
-from .functional.orthogonal import identity_like, newton_schulz_step, so_log
+from .functional.orthogonal import identity_like, matrix_exp, newton_schulz_step, so_log
 from .functional.series import sinc_sqrt
 from .functional.tracing import derivative_wanted
-from .stiefel_geodesic import block, geodesic_end, skew, sym
+from .stiefel_geodesic import block, geodesic_end, norm_bound, skew, skew_adjoint_exp, sym
 
 
 def logarithm(x: Tensor, y: Tensor, beta: float) -> Tensor:
@@ -29,7 +29,8 @@ def logarithm(x: Tensor, y: Tensor, beta: float) -> Tensor:
     u = frame @ torch.cat([a, b], -2)
     if not derivative_wanted(x) and not derivative_wanted(y):
         return u
-    inverse = _DexpInverse(frame, a, b, beta)
+    # LAPACK raises on NaN; u itself keeps it.
+    inverse = _DexpInverse(frame, a.nan_to_num(nan=0.0), b.nan_to_num(nan=0.0), beta)
     for _ in range(2):
         correction = inverse(y - geodesic_end(x, u, beta))
         # Value zero: next to a conjugate point the inverse enlarges rounding errors.
@@ -124,45 +125,92 @@ def _canonical(target: Tensor) -> tuple[Tensor, Tensor]:
     return log[..., :p, :p], log[..., p:, :p]
 
 
-# ---- any beta: Newton's method along a path of metrics ----------------------------------------------------------
+# ---- any beta: shooting, then Newton's method along a path of metrics --------------------------------------------
 
+_SHOTS = 20
 _NEWTON_STEPS = 24
 _LONGEST_STEP = 0.7  # beyond the injectivity radius a full step often leads away
 # Newton's method finds the solution at the next beta if its ratio to the last one is at most this.
 _HOMOTOPY_RATIO = 1.5
-_CHUNK = 2**23  # complex numbers in the largest intermediate of the dense system
 
 
 def _follow(a: Tensor, b: Tensor, target: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """From the solution for beta = 1/2 to that for `beta`; NaN where the last residual is not small."""
-    stages = math.ceil(abs(math.log(2 * beta)) / math.log(_HOMOTOPY_RATIO))
-    for stage in range(1, stages):
-        a, b, _ = _newton(a, b, target, 0.5 * (2 * beta) ** (stage / stages), 2)
-    a, b, residual = _newton(a, b, target, beta, _NEWTON_STEPS)
-    return torch.where(residual[:, None, None] < torch.finfo(a.dtype).eps ** 0.75, a, torch.nan), b
+    a, b = a.clone(), b.clone()
+    missed = _shoot(a, b, target, beta)
+    if len(missed) > 0:
+        c, d, goal = a[missed], b[missed], target[missed]
+        stages = math.ceil(abs(math.log(2 * beta)) / math.log(_HOMOTOPY_RATIO))
+        for stage in range(1, stages):
+            _newton(c, d, goal, 0.5 * (2 * beta) ** (stage / stages), 2)
+        solved = _newton(c, d, goal, beta, _NEWTON_STEPS) < 100 * _tolerance(goal)
+        a[missed], b[missed] = torch.where(solved[:, None, None], c, torch.nan), d
+    return a, b
 
 
-def _newton(a: Tensor, b: Tensor, target: Tensor, beta: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps on the items that need them, in chunks, and the largest residuals before the last of them."""
+def _tolerance(target: Tensor) -> float:
+    """The residual that rounding alone may leave."""
+    return 16 * torch.finfo(target.dtype).eps * math.sqrt(target.shape[-2])
+
+
+def _generator(a: Tensor, b: Tensor, beta: float) -> Tensor:
+    corner = a.new_zeros((*a.shape[:-2], b.shape[-2], b.shape[-2]))
+    return block([[2 * beta * a, -b.mT], [b, corner]])
+
+
+def _shoot(a: Tensor, b: Tensor, target: Tensor, beta: float) -> Tensor:
+    """Add the residual, transported back, while that halves it; in place. Returns the items it does not solve.
+
+    The transport inverts d exp up to curvature, so that the error shrinks by |u|^2/6 or so a step (arXiv:2103.12046,
+    section 4, there with projections for transports).
+    """
+    p = target.shape[-1]
+    items = torch.arange(len(a), device=a.device)
+    unsolved = torch.ones_like(items, dtype=torch.bool)
+    c, d, last = a, b, a.new_full((len(a),), math.inf)
+    for _ in range(_SHOTS):
+        moved, turn = matrix_exp(_generator(c, d, beta)), matrix_exp((1 - 2 * beta) * c)
+        residual = target[items] - moved[..., :p] @ turn
+        size = residual.abs().amax((-2, -1))
+        solved = size < _tolerance(target)
+        a[items[solved]], b[items[solved]], unsolved[items[solved]] = c[solved], d[solved], False
+        # Below the tolerance, too, go on as long as it pays.
+        going = (size < 0.5 * last).nonzero().squeeze(-1)
+        items, last, c, d = items[going], size[going], c[going], d[going]
+        if len(items) == 0:
+            break
+        back = moved[going].mT @ residual[going] @ turn[going].mT
+        e, f = _transport_back(skew(back[..., :p, :]), back[..., p:, :], c, d, beta)
+        c, d = c + e, d + f
+    return unsolved.nonzero().squeeze(-1)
+
+
+def _transport_back(e: Tensor, f: Tensor, a: Tensor, b: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """exp(-L) of `geodesic_transport`, on blocks."""
+
+    def generator(e: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        return (4 * beta - 1) * skew(a @ e) - skew(b.mT @ f), beta * (b @ e - f @ a)
+
+    return skew_adjoint_exp(generator, (e, f), norm_bound(a, b, beta))
+
+
+def _newton(a: Tensor, b: Tensor, target: Tensor, beta: float, steps: int) -> Tensor:
+    """At most `steps` steps on the items that need them, in place. Returns the largest residual of each item."""
     m, p = target.shape[-2:]
     frame = identity_like(target @ target.mT)
-    a, b = a.clone(), b.clone()
-    chunk = max(1, _CHUNK // (m * m * p * m))
-    tolerance = 16 * torch.finfo(a.dtype).eps * math.sqrt(m)
-    size = a.new_zeros(a.shape[0])
+    size = a.new_zeros(len(a))
     for step in range(steps + 1):
         residual = target - geodesic_end(frame[..., :p], torch.cat([a, b], -2), beta)
         size = residual.abs().amax((-2, -1))
-        active = (size > tolerance) & (size < math.inf)
-        if step == steps or not bool(active.any()):
+        active = ((size > _tolerance(target)) & (size < math.inf)).nonzero().squeeze(-1)
+        if step == steps or len(active) == 0:
             break
-        for part in active.nonzero().squeeze(-1).split(chunk):
-            delta = _DexpInverse(frame.expand(len(part), m, m), a[part], b[part], beta)(residual[part])
-            length = delta.square().sum((-2, -1), keepdim=True).sqrt()
-            delta = delta * (_LONGEST_STEP / length).clamp(max=1.0)
-            a[part] += skew(delta[..., :p, :])
-            b[part] += delta[..., p:, :]
-    return a, b, size
+        delta = _DexpInverse(frame.expand(len(active), m, m), a[active], b[active], beta)(residual[active])
+        length = delta.square().sum((-2, -1), keepdim=True).sqrt()
+        delta = delta * (_LONGEST_STEP / length).clamp(max=1.0)
+        a[active] += skew(delta[..., :p, :])
+        b[active] += delta[..., p:, :]
+    return size
 
 
 # ---- the differential of exp ------------------------------------------------------------------------------------
@@ -183,11 +231,23 @@ def _adjoint(u: Tensor) -> Tensor:
     return _conjugate(u.mT)
 
 
-def _pairs(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """U^H (e_c e_d^T - e_d e_c^T) U for all pairs (c, d). ``-> *B,pairs,m,m``."""
+def _images(u: Tensor, factor: Tensor, first: Tensor, second: Tensor, columns: int) -> Tensor:
+    """U (factor * U^H (e_c e_d^T - e_d e_c^T) U) U^H, its first `columns`, for all pairs (c, d).
+
+    ``-> *B,pairs,m,columns``.
+    """
     c, d = u[..., first, :], u[..., second, :]
     outer = _conjugate(c).unsqueeze(-1) * d.unsqueeze(-2)
-    return outer - _adjoint(outer)
+    core = factor.unsqueeze(-3) * (outer - _adjoint(outer))
+    # Two large products, not one of small matrices for each pair.
+    right = core.flatten(-3, -2) @ _adjoint(u)[..., :columns]
+    right = right.unflatten(-2, core.shape[-3:-1]).transpose(-3, -2)
+    image = u @ right.flatten(-2)
+    return image.real.unflatten(-1, right.shape[-2:]).transpose(-3, -2)
+
+
+# Complex numbers in the largest intermediate of the dense system: more are slower and fill the memory.
+_CHUNK = 2**21
 
 
 class _DexpInverse:
@@ -202,42 +262,43 @@ class _DexpInverse:
     """
 
     def __init__(self, frame: Tensor, a: Tensor, b: Tensor, beta: float) -> None:
-        p, m = a.shape[-1], frame.shape[-1]
-        self.frame, self.p = frame, p
-        corner = a.new_zeros((*a.shape[:-2], m - p, m - p))
-        w, u = _skew_eigh(block([[2 * beta * a, -b.mT], [b, corner]]))
+        self.frame, self.p = frame, a.shape[-1]
+        w, u = _skew_eigh(_generator(a, b, beta))
         angle, turn = _skew_eigh((1 - 2 * beta) * a)
         self.back = (u * torch.exp(-1j * w).unsqueeze(-2) @ _adjoint(u)).real
         self.turn_back = (turn * torch.exp(-1j * angle).unsqueeze(-2) @ _adjoint(turn)).real
-        self.rows, self.columns = torch.triu_indices(p, p, 1, device=a.device)
-        self.inverse = torch.linalg.inv_ex(self._matrix(w, u, angle, turn, beta))[0]
+        self.rows, self.columns = torch.triu_indices(self.p, self.p, 1, device=a.device)
+        self.inverse = self._inverse(w, u, angle, turn, beta)
         # int_0^1 e^(sW) ds, whose first block carries the normal directions.
         half = 0.5 * w
         mean = torch.exp(1j * half) * sinc_sqrt(half.square())
-        first = u[..., :p, :]
+        first = u[..., : self.p, :]
         self.normal = self.turn_back @ torch.linalg.inv_ex((first * mean.unsqueeze(-2) @ _adjoint(first)).real)[0]
+
+    def _inverse(self, w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: float) -> Tensor:
+        """The inverse of the dense system, a part of the batch at a time."""
+        batch, p, m = w.shape[:-1], self.p, w.shape[-1]
+        size = p * (p - 1) // 2 + p * (m - p)
+        flat = (z.reshape(-1, *z.shape[len(batch) :]) for z in (w, u, angle, turn))
+        parts = zip(*(z.split(max(1, _CHUNK // (m * m * size))) for z in flat), strict=True)
+        inverses = [torch.linalg.inv_ex(self._matrix(w, u, angle, turn, beta))[0] for w, u, angle, turn in parts]
+        return torch.cat(inverses).reshape(*batch, size, size)
 
     def _matrix(self, w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: float) -> Tensor:
         """Row k holds the coordinates of the image of the k-th basis vector."""
-        p, m = self.p, u.shape[-1]
-        device = w.device
-        grid = torch.arange((m - p) * p, device=device)
+        p, m, k = self.p, u.shape[-1], len(self.rows)
+        grid = torch.arange((m - p) * p, device=w.device)
         lower, left = p + torch.div(grid, p, rounding_mode="floor"), grid % p
-        inputs = _pairs(u, torch.cat([self.rows, lower]), torch.cat([self.columns, left]))
         gap = 0.5 * (w.unsqueeze(-1) - w.unsqueeze(-2))
         psi = torch.exp(-1j * gap) * sinc_sqrt(gap.square())
-        image = (u.unsqueeze(-3) @ (psi.unsqueeze(-3) * inputs) @ _adjoint(u)[..., :p].unsqueeze(-3)).real
-        image = torch.cat([2 * beta * image[..., : len(self.rows), :, :], image[..., len(self.rows) :, :, :]], -3)
-        matrix = self._coordinates(image)
-        if beta == 0.5 or len(self.rows) == 0:
+        image = _images(u, psi, torch.cat([self.rows, lower]), torch.cat([self.columns, left]), p)
+        matrix = self._coordinates(torch.cat([2 * beta * image[..., :k, :, :], image[..., k:, :, :]], -3))
+        if beta == 0.5 or k == 0:
             return matrix
         gap = 0.5 * (angle.unsqueeze(-1) - angle.unsqueeze(-2))
         phi = torch.exp(1j * gap) * sinc_sqrt(gap.square())
-        inputs = _pairs(turn, self.rows, self.columns)
-        extra = (1 - 2 * beta) * (turn.unsqueeze(-3) @ (phi.unsqueeze(-3) * inputs) @ _adjoint(turn).unsqueeze(-3)).real
-        k = len(self.rows)
-        top = matrix[..., :k, :k] + extra[..., self.rows, self.columns]
-        return torch.cat([torch.cat([top, matrix[..., :k, k:]], -1), matrix[..., k:, :]], -2)
+        extra = (1 - 2 * beta) * _images(turn, phi, self.rows, self.columns, p)[..., self.rows, self.columns]
+        return torch.cat([torch.cat([matrix[..., :k, :k] + extra, matrix[..., :k, k:]], -1), matrix[..., k:, :]], -2)
 
     def _coordinates(self, v: Tensor) -> Tensor:
         """The entries above the diagonal of the skew upper block, then those of the lower block."""

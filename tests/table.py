@@ -1,6 +1,6 @@
 """The table of manifolds that the laws are held against: a new manifold adds one row.
 
-Tolerances are multiples of eps, four or more times the worst residual seen over 200 draws in either dtype.
+Tolerances are multiples of eps: four or more times the worst residual of 60 draws in each dtype, of any exact law.
 """
 
 import torch
@@ -34,7 +34,7 @@ EUCLIDEAN = Case(
     shapes=((3,), (1,), (7,)),
     isometries=rotations,
     off=infinite,
-    tolerance={"*": 100},
+    tolerance={"*": 20},
     missing={"random_uniform": "the volume is infinite"},
     exempt={
         "retraction_has_its_order": "the retraction is the exponential map",
@@ -57,7 +57,7 @@ def sphere(curvature: float, costly: tuple[str, ...] | None = METRIC) -> Case:
         degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
         costly=costly,
         bad_shapes=((0,),),
-        tolerance={"*": 100},
+        tolerance={"*": 80, "frechet_mean_balances_logarithms": 400},
         exempt={"infinite_injectivity_radius": "pi/sqrt(K)"},
     )
 
@@ -99,7 +99,7 @@ def grassmann(retraction: str, costly: tuple[str, ...] | None = None) -> Case:
 
     return Case(
         Grassmann(retraction),
-        shapes=FRAME_SHAPES,
+        shapes=(*FRAME_SHAPES, (3, 3)),
         order=2,
         invariant=lambda x: x @ x.mT,
         isometries=two_sided,
@@ -107,7 +107,7 @@ def grassmann(retraction: str, costly: tuple[str, ...] | None = None) -> Case:
         degenerate=repeated_angles,
         costly=costly,
         bad_shapes=NOT_FRAMES,
-        tolerance={"*": 400},
+        tolerance={"*": 100, "frechet_mean_balances_logarithms": 200},
         exempt={"infinite_injectivity_radius": "pi/2"},
     )
 
@@ -140,7 +140,7 @@ def stiefel(beta: float, retraction: str, costly: tuple[str, ...] | None = RETRA
         degenerate=frames_at_rest,
         costly=costly,
         bad_shapes=NOT_FRAMES,
-        tolerance={"*": 2000},
+        tolerance={"*": 300},
         exempt=exempt,
     )
 

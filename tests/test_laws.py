@@ -7,18 +7,7 @@ from tests.table import TABLE
 from torchriemann.testing import LAWS, applying, exemption_stands, full_gradcheck, trials
 from torchriemann.testing import Trial as Draw
 
-
-def marks(case, entry):
-    """dynamo traces the second derivatives of spectral functions entry by entry: minutes for matrix manifolds."""
-    spectral = case.manifold.ndim == 2 and (case.costly is None or "expmap" in case.costly)
-    return [pytest.mark.slow] if spectral and entry.name.startswith("compiled") else []
-
-
-PAIRS = [
-    pytest.param(case, entry, id=f"{entry.name}-{case.manifold}", marks=marks(case, entry))
-    for case in TABLE
-    for entry in applying(case)
-]
+PAIRS = [pytest.param(case, entry, id=f"{entry.name}-{case.manifold}") for case in TABLE for entry in applying(case)]
 EXEMPT = [pytest.param(case, name, id=f"{name}-{case.manifold}") for case in TABLE for name in case.exempt]
 
 

@@ -6,6 +6,7 @@ Everything here works on the small p x p side of an n x p frame, by matrix produ
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,20 +30,19 @@ def newton_schulz_step(y: Tensor) -> Tensor:
 _ROOT_STEPS = {torch.float32: 11, torch.float64: 14}
 
 
-def _root_steps(gram: Tensor, low: Tensor, tolerance: float) -> int:
-    """As many steps as reach the tolerance where looking is free and no derivative is lost, else the table's."""
-    if gram.device.type != "cpu" or gram.numel() == 0 or derivative_wanted(gram):
-        return _ROOT_STEPS[gram.dtype]
-    worst, steps = float(low.min()), 1
-    while steps < 3 * _ROOT_STEPS[gram.dtype] and not 1 - worst < tolerance:
-        worst = _lift(worst, (3 / (1 + worst + worst * worst)) ** 0.5)
-        steps += 1
-    return steps
-
-
-def _lift(low, scale):
-    """The image of the lowest singular value under one scaled step."""
-    return 0.5 * scale * low * (3 - (scale * low) ** 2)
+def _scales(bound: Tensor, tolerance: float, look: bool) -> list[Any]:
+    """The scaling of each step. With `look` as many numbers as the worst matrix needs to reach the tolerance, else a
+    tensor over the batch for each step of the table."""
+    low: Any = bound.rsqrt()  # smallest singular value of the iterate's square root
+    least = most = _ROOT_STEPS[bound.dtype]
+    if look:
+        low, least, most = float(low.min()), 1, 3 * most
+    scales = []
+    while len(scales) < least or (look and len(scales) < most and not 1 - low < tolerance):
+        scale = (3 / (1 + low + low * low)) ** 0.5
+        low = 0.5 * scale * low * (3 - (scale * low) ** 2)
+        scales.append(scale)
+    return scales
 
 
 def inverse_sqrt(gram: Tensor, bound: Tensor | None = None, *, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
@@ -59,10 +59,9 @@ def inverse_sqrt(gram: Tensor, bound: Tensor | None = None, *, tolerance: float 
         bound = gram.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
     bound = bound.detach()  # the result does not depend on it
     y, z = gram / bound, identity
-    low = bound.rsqrt()  # smallest singular value of the iterate's square root
-    for step in range(_root_steps(gram, low, tolerance)):
-        scale = (3 / (1 + low + low * low)).sqrt()
-        low = _lift(low, scale)
+    # Looking is free on a CPU; a derivative must see the steps that it would see if nobody looked.
+    look = gram.device.type == "cpu" and gram.numel() > 0 and not derivative_wanted(gram)
+    for step, scale in enumerate(_scales(bound, tolerance, look)):
         product = z @ y if step else y
         t = 1.5 * scale * identity - (0.5 * scale**3) * product
         y, z = y @ t, t @ z if step else t

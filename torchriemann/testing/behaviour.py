@@ -192,9 +192,9 @@ def extreme_numbers_give_no_nan(t: Trial) -> None:
                 t.require(out.isfinite().all(), f"{name} of a vector of length 1e{power}")
         # The argument of sine and cosine is rounded: a relative error of eps times the length.
         t.is_point(m.expmap(x, u), f"exp of length 1e{power}", slack=1 + 10.0**power)
-        if power <= 0:
-            back = m.logmap(x, m.expmap(x, u)) if power < 0 else u
-            t.require(back.isfinite().all() and m.dist(x, x + u).isfinite().all(), f"log at distance 1e{power}")
+        if power < 0:
+            y = m.expmap(x, u)
+            t.require(m.logmap(x, y).isfinite().all() and m.dist(x, y).isfinite().all(), f"log at distance 1e{power}")
     for y in (t.point(), x, x.clone()):
         for name in ("logmap", "dist", "dist2", "transp", "parallel_transport"):
             if name not in t.case.missing:
@@ -265,7 +265,8 @@ def vmap_equals_batching(t: Trial) -> None:
 @law(24, float64=1e-10, examples=1)
 def compiled_equals_eager(t: Trial) -> None:
     """torch.compile(fullgraph=True) of all operations, in one graph, gives the eager values."""
-    _compare_compiled(t, list(operations.costly(t.case)), [])
+    alias = ("midpoint", "transp_follow_retr", "transp_follow_expmap")  # of others, for another half of the time
+    _compare_compiled(t, [name for name in operations.costly(t.case) if name not in alias], [])
 
 
 @law(24, float64=1e-10, examples=1)

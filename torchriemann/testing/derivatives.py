@@ -66,8 +66,9 @@ def gradient_of_squared_distance_is_minus_twice_log(t: Trial) -> None:
     t.close(m.egrad2rgrad(x, g), -2 * m.logmap(x, y), "grad d^2 = -2 log")
     d = m.dist(leaf, y)
     (g,) = torch.autograd.grad(d.sum(), leaf)
-    length = torch.where(d > 0, m.norm(x, m.egrad2rgrad(x, g)), 1.0)  # zero at points that rounding made equal
-    t.close(length, torch.ones_like(length), "|grad d| = 1")
+    if m.dimension(t.shape) > 0:
+        length = torch.where(d > 0, m.norm(x, m.egrad2rgrad(x, g)), 1.0)  # zero at points that rounding made equal
+        t.close(length, torch.ones_like(length), "|grad d| = 1")
 
 
 @law(15, float64=1e-6, float32=1e-3, examples=5)
@@ -158,6 +159,8 @@ def _places(t: Trial) -> dict[str, dict[str, Tensor]]:
 def _grad_checks(t: Trial, check: Callable[..., bool], fast: bool, **options) -> None:
     for label, arguments in _places(t).items():
         for name, letters in operations.smooth(t.case).items():
+            if label != "general position" and not set("uy") & set(letters):
+                continue  # it sees nothing of the degenerate vector
             inputs = tuple(arguments[letter].detach().clone().requires_grad_() for letter in letters)
             function = _on_chart(t, name, letters)
             try:

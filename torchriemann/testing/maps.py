@@ -73,12 +73,13 @@ def distance_to_itself_vanishes(t: Trial) -> None:
 @law(7, float64=1e-8, float32=1e-4)
 def cdist_is_dist(t: Trial) -> None:
     """cdist(x, y)[i, j] = d(x_i, y_j)."""
-    m, x = t.manifold, t.point((*t.batch, 3))
-    y = torch.cat([x.narrow(-m.ndim - 1, 0, 1), t.near(x).narrow(-m.ndim - 1, 0, 1)], -m.ndim - 1)
+    m, item = t.manifold, -t.manifold.ndim - 1
+    centre = t.point().unsqueeze(item).expand(*t.batch, 3, *t.shape)
+    x, y = m.expmap(centre, 0.5 * t.tangent(centre)), m.expmap(centre, 0.5 * t.tangent(centre)).narrow(item, 0, 2)
     table = m.cdist(x, y)
     t.require(table.shape == (*t.batch, 3, 2), f"cdist has shape {tuple(table.shape)}")
     for j in range(2):
-        t.close(table[..., j], m.dist(x, y.narrow(-m.ndim - 1, j, 1)), "cdist")
+        t.close(table[..., j], m.dist(x, y.narrow(item, j, 1)), "cdist")
 
 
 @law(8, float64=1e-8, float32=1e-3)

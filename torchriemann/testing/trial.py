@@ -112,6 +112,9 @@ class Trial:
         u = self.manifold.proju(x, self.noise(*x.shape))
         if self.manifold.dimension(self.shape) == 0:
             return torch.zeros_like(u)
+        u = u / self.manifold.norm(x, u, keepdim=True)
+        # Noise that is nearly normal to the manifold leaves a short vector, tangent to the rounding of a long one.
+        u = self.manifold.proju(x, u)
         return u / self.manifold.norm(x, u, keepdim=True)
 
     def tangent(self, x: Tensor, length: float | None = None) -> Tensor:
