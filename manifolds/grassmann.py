@@ -19,6 +19,7 @@ from .functional.orthogonal import (
     inverse_sqrt,
     nearest_frame,
     newton_schulz_step,
+    normal_basis,
 )
 from .functional.series import safe_sqrt, sinc_sqrt
 from .functional.symmetric import (
@@ -226,12 +227,8 @@ class Grassmann(Manifold):
 
     @operation
     def basis(self, x: Tensor) -> Tensor:
-        """q_i e_j^T with q an orthonormal basis of the complement. Not differentiable in x."""
-        n, p = x.shape[-2:]
-        complement = torch.linalg.qr(x.detach(), mode="complete")[0][..., p:]
-        eye = identity_like(x)
-        outer = complement.mT[..., :, None, :, None] * eye[:, None, :]  # [i, j, n, p]
-        return outer.reshape(*x.shape[:-2], (n - p) * p, n, p)
+        """q_i e_j^T, q an orthonormal basis of the complement; smooth but where the first p rows of x are singular."""
+        return normal_basis(x)
 
     def chordal_mean(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """The subspace of least summed squared chordal distance: the top p eigenvectors of sum_i w_i x_i x_i^T.

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from .base import Manifold
 from .functional.embedded import embedded_inner, embedded_norm
-from .functional.orthogonal import haar_frame, identity_like, nearest_frame, newton_schulz_step
-from .functional.symmetric import polar_factor
+from .functional.orthogonal import haar_frame, identity_like, nearest_frame, newton_schulz_step, normal_basis
 from .operation import operation
 from .stiefel_geodesic import geodesic_end, geodesic_transport, skew, sym
 from .stiefel_log import logarithm
@@ -258,9 +257,7 @@ class Stiefel(Manifold):
         eye = identity_like(x)
         rotations = eye[rows, :, None] * eye[columns, None, :]
         rotations = x.unsqueeze(-3) @ (rotations - rotations.mT) * (2 * self.beta) ** -0.5
-        complement = _complement(x)
-        outer = complement.mT[..., :, None, :, None] * eye[:, None, :]  # [k, j, n, p]
-        return torch.cat([rotations, outer.reshape(*x.shape[:-2], (n - p) * p, n, p)], -3)
+        return torch.cat([rotations, normal_basis(x)], -3)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 
@@ -286,13 +283,3 @@ class Stiefel(Manifold):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         s = x.mT @ noise
         return noise + x @ (skew(s) * self.beta**-0.5 - s)
-
-
-def _complement(x: Tensor) -> Tensor:
-    """[-z^T; I - z (I + S)^-1 z^T] for x O = [S; z] with O orthogonal and S symmetric, not negative."""
-    n, p = x.shape[-2:]
-    turned = x @ polar_factor(x[..., :p, :]).mT
-    z = turned[..., p:, :]
-    inner = torch.linalg.solve(identity_like(x) + sym(turned[..., :p, :]), z.mT)
-    eye = torch.eye(n - p, dtype=x.dtype, device=x.device)
-    return torch.cat([-z.mT, eye - z @ inner], -2)

@@ -111,6 +111,27 @@ def nearest_frame(x: Tensor) -> Tensor:
     return (q @ polar_factor(r)).contiguous()
 
 
+def orthogonal_complement(x: Tensor) -> Tensor:
+    """An orthonormal basis of the complement of a frame. ``*B,n,p -> *B,n,n-p``.
+
+    ``[-z^T; I - z (I + S)^-1 z^T]`` for x O = [S; z] with O orthogonal and S symmetric, not negative: smooth in x where
+    the first p rows of x are nonsingular, which a Householder factorisation is not.
+    """
+    n, p = x.shape[-2:]
+    turned = x @ polar_factor(x[..., :p, :]).mT
+    top, z = turned[..., :p, :], turned[..., p:, :]
+    inner = torch.linalg.solve(identity_like(x) + 0.5 * (top + top.mT), z.mT)
+    eye = torch.eye(n - p, dtype=x.dtype, device=x.device)
+    return torch.cat([-z.mT, eye - z @ inner], -2)
+
+
+def normal_basis(x: Tensor) -> Tensor:
+    """q_i e_j^T, i major, with q the complement: the n x p matrices with x^T u = 0. ``*B,n,p -> *B,(n-p)p,n,p``."""
+    n, p = x.shape[-2:]
+    outer = orthogonal_complement(x).mT[..., :, None, :, None] * identity_like(x)[:, None, :]  # [i, j, n, p]
+    return outer.reshape(*x.shape[:-2], (n - p) * p, n, p)
+
+
 def so_log(v: Tensor) -> Tensor:
     """The skew logarithm of a rotation with angles below pi, in real arithmetic. Not differentiable. ``*B,m,m``.
 
