@@ -123,13 +123,15 @@ def rows() -> dict[str, float]:
     table["  the same by (x^T y)^-1, the peers' form"] = peer
     for beta in BETAS:
         table[f"Stiefel, beta {beta:g}, log(exp u) - u at 0.8 inj, relative"] = stiefel_round_trip(beta)
-    for m in (Grassmann(), *map(Stiefel, BETAS)):
-        table[f"{m.name}{'' if m.name == 'Grassmann' else f', beta {m.beta:g}'}, transport, norm"] = transport_isometry(
-            m, 20, 4
-        )
-    for m in (Grassmann(), Grassmann("qr"), *(Stiefel(b, r) for b in (1.0, 0.5) for r in ("polar", "qr", "cayley"))):
-        metric = "" if m.name == "Grassmann" else f", beta {m.beta:g}"
-        table[f"{m.name}{metric}, {m.retraction}, slope of the retraction"] = retraction_slope(m)
+    table["Grassmann, transport, norm"] = transport_isometry(Grassmann(), 20, 4)
+    for beta in BETAS:
+        table[f"Stiefel, beta {beta:g}, transport, norm"] = transport_isometry(Stiefel(beta), 20, 4)
+    for retraction in ("polar", "qr"):
+        table[f"Grassmann, {retraction}, slope of the retraction"] = retraction_slope(Grassmann(retraction))
+    for beta in (1.0, 0.5):
+        for retraction in ("polar", "qr", "cayley"):
+            name = f"Stiefel, beta {beta:g}, {retraction}, slope of the retraction"
+            table[name] = retraction_slope(Stiefel(beta, retraction))
     error, peer, low, high = sphere_small_angles()
     table["Sphere, float32, distance at angle 1e-6, relative"] = error
     table["  geoopt"] = peer

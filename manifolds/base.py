@@ -12,7 +12,7 @@ from torch import Tensor
 from . import frechet
 from .checks import CheckedManifold
 from .functional.series import safe_sqrt
-from .operation import operation
+from .operation import in_full_precision, operation
 
 
 class Manifold(CheckedManifold):
@@ -159,6 +159,7 @@ class Manifold(CheckedManifold):
         t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
         return t.reshape(t.shape + (1,) * self.ndim)
 
+    @in_full_precision
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
         """The shortest geodesic from `x` (t = 0) to `y` (t = 1). `t` has the shape ``*B`` or is a number."""
         u = self.logmap(x, y)
@@ -228,6 +229,7 @@ class Manifold(CheckedManifold):
 
     # ---- derived: means ---------------------------------------------------------------------------------------
 
+    @in_full_precision
     def frechet_mean(
         self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
     ) -> Tensor:
@@ -235,10 +237,13 @@ class Manifold(CheckedManifold):
 
         `weights` (``N`` or ``N,*B``, non-negative) is normalised over ``N``. Differentiable in `x` and `weights` by
         the implicit function theorem, which needs a unique mean: a spread below half of the injectivity radius.
-        Warns with the residual when `max_iter` steps did not reach `tol` (default 100 eps times the spread).
+        A second derivative raises ``NotImplementedError``; under compile and functorch transforms the iteration is
+        unrolled instead. Warns with the residual when `max_iter` steps did not reach `tol` (default 100 eps times the
+        spread).
         """
         return frechet.frechet_mean(self, x, weights, max_iter=max_iter, tol=tol)
 
+    @in_full_precision
     def karcher_residual(self, x: Tensor, mu: Tensor, weights: Tensor | None = None) -> Tensor:
         """Norm of the weighted mean of ``logmap(mu, x_i)``: zero at the Frechet mean. ``-> *B``."""
         w = frechet.normalised_weights(self, x, weights)

@@ -39,7 +39,7 @@ class CheckedManifold(abc.ABC):
 
     def _shape_reason(self, shape: tuple[int, ...]) -> str | None:
         if len(shape) < self.ndim:
-            return f"points have at least {self.ndim} dimension(s), got shape {tuple(shape)}"
+            return f"needs at least {self.ndim} dimension(s), got shape {tuple(shape)}"
         return self._shape_complaint(tuple(shape[len(shape) - self.ndim :]))
 
     def _check_operands(self, operation_name: str, tensors: list[Tensor]) -> None:
@@ -84,7 +84,7 @@ class CheckedManifold(abc.ABC):
         if value <= tolerance:  # written so that NaN fails
             return None
         if not math.isfinite(value):
-            mend = "it holds NaN or infinite entries, which no projection mends"
+            mend = f"remove its NaN or infinite entries, then {mend}"
         return f"{formula} = {value:.2g} > {tolerance:.2g} ({str(dtype).removeprefix('torch.')}); {mend}"
 
     def _type_reason(self, name: str, t: object) -> str | None:

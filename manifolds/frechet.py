@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from .functional.tracing import values_readable
+from .functional.tracing import LastDerivative, values_readable
 
 if TYPE_CHECKING:
     from .base import Manifold
 
+_NO_SECOND = "the Frechet mean has a first derivative by the implicit function theorem, not a second one"
 CG_TOL = 1e-12  # relative residual of the implicit solve, far below the accuracy of a mean
 
 
@@ -44,8 +44,12 @@ def normalised_weights(manifold: Manifold, x: Tensor, weights: Tensor | None) ->
 
 
 def _karcher_flow(manifold: Manifold, x: Tensor, w: Tensor, max_iter: int, tol: float) -> Tensor:
-    """mu <- exp_mu(mean of log_mu x_i) until the step is below `tol` times the spread; finished items stand still."""
-    readable = values_readable(x)
+    """mu <- exp_mu(mean of log_mu x_i) until the step is below `tol` times the spread.
+
+    Finished items stand still where nobody differentiates the flow itself; there every item keeps moving, because an
+    item that starts at its mean has the right derivative only after it moved.
+    """
+    readable = values_readable(x) and values_readable(w)
     mu = x.select(0, 0)
     step = norm = goal = torch.zeros(())
     for _ in range(max_iter):
@@ -57,7 +61,9 @@ def _karcher_flow(manifold: Manifold, x: Tensor, w: Tensor, max_iter: int, tol: 
         goal = tol * spread + 10 * torch.finfo(x.dtype).eps
         if readable and bool((norm <= goal).all()):
             return mu
-        mu = torch.where(norm <= goal, mu, manifold.expmap(mu, step))
+        # exp multiplies a deviation from the manifold at every step: restored, or it grows without bound.
+        moved = manifold.restore(manifold.expmap(mu, step))
+        mu = torch.where(norm <= goal, mu, moved) if readable else moved
     if readable:
         worst = float((norm - goal).amax())
         warnings.warn(
@@ -117,21 +123,29 @@ class _FrechetMean(Function):
         ctx.manifold = inputs[2]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, w, mu = ctx.saved_tensors
         manifold = ctx.manifold
+        with torch.no_grad():
+            dx, dw = _FrechetMean._pull_back(manifold, x, w, mu, grad)
+        # Every input of the derivative is an anchor: the mean's own curvature is not computed.
+        for anchor in (x, w, grad):
+            dx, dw = (LastDerivative.apply(anchor, d, _NO_SECOND) for d in (dx, dw))
+        return dx, dw, None, None, None
+
+    @staticmethod
+    def _pull_back(manifold: Manifold, x: Tensor, w: Tensor, mu: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         # mu solves F(mu, x, w) = sum w log_mu(x) = 0, and D_mu F = -H: dmu = H^-1 (D_x F dx + D_w F dw).
         b = manifold.egrad2rgrad(mu, grad)
         z = _lower(manifold, mu, _solve_hessian(manifold, mu, x, w, b))
         pullback = torch.func.vjp(lambda points, weights: _field(manifold, mu, points, weights), x, w)[1]
-        return *pullback(z), None, None, None
+        return pullback(z)
 
 
 def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None, *, max_iter: int, tol: float | None) -> Tensor:
     """See `Manifold.frechet_mean`."""
     w = normalised_weights(manifold, x, weights)
     tol = 100 * torch.finfo(x.dtype).eps if tol is None else tol
-    if not values_readable(x):
+    if not (values_readable(x) and values_readable(w)):
         return _karcher_flow(manifold, x, w, max_iter, tol)
     return _FrechetMean.apply(x, w, manifold, max_iter, tol)  # type: ignore[return-value]

@@ -20,6 +20,7 @@ from .functional.orthogonal import (
     nearest_frame,
     newton_schulz_step,
     normal_basis,
+    polish,
 )
 from .functional.series import safe_sqrt, sinc_sqrt
 from .functional.symmetric import (
@@ -33,7 +34,7 @@ from .functional.symmetric import (
     symmetric_function,
     symmetric_functions,
 )
-from .operation import operation
+from .operation import in_full_precision, operation
 
 RETRACTIONS = ("polar", "qr", "exp")
 
@@ -158,7 +159,7 @@ class Grassmann(Manifold):
         if self.retraction == "qr":
             return cholesky_qr(x + u)[0]
         w = x + u
-        return newton_schulz_step(w @ inverse_sqrt(w.mT @ w)[0])
+        return polish(w @ inverse_sqrt(w.mT @ w)[0])
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
@@ -230,6 +231,7 @@ class Grassmann(Manifold):
         """q_i e_j^T, q an orthonormal basis of the complement; smooth but where the first p rows of x are singular."""
         return normal_basis(x)
 
+    @in_full_precision
     def chordal_mean(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """The subspace of least summed squared chordal distance: the top p eigenvectors of sum_i w_i x_i x_i^T.
 

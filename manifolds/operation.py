@@ -28,13 +28,28 @@ def operation(method: Method) -> Method:
         if len(tensors) < len(args):
             _refuse_other_types(self, method.__name__, args)
         self._check_operands(method.__name__, tensors)
-        device_type = tensors[0].device.type
-        if torch.is_autocast_enabled(device_type):
-            with torch.autocast(device_type, enabled=False):
-                return _in_full_precision(method, self, tensors, args, kwargs)
-        return _in_full_precision(method, self, tensors, args, kwargs)
+        return _without_autocast(method, self, tensors, args, kwargs)
 
     return checked  # type: ignore[return-value]
+
+
+def in_full_precision(method: Method) -> Method:
+    """As `operation`, for methods that take other tensors beside points: they check shapes themselves."""
+
+    @functools.wraps(method)
+    def widened(self, *args, **kwargs):
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.is_floating_point()]
+        return _without_autocast(method, self, tensors, args, kwargs) if tensors else method(self, *args, **kwargs)
+
+    return widened  # type: ignore[return-value]
+
+
+def _without_autocast(method, self, tensors, args, kwargs):
+    device_type = tensors[0].device.type
+    if device_type != "meta" and torch.is_autocast_enabled(device_type):
+        with torch.autocast(device_type, enabled=False):
+            return _in_full_precision(method, self, tensors, args, kwargs)
+    return _in_full_precision(method, self, tensors, args, kwargs)
 
 
 def _refuse_other_types(manifold, name, args):

@@ -40,11 +40,13 @@ class ManifoldParameter(geoopt.ManifoldParameter):
     def __new__(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
         _check_arguments(data, manifold)
         manifold.assert_check_point(data)
+        if data.is_meta:  # no values to check
+            return cls._label(data.detach(), manifold, requires_grad)
         try:
             manifold.assert_check_point_on_manifold(data)
         except ValueError as error:
             raise ValueError(
-                f"ManifoldParameter: {error}; ManifoldParameter.project(tensor, manifold) does both"
+                f"ManifoldParameter: {error}, or use ManifoldParameter.project(tensor, manifold)"
             ) from None
         return cls._label(data.detach(), manifold, requires_grad)
 

@@ -65,9 +65,13 @@ class Sphere(Manifold):
     @operation
     def projx(self, x: Tensor) -> Tensor:
         """x/(sqrt(K) |x|); the zero vector, from which every point is equally far, goes to the origin."""
-        length = safe_norm(x, keepdim=True)
-        zero = length == 0
-        return torch.where(zero, self._pole(x), x / torch.where(zero, 1.0, length)) * self._radius
+        zero = (x == 0).all(-1, keepdim=True)
+        return torch.where(zero, self._pole(x) * self._radius, self._normalised(torch.where(zero, 1.0, x)))
+
+    def _normalised(self, w: Tensor) -> Tensor:
+        # Divided by the largest entry first: squares overflow from 2e19 on in float32.
+        w = w / w.detach().abs().amax(-1, keepdim=True)
+        return w * (self._radius / torch.linalg.vector_norm(w, dim=-1, keepdim=True))
 
     @operation
     def restore(self, x: Tensor) -> Tensor:
@@ -164,8 +168,7 @@ class Sphere(Manifold):
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """The metric projection of x + u, which for a tangent u is never shorter than x."""
-        w = x + u
-        return w * (self._radius / torch.linalg.vector_norm(w, dim=-1, keepdim=True))
+        return self._normalised(x + u)
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .base import Manifold
 from .functional.embedded import embedded_inner, embedded_norm
-from .functional.orthogonal import haar_frame, identity_like, nearest_frame, newton_schulz_step, normal_basis
+from .functional.orthogonal import haar_frame, identity_like, nearest_frame, newton_schulz_step, normal_basis, polish
 from .operation import operation
 from .stiefel_geodesic import geodesic_end, geodesic_transport, skew, sym
 from .stiefel_log import logarithm
@@ -177,7 +177,7 @@ class Stiefel(Manifold):
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """The retraction chosen in the constructor."""
         if self.retraction == "exp":
-            return newton_schulz_step(geodesic_end(x, u, self.beta))
+            return polish(geodesic_end(x, u, self.beta))
         return _RETRACT[self.retraction](x, u)
 
     @operation
@@ -198,7 +198,7 @@ class Stiefel(Manifold):
             return cayley_transport(*torch.broadcast_tensors(x, u, v))
         if self.transport == "isometric":
             y, w = geodesic_transport(x, u, v, self.beta)
-            return newton_schulz_step(y), w
+            return polish(y), w
         y = self.retr(x, u)
         return y, self.proju(y, v)
 

@@ -54,7 +54,10 @@ def solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     overlap = x.mT @ y
     if p == n:
         frame, b = x.clone(), overlap[..., :0, :].clone()
-        a = torch.where(torch.linalg.det(overlap)[:, None, None] > 0, so_log(overlap), torch.nan)
+        a = so_log(overlap)
+        # At an angle of pi `so_log` is no logarithm, and between the components there is none.
+        off = (matrix_exp(a) - overlap).abs().amax((-2, -1), keepdim=True)
+        a = torch.where(off < 10 * torch.finfo(a.dtype).eps ** 0.5, a, torch.nan)
     else:
         # Householder QR of both at once: its later columns are normal to x whatever the rank of y - x M.
         frame = torch.cat([x, torch.linalg.qr(torch.cat([x, y - x @ overlap], -1))[0][..., p : p + q]], -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .functional.orthogonal import cholesky_qr, identity_like, inverse_sqrt, newton_schulz_step
+from .functional.orthogonal import cholesky_qr, identity_like, inverse_sqrt, polish
 from .stiefel_geodesic import block, skew, sym
 
 
@@ -14,7 +14,7 @@ def polar(x: Tensor, u: Tensor) -> Tensor:
     w = x + u
     # The Gram matrix of w itself, not I + u^T u: it corrects what x lacks in orthonormality.
     root = inverse_sqrt(w.mT @ w, tolerance=torch.finfo(w.dtype).eps ** 0.5)[0]
-    return newton_schulz_step(w @ root)  # squares what is left of the error
+    return polish(w @ root)  # squares what is left of the error
 
 
 def qr(x: Tensor, u: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def cayley(x: Tensor, u: Tensor) -> Tensor:
     identity = identity_like(a)
     k = 0.5 * a - 0.25 * (u.mT @ u + a @ a)
     inverse = torch.linalg.inv_ex(identity - k)[0]
-    return newton_schulz_step(x @ ((2 * identity - a) @ inverse - identity) + u @ inverse)
+    return polish(x @ ((2 * identity - a) @ inverse - identity) + u @ inverse)
 
 
 def cayley_transport(x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def cayley_transport(x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     right = block([[identity, x.mT @ v], [0.5 * a, -(half.mT @ v)]])
     z = torch.linalg.solve_ex(small, right)[0]
     y = x + half @ z[..., :p, :p] + x @ z[..., p:, :p]
-    return newton_schulz_step(y), v + half @ z[..., :p, p:] + x @ z[..., p:, p:]
+    return polish(y), v + half @ z[..., :p, p:] + x @ z[..., p:, p:]
 
 
 # Newton's iteration for the matrix sign halves a large eigenvalue, doubles a small one, then squares the error:

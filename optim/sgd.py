@@ -34,7 +34,7 @@ class RiemannianSGD(RiemannianOptimizer):
         foreach: None or True steps same-shaped points of a manifold as one batch, False one by one.
         capturable, differentiable, fused: not supported; any true value raises.
         check_finite: raise ``ValueError`` naming the parameter, and change nothing, if a step would produce an infinite
-            or NaN value; costs one synchronisation.
+            or NaN point, or a flat parameter has such a gradient; costs one synchronisation.
     """
 
     def __init__(

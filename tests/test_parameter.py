@@ -42,7 +42,7 @@ def test_off_the_manifold_raises_and_offers_project():
         ManifoldParameter(2 * Sphere().random(4, 3), Sphere())
     with pytest.raises(ValueError, match="ManifoldParameter"):
         ManifoldParameter(torch.full((3,), torch.nan), Sphere())
-    with pytest.raises(ValueError, match="expected a manifold"):
+    with pytest.raises(ValueError, match="manifold must be an instance"):
         ManifoldParameter(torch.ones(3), None)
     p = ManifoldParameter.project(torch.tensor([3.0, 4.0]), Sphere(), requires_grad=False)
     torch.testing.assert_close(p.data, torch.tensor([0.6, 0.8]))

@@ -176,7 +176,7 @@ def test_curvature_as_a_tensor(curvature):
 
 @pytest.mark.parametrize("curvature", [0.0, -1.0, math.inf, math.nan])
 def test_curvature_is_checked(curvature):
-    with pytest.raises(ValueError, match="Sphere: curvature must be positive"):
+    with pytest.raises(ValueError, match="Sphere: curvature must be a positive finite number"):
         Sphere(curvature)
 
 

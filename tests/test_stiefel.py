@@ -633,8 +633,8 @@ def test_injectivity_radius():
 
 def test_invalid_options_name_the_class_and_the_value():
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"beta": 0.0}, "Stiefel: beta must be positive and finite, got 0.0"),
-        ({"beta": math.nan}, "Stiefel: beta must be positive and finite, got nan"),
+        ({"beta": 0.0}, "Stiefel: beta must be .*, got 0.0"),
+        ({"beta": math.nan}, "Stiefel: beta must be .*, got nan"),
         ({"retraction": "svd"}, "Stiefel: retraction must be one of .*, got 'svd'"),
         ({"transport": "vector"}, "Stiefel: transport must be one of .*, got 'vector'"),
     ]

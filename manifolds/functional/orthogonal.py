@@ -20,6 +20,24 @@ def identity_like(gram: Tensor) -> Tensor:
     return torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
 
 
+def polish(y: Tensor) -> Tensor:
+    """`newton_schulz_step` that answers NaN where it cannot reach the manifold: a frame that is off by more than
+    0.5 eps^(1/3) would be silently wrong after it."""
+    gram = y.mT @ y
+    identity = identity_like(gram)
+    off = (gram - identity).detach().abs().amax((-2, -1), keepdim=True)
+    reach = 0.5 * torch.finfo(y.dtype).eps ** (1 / 3)
+    if free_to_look(gram) and reach < float(off.nan_to_num(nan=0.0).amax()) < 0.2:
+        return polish(newton_schulz_step(y))
+    # Written on the p x p factor, and so that NaN stays NaN.
+    return y @ torch.where(off > reach, torch.nan, 1.5 * identity - 0.5 * gram)
+
+
+def free_to_look(gram: Tensor) -> bool:
+    """Whether numbers may steer the work: reading costs nothing on a CPU, and no derivative may depend on a look."""
+    return gram.device.type == "cpu" and gram.numel() > 0 and not derivative_wanted(gram)
+
+
 def newton_schulz_step(y: Tensor) -> Tensor:
     """Y (3I - Y^T Y)/2: squares the deviation E = Y^T Y - I to -3/4 E^2 + O(E^3). ``*B,n,p -> *B,n,p``."""
     return y @ (1.5 * identity_like(y) - 0.5 * (y.mT @ y))
@@ -36,7 +54,8 @@ def _scales(bound: Tensor, tolerance: float, look: bool) -> list[Any]:
     low: Any = bound.rsqrt()  # smallest singular value of the iterate's square root
     least = most = _ROOT_STEPS[bound.dtype]
     if look:
-        low, least, most = float(low.min()), 1, 3 * most
+        # A NaN in one matrix must not drive the others.
+        low, least, most = float(low.nan_to_num(nan=1.0).min()), 1, 3 * most
     scales = []
     while len(scales) < least or (look and len(scales) < most and not 1 - low < tolerance):
         scale = (3 / (1 + low + low * low)) ** 0.5
@@ -59,9 +78,7 @@ def inverse_sqrt(gram: Tensor, bound: Tensor | None = None, *, tolerance: float 
         bound = gram.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
     bound = bound.detach()  # the result does not depend on it
     y, z = gram / bound, identity
-    # Looking is free on a CPU; a derivative must see the steps that it would see if nobody looked.
-    look = gram.device.type == "cpu" and gram.numel() > 0 and not derivative_wanted(gram)
-    for step, scale in enumerate(_scales(bound, tolerance, look)):
+    for step, scale in enumerate(_scales(bound, tolerance, free_to_look(gram))):
         product = z @ y if step else y
         t = 1.5 * scale * identity - (0.5 * scale**3) * product
         y, z = y @ t, t @ z if step else t
@@ -72,10 +89,22 @@ def inverse_sqrt(gram: Tensor, bound: Tensor | None = None, *, tolerance: float 
 def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Thin QR with positive diagonal, W = Q R, from the Cholesky factor of W^T W. ``*B,n,p -> *B,n,p and *B,p,p``.
 
-    One Gram product, one p x p factorisation and one product with the p x p inverse. The error grows with the square
-    of the condition number of W, so this is for W near orthonormal, such as x + u with a tangent u.
+    One Gram product, one p x p factorisation and one product with the p x p inverse, for W near orthonormal, such as
+    x + u with a tangent u. A second pass for long u, where the error has grown with the squared condition number.
     """
     gram = w.mT @ w if gram is None else gram
+    q, r = _cholesky_pass(w, gram)
+    if free_to_look(gram) and float(gram.detach().diagonal(dim1=-2, dim2=-1).amax()) <= _ONE_PASS:
+        return q, r
+    # A long step squares the condition number into the error; the second pass starts near orthonormal.
+    q, again = _cholesky_pass(q, q.mT @ q)
+    return q, again @ r
+
+
+_ONE_PASS = 10.0  # largest squared column up to which one pass leaves a few eps
+
+
+def _cholesky_pass(w: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
     lower = torch.linalg.cholesky_ex(gram)[0]  # cholesky itself reads its error code back: a synchronisation
     inverse = torch.linalg.solve_triangular(lower, identity_like(gram), upper=False)
     return w @ inverse.mT, lower.mT

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .series import angle_over_sine, bessel_sqrt, cos_sqrt, sinc_sqrt, versine_sqrt
+from .tracing import LastDerivative
 
 
 def _gauss(n: int) -> list[tuple[float, ...]]:
@@ -150,27 +150,7 @@ def _second(a: Tensor, Q: Tensor, G: Tensor, K: Tensor, f: SpectralFunction | St
     return Q @ inner @ Q.mT
 
 
-class _LastDerivative(Function):
-    """The identity on a second derivative; asking for a third one raises instead of giving a wrong answer."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(A: Tensor, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        raise NotImplementedError("spectral functions have first and second derivatives, not third ones")
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError("spectral functions have first and second derivatives, not third ones")
+_NO_THIRD = "spectral functions have first and second derivatives, not third ones"
 
 
 class _SymmetricValue(Function):
@@ -217,7 +197,7 @@ class _SymmetricSlope(Function):
     @staticmethod
     def backward(ctx: Any, H: Tensor) -> Any:
         A, a, Q, G = ctx.saved_tensors
-        curved = _LastDerivative.apply(A, _second(a, Q, _sym(G), _sym(H), ctx.f))
+        curved = LastDerivative.apply(A, _second(a, Q, _sym(G), _sym(H), ctx.f), _NO_THIRD)
         return curved, None, None, _SymmetricSlope.apply(A, a, Q, H, ctx.f), None
 
     @staticmethod
@@ -225,7 +205,7 @@ class _SymmetricSlope(Function):
         A, a, Q, G = ctx.saved_tensors
         change = torch.zeros_like(G)
         if dA is not None:
-            change = change + _LastDerivative.apply(A, _second(a, Q, _sym(G), _sym(dA), ctx.f))
+            change = change + LastDerivative.apply(A, _second(a, Q, _sym(G), _sym(dA), ctx.f), _NO_THIRD)
         if dG is not None:
             change = change + _SymmetricSlope.apply(A, a, Q, dG, ctx.f)
         return change
@@ -266,8 +246,8 @@ def _dilation(M: Tensor) -> Tensor:
 def _singular_slope(U: Tensor, c: Tensor, V: Tensor, G: Tensor, f: SpectralFunction) -> Tensor:
     ci, cj, fc = c.unsqueeze(-1), c.unsqueeze(-2), f.value(c)
     g = U.mT @ G @ V
-    # The diagonal of the skew part is zero: keep 0/0 of a vanishing singular value out of it.
-    total = torch.where(ci + cj > 0, ci + cj, 1.0)
+    # The diagonal of the skew part is zero: keep 0/0 and the overflow of a vanishing singular value out of it.
+    total = torch.where(ci + cj > 16 * torch.finfo(c.dtype).tiny, ci + cj, 1.0)
     across = (fc.unsqueeze(-1) + fc.unsqueeze(-2)) / total
     return U @ (f.slope(ci, cj) * _sym(g) + across * (0.5 * (g - g.mT))) @ V.mT
 
@@ -321,7 +301,7 @@ class _SingularSlope(Function):
     @staticmethod
     def backward(ctx: Any, H: Tensor) -> Any:
         M, U, c, V, G = ctx.saved_tensors
-        curved = _LastDerivative.apply(M, _singular_second(U, c, V, G, H, ctx.f))
+        curved = LastDerivative.apply(M, _singular_second(U, c, V, G, H, ctx.f), _NO_THIRD)
         return curved, None, None, None, _SingularSlope.apply(M, U, c, V, H, ctx.f), None
 
     @staticmethod
@@ -329,7 +309,7 @@ class _SingularSlope(Function):
         M, U, c, V, G = ctx.saved_tensors
         change = torch.zeros_like(G)
         if dM is not None:
-            change = change + _LastDerivative.apply(M, _singular_second(U, c, V, G, dM, ctx.f))
+            change = change + LastDerivative.apply(M, _singular_second(U, c, V, G, dM, ctx.f), _NO_THIRD)
         if dG is not None:
             change = change + _SingularSlope.apply(M, U, c, V, dG, ctx.f)
         return change

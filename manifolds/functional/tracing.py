@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
+from torch.autograd.function import once_differentiable
 
 
 def values_readable(x: Tensor) -> bool:
@@ -18,3 +21,27 @@ def derivative_wanted(x: Tensor) -> bool:
     if not values_readable(x):
         return True
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
+
+
+class LastDerivative(Function):
+    """The identity on `value`, which was computed from `anchor` without a graph: a further derivative with respect to
+    the anchor raises ``NotImplementedError(message)`` instead of being silently zero."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(anchor: Tensor, value: Tensor, message: str) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.message = inputs[2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        raise NotImplementedError(ctx.message)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(ctx.message)
