@@ -194,10 +194,10 @@ class PointBucket:
 
     def _commit(self, chosen: list[int] | None, entries: list[Entry], moved: Tensor, new: dict[str, Tensor]) -> None:
         if self.alone:
-            self.parameters[0].copy_(moved)
-        else:
-            self.buffer[: len(moved)].copy_(moved)
-            torch._foreach_copy_([e.parameter for e in entries], self.buffer_slices[: len(moved)])  # type: ignore[arg-type]
+            self._commit_alone(moved, new)
+            return
+        self.buffer[: len(moved)].copy_(moved)
+        torch._foreach_copy_([e.parameter for e in entries], self.buffer_slices[: len(moved)])  # type: ignore[arg-type]
         for name, stack in {**self.stacks, "step": self.steps}.items():
             if chosen is None:
                 stack.copy_(new[name])
@@ -205,6 +205,19 @@ class PointBucket:
                 stack.index_copy_(0, torch.tensor(chosen, device=stack.device), new[name])
         if not self.complete:
             self._publish(range(len(self.parameters)) if chosen is None else chosen)
+
+    def _commit_alone(self, moved: Tensor, new: dict[str, Tensor]) -> None:
+        """One point has no stack to fill: the new state takes the place of the old one, without a copy."""
+        parameter = self.parameters[0]
+        taken = {t.untyped_storage().data_ptr() for t in (parameter, parameter.grad, moved) if t is not None}
+        parameter.copy_(moved)
+        self.steps.copy_(new["step"])
+        for name in self.names:
+            value = new[name]
+            # A manifold may hand back what it was given: the state must not be the gradient.
+            value = value.clone() if value.untyped_storage().data_ptr() in taken else value
+            self.stacks[name], self.views[name] = value, (value,)
+        self._publish([0])
 
     def _blame(self, entries: list[Entry], checked: list[Tensor]) -> str:
         if self.alone:
