@@ -12,7 +12,7 @@ from torch import Tensor
 from .base import Manifold
 from .functional.embedded import embedded_inner, embedded_norm
 from .functional.orthogonal import haar_frame, identity_like, nearest_frame, newton_schulz_step, normal_basis, polish
-from .operation import operation
+from .operation import in_full_precision, operation
 from .stiefel_geodesic import geodesic_end, geodesic_transport, skew, sym
 from .stiefel_log import logarithm
 from .stiefel_retractions import cayley, cayley_transport, inverse_cayley, inverse_polar, inverse_qr, polar, qr
@@ -279,7 +279,7 @@ class Stiefel(Manifold):
         self._raise(self._shape_reason(size))
         return haar_frame(*size, generator=generator, dtype=dtype, device=device)
 
-    @operation
+    @in_full_precision
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Independent N(0, 1) coordinates in an orthonormal basis of this metric."""
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -90,15 +90,18 @@ def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Thin QR with positive diagonal, W = Q R, from the Cholesky factor of W^T W. ``*B,n,p -> *B,n,p and *B,p,p``.
 
     One Gram product, one p x p factorisation and one product with the p x p inverse, for W near orthonormal, such as
-    x + u with a tangent u. A second pass for long u, where the error has grown with the squared condition number.
+    x + u with a tangent u. A second pass for long u, where the error has grown with the squared condition number; NaN
+    where that is not enough.
     """
     gram = w.mT @ w if gram is None else gram
     q, r = _cholesky_pass(w, gram)
     if free_to_look(gram) and float(gram.amax()) <= _ONE_PASS:  # the largest entry is on the diagonal
         return q, r
-    # A long step squares the condition number into the error; the second pass starts near orthonormal.
-    q, again = _cholesky_pass(q, q.mT @ q)
-    return q, again @ r
+    # A long step squares the condition number into the error; the second pass starts near orthonormal, or is no mend.
+    gram = q.mT @ q
+    off = (gram - identity_like(gram)).detach().abs().amax((-2, -1), keepdim=True)
+    q, again = _cholesky_pass(q, gram)
+    return torch.where(off < 0.5, q, torch.nan), again @ r
 
 
 _ONE_PASS = 10.0  # largest squared column up to which one pass leaves a few eps
