@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
+
+from torchriemann.manifolds.functional.series import safe_sqrt
 
 from .base import RiemannianOptimizer, check_number, scalar
 from .buckets import Entry, State
@@ -33,7 +36,10 @@ class RiemannianAdam(RiemannianOptimizer):
         weight_decay: decoupled, of flat parameters only.
         maximize: climb.
         foreach: None or True steps same-shaped points of a manifold as one batch, False one by one.
-        capturable, differentiable, fused: not supported; any true value raises.
+        capturable: step without a synchronisation and at fixed addresses, for capture in a CUDA graph. On a CPU it only
+            keeps the step count in a tensor.
+        differentiable: step inside autograd, one parameter at a time; the parameters must not be leaves.
+        fused: not supported; True raises.
         check_finite: raise ``ValueError`` naming the parameter, and change nothing, if a step would produce an infinite
             or NaN value; costs one synchronisation.
     """
@@ -56,6 +62,8 @@ class RiemannianAdam(RiemannianOptimizer):
     ) -> None:
         for option, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
             check_number("RiemannianAdam", option, value)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"RiemannianAdam: betas must be a pair of numbers, got {betas!r}")
         for i, beta in enumerate(betas):
             check_number("RiemannianAdam", f"betas[{i}]", beta, below=1.0)
         defaults = {
@@ -108,9 +116,11 @@ class RiemannianAdam(RiemannianOptimizer):
 
     def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
         names = ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
+        # torch refuses to be capturable on a CPU, where there is nothing to capture.
+        capturable = group["capturable"] and all(p.device.type != "cpu" for p in params)
         for p, state in zip(params, states, strict=True):
-            step = state.get("step", 0.0)
-            state["step"] = step if isinstance(step, Tensor) else torch.tensor(float(step))
+            step = torch.as_tensor(state.get("step", 0.0), dtype=torch.float32)
+            state["step"] = step.to(p.device) if capturable else step
             for name in names:
                 if name not in state:
                     state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
@@ -122,13 +132,15 @@ class RiemannianAdam(RiemannianOptimizer):
             [s["exp_avg_sq"] for s in states],
             [s["max_exp_avg_sq"] for s in states] if group["amsgrad"] else [],
             [s["step"] for s in states],
-            foreach=group["foreach"],
+            foreach=False if group["differentiable"] else group["foreach"],
             fused=False,
+            capturable=capturable,
+            differentiable=group["differentiable"],
             decoupled_weight_decay=True,
             amsgrad=group["amsgrad"],
             beta1=beta1,
             beta2=beta2,
-            lr=float(group["lr"]),
+            lr=group["lr"] if capturable or group["differentiable"] else float(group["lr"]),
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=group["maximize"],
@@ -166,13 +178,15 @@ def _point_adam(
     new = {"exp_avg_sq": exp_avg_sq}
     if max_exp_avg_sq is not None:
         exp_avg_sq = new["max_exp_avg_sq"] = torch.maximum(max_exp_avg_sq, exp_avg_sq)
-    # Scalars first: one multiplication at full size.
-    denominator = (exp_avg_sq / _bias_correction(beta2, step, points)).sqrt_().add_(eps)
-    scale = denominator.reciprocal_().mul_(-lr / _bias_correction(beta1, step, points))
+    # Scalars first: one multiplication at full size. The root of a zero has the derivative zero.
+    denominator = safe_sqrt(exp_avg_sq / _bias_correction(beta2, step, points)) + eps
+    scale = denominator.reciprocal() * (-lr / _bias_correction(beta1, step, points))
     points, new["exp_avg"] = manifold.retr_transp(points, scale * exp_avg, exp_avg)
     return points, new
 
 
 def _bias_correction(beta: float, step: float | Tensor, like: Tensor) -> float | Tensor:
-    correction = 1 - beta**step
-    return correction.to(like) if isinstance(correction, Tensor) else correction
+    if not isinstance(step, Tensor):
+        return 1 - beta**step
+    # 1 - beta^t, without the cancellation that float32, in which a device may count its steps, would suffer.
+    return -torch.expm1(step.to(like) * math.log(beta)) if beta > 0 else torch.ones_like(step, dtype=like.dtype)

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchriemann.manifolds.base import Manifold
+
 from . import groups
 from .buckets import Entry, FlatBucket, PointBucket, Proposal, State, same_items
+from .sharding import everywhere, is_dtensor
 
 _MANIFOLDS = "manifolds"  # key of a parameter group: the repr of each parameter's manifold, or of all
 
-_UNSUPPORTED = ("capturable", "differentiable", "fused")  # torch's flags that only their false values are taken of
+_FLAGS = ("capturable", "differentiable", "fused")  # of how a step runs, not of what it computes
 
 
 class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
@@ -81,6 +84,7 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
             name = group["param_names"][i] if "param_names" in group else f"{i} of group {index}"
             where = f"{type(self).__name__}: parameter {name}"
             entries.append(Entry(p, groups.resolve(p, self._explicit[index], where), where))
+            _check_capturable(group, entries[-1])
         reprs = [repr(e.manifold) for e in entries]
         recorded = _per_parameter(group.get(_MANIFOLDS, reprs), len(entries))
         for entry, before, now in zip(entries, recorded, reprs, strict=False):
@@ -94,6 +98,7 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
 
     # ---- the plan: which parameters are stepped together ------------------------------------------------------
 
+    @torch.compiler.disable
     def _buckets(self) -> list[PointBucket | FlatBucket]:
         if self._plan is None or not self._plan_is_current(self._plan):
             self._plan = None
@@ -123,10 +128,13 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
             elif p.grad is not None or self.state.get(p):
                 if self.state.get(p):
                     self._import_state(entry, self.state[p])
-                alone = len(batches) if group["foreach"] is False else None
-                batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, alone), []).append(entry)
+                alone = len(batches) if group["foreach"] is False or group["differentiable"] else None
+                layout = (p.device_mesh, p.placements) if is_dtensor(p) else None
+                batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, layout, alone), []).append(entry)
         names = self._state_names(group)
-        buckets: list[PointBucket | FlatBucket] = [FlatBucket(flat, group, self.state)] if flat else []
+        # torch's foreach functions do not take plain tensors and DTensors in one list.
+        lists = [[e for e in flat if is_dtensor(e.parameter) is sharded] for sharded in (False, True)]
+        buckets: list[PointBucket | FlatBucket] = [FlatBucket(entries, group, self.state) for entries in lists if entries]
         return buckets + [PointBucket(entries, group, names, self.state) for entries in batches.values()]
 
     def _without_bucket(self, plan: list[PointBucket | FlatBucket]) -> list[Tensor]:
@@ -135,7 +143,6 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
 
     # ---- a step -----------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step, whole or not at all.
 
@@ -148,7 +155,7 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
                 loss = closure()
         # A labelled parameter is a subclass of Tensor: asking each for its own version of stack and copy costs a fifth
         # of a step of many small points.
-        with torch._C.DisableTorchFunctionSubclass():
+        with torch.set_grad_enabled(self.defaults["differentiable"]), torch._C.DisableTorchFunctionSubclass():
             self._propose_and_commit()
         return loss
 
@@ -167,10 +174,14 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
 
     def _check_finite(self, proposals: Sequence[Proposal]) -> None:
         flags = [t.isfinite().all() for p in proposals for t in p.checked]
-        if not flags or bool(torch.stack([f.to(flags[0].device) for f in flags]).all()):
+        if not flags:
             return
-        culprit = next(p for p in proposals if not all(t.isfinite().all() for t in p.checked))
-        raise ValueError(f"{culprit.blame()} would become infinite or NaN in this step; nothing was changed")
+        parameters = [p for group in self.param_groups if group["check_finite"] for p in group["params"]]
+        if bool(everywhere(torch.stack([f.to(flags[0].device) for f in flags]).all(), parameters)):
+            return
+        culprits = (p.blame() for p in proposals if not all(t.isfinite().all() for t in p.checked))
+        where = next(culprits, f"{type(self).__name__}: a shard of another process")
+        raise ValueError(f"{where} would become infinite or NaN in this step; nothing was changed")
 
     # ---- state ------------------------------------------------------------------------------------------------
 
@@ -190,8 +201,8 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
                         f"parameter is on {mine}"
                     )
         super().load_state_dict(state_dict)
-        for group in self.param_groups:  # the flags of torch's optimizer ask for nothing that the state depends on
-            group.update({flag: self.defaults[flag] for flag in _UNSUPPORTED})
+        for group in self.param_groups:  # how a step runs is for this program to say, not for the one that saved
+            group.update({flag: self.defaults[flag] for flag in _FLAGS})
         for p, state in self.state.items():  # torch would go on to share tensors with `state_dict`
             self.state[p] = _cloned(state)
 
@@ -220,17 +231,37 @@ def _cloned(state: State) -> State:
 
 
 def _check_flags(name: str, options: State) -> None:
-    for flag in _UNSUPPORTED:
-        if options.get(flag):
-            raise ValueError(f"{name}: {flag}={options[flag]} is not supported; leave it out")
+    if options.get("fused"):
+        raise ValueError(f"{name}: fused={options['fused']} is not supported; leave it out")
     if options["foreach"] not in (None, True, False):
         raise ValueError(f"{name}: foreach must be None, True or False, got {options['foreach']!r}")
+    for one, other, why in _CONFLICTS:
+        if options.get(one) and options.get(other):
+            raise ValueError(f"{name}: {one}=True and {other}=True exclude each other: {why}; leave one out")
+
+
+_CONFLICTS = (
+    ("capturable", "check_finite", "a captured step cannot look at values"),
+    ("capturable", "differentiable", "a captured step writes its state in place"),
+    ("foreach", "differentiable", "a batch of parameters is written in place"),
+)
+
+
+def _check_capturable(group: State, entry: Entry) -> None:
+    if group["capturable"] and not (groups.is_flat(entry.manifold) or isinstance(entry.manifold, Manifold)):
+        raise ValueError(
+            f"{entry.where} is on {entry.manifold!r} of another library, whose operations may look at values; "
+            "capturable=True steps this library's manifolds only"
+        )
 
 
 def check_number(name: str, option: str, value: Any, *, below: float = float("inf")) -> None:
     """Raise ``ValueError`` unless ``0 <= value < below``; `value` may be a tensor of one element."""
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise ValueError(f"{name}: tensor {option} must have one element, got shape {tuple(value.shape)}")
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name}: tensor {option} must have one element, got shape {tuple(value.shape)}")
+    elif not isinstance(value, (int, float)):
+        raise ValueError(f"{name}: {option} must be a number or a tensor of one element, got {type(value).__name__}")
     if not 0.0 <= value < below:
         raise ValueError(f"{name}: {option} must be in [0, {below}), got {value}")
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from torchriemann.manifolds.base import Manifold
 
+from .sharding import is_dtensor, laid_out_as, local, local_gradient
+
 State = dict[str, Any]
 
 # Rounding moves a point off its manifold by about eps a step, at random: 64 steps stay below 1e-6 in float32, and one
@@ -51,6 +53,20 @@ class Proposal:
     blame: Callable[[], str]
 
 
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The points of a bucket that have a gradient: `chosen` are their indices, None for all of them; `step` is the
+    step count in the form that the mathematics takes."""
+
+    chosen: list[int] | None
+    entries: list[Entry]
+    points: Tensor
+    grads: Tensor
+    state: dict[str, Tensor]
+    steps: Tensor
+    step: float | Tensor
+
+
 class PointBucket:
     """``N`` points of one manifold, shape ``*B,P``, dtype and device.
 
@@ -58,6 +74,8 @@ class PointBucket:
     anew would cost more than the step. Points and gradients are stacked at every step and the points copied back, so
     that they stay tensors of their own: assigning ``p.data`` or loading a model needs no care. A bucket of one point
     stacks nothing and has no leading dimension.
+
+    Of DTensors, the part that this process holds is stepped; the entries of ``state`` are DTensors spread alike.
     """
 
     def __init__(self, entries: list[Entry], group: State, names: tuple[str, ...], state: dict[Tensor, State]) -> None:
@@ -65,37 +83,45 @@ class PointBucket:
         self.parameters = [e.parameter for e in entries]
         self.manifold = entries[0].manifold
         self.alone = len(entries) == 1
+        self.sharded = is_dtensor(self.parameters[0])
+        self.capturable, self.differentiable = group["capturable"], group["differentiable"]
         self.state = state
         # Entries of `state` exist from the first step on, as in torch: a parameter without gradients has none.
         self.dicts = [state.get(p, {}) for p in self.parameters]
-        like = self.parameters[0]
+        like = local(self.parameters[0])
         self.shape, self.dtype = like.shape, like.dtype
         self._adopt()
+
+    def _local(self, entries: list[Entry]) -> list[Tensor]:
+        return [local(e.parameter) for e in entries] if self.sharded else [e.parameter for e in entries]
 
     # ---- state: one stack, of which the parameters' entries are views -----------------------------------------
 
     def _adopt(self) -> None:
         """Gather the state into stacks, zero where a parameter has none, and hand out views where it has."""
-        self.steps = torch.tensor([float(s.get("step", 0.0)) for s in self.dicts])
+        like = local(self.parameters[0])
+        clock = like.device if self.capturable else "cpu"
+        self.steps = torch.tensor([float(s.get("step", 0.0)) for s in self.dicts], device=clock)
         self.stacks = {name: self._gather(name) for name in self.names}
         self.views = {name: self._slices(s) for name, s in self.stacks.items()}
         self.views["step"] = self.steps.unbind(0)
         self._publish(i for i, s in enumerate(self.dicts) if s)
         # New points go back to the parameters through a buffer whose slices are made once: they cost as much as a copy.
-        like = self.parameters[0]
         length = 0 if self.alone else len(self.entries)
         self.buffer = torch.empty(length, *self.shape, dtype=like.dtype, device=like.device)
         self.buffer_slices = self.buffer.unbind(0)
 
     def _slices(self, stack: Tensor) -> tuple[Tensor, ...]:
-        return (stack,) if self.alone else stack.unbind(0)
+        slices = (stack,) if self.alone else stack.unbind(0)
+        return tuple(map(laid_out_as, self.parameters, slices)) if self.sharded else slices
 
     def _gather(self, name: str) -> Tensor:
-        blank = torch.zeros_like(self.parameters[0], memory_format=torch.contiguous_format)
+        point = local(self.parameters[0]).detach()
+        blank = torch.zeros_like(point, memory_format=torch.contiguous_format)
         if name.endswith("exp_avg_sq"):
-            # One scalar a point (a factor, on geoopt's products): the manifold says of which shape.
-            blank = torch.zeros_like(self.manifold.component_inner(self.parameters[0], blank))
-        slots = [s.get(name, blank) for s in self.dicts]
+            # One scalar a point (a factor, on products): the manifold says of which shape.
+            blank = torch.zeros_like(self.manifold.component_inner(point, blank))
+        slots = [local(s.get(name, blank)) for s in self.dicts]
         for entry, slot in zip(self.entries, slots, strict=True):
             if slot.shape != blank.shape:
                 raise ValueError(
@@ -122,32 +148,37 @@ class PointBucket:
 
     def propose(self, update: Callable) -> Proposal | None:
         """The step of the points that have a gradient, by the mathematics of `update`; None if none has."""
+        batch = self._batch()
+        if batch is None:
+            return None
+        moved, new = update(self.group, self.manifold, batch.points, batch.grads, batch.state, batch.step)
+        moved = self._restored(moved, batch.step % RESTORE_EVERY == 0)
+        self._verify({"point": moved, **new}, {"point": batch.points, **batch.state})
+        checked = [batch.grads, moved, *new.values()]
+        return Proposal(
+            lambda: self._commit(batch, moved, {**new, "step": batch.steps}),
+            checked,
+            lambda: self._blame(batch.entries, checked),
+        )
+
+    @torch.compiler.disable  # bookkeeping: what `torch.compile(optimizer.step)` compiles is the mathematics between
+    def _batch(self) -> Batch | None:
         chosen, entries, grads = self._with_gradient()
         if not grads:
             return None
-        points = self._stacked([e.parameter for e in entries], entries, "data")
+        points = self._stacked(self._local(entries), entries, "data")
+        if self.differentiable:
+            points = points.clone()  # the parameter is written into, and the graph needs what it was
         grad = self._stacked(grads, entries, "grad")
-        foreign = not isinstance(self.manifold, Manifold)
-        if foreign and self.alone:
+        if self.alone and not isinstance(self.manifold, Manifold):
             grad = grad.clone()  # some of geoopt's manifolds write into the gradient that they are given
-        old, steps = self._select(chosen)
+        state, steps = self._select(chosen)
         steps = steps + 1
-        step = self._clock(steps, points.dim())
-        moved, new = update(self.group, self.manifold, points, grad, old, step)
-        due = step % RESTORE_EVERY == 0
-        if due.any() if isinstance(due, Tensor) else due:
-            moved = self.manifold.projx(moved) if foreign else self.manifold.restore(moved)
-        self._verify({"point": moved, **new}, {"point": points, **old})
-        checked = [grad, moved, *new.values()]
-        return Proposal(
-            lambda: self._commit(chosen, entries, moved, {**new, "step": steps}),
-            checked,
-            lambda: self._blame(entries, checked),
-        )
+        return Batch(chosen, entries, points, grad, state, steps, self._clock(steps, points.dim()))
 
     def _with_gradient(self) -> tuple[list[int] | None, list[Entry], list[Tensor]]:
         """Indices (None: all), entries and gradients of the parameters that have one."""
-        grads = [p.grad for p in self.parameters]
+        grads = [local_gradient(p) for p in self.parameters] if self.sharded else [p.grad for p in self.parameters]
         if not any(g is None for g in grads):
             return None, self.entries, grads  # type: ignore[return-value]
         chosen = [i for i, g in enumerate(grads) if g is not None]
@@ -171,6 +202,13 @@ class PointBucket:
                 )
         raise ValueError(f"{entries[0].where} and its like: their {what} is on several devices")
 
+    def _restored(self, moved: Tensor, due: bool | Tensor) -> Tensor:
+        """`moved`, back on its manifold to rounding where that is `due`."""
+        if not (self.capturable or (bool(due.any()) if isinstance(due, Tensor) else due)):
+            return moved
+        restored = self.manifold.restore(moved) if isinstance(self.manifold, Manifold) else self.manifold.projx(moved)
+        return torch.where(due, restored, moved) if isinstance(due, Tensor) else restored
+
     def _verify(self, new: dict[str, Tensor], old: dict[str, Tensor]) -> None:
         for name, value in new.items():
             if (value.shape, value.dtype) != (old[name].shape, old[name].dtype):
@@ -186,18 +224,23 @@ class PointBucket:
         return {n: s.index_select(0, index.to(s.device)) for n, s in self.stacks.items()}, self.steps[index]
 
     def _clock(self, steps: Tensor, dim: int) -> float | Tensor:
-        """The step count: a number if the points share it, so that corrections by it cost nothing."""
+        """The step count: a number if the points share it, so that corrections by it cost nothing. A captured step
+        may not look, and reads it from the device again and again."""
+        if self.capturable:
+            return steps.reshape([]) if self.alone else steps.reshape([-1] + [1] * (dim - 1))
         first, last = (steps, steps) if self.alone else steps.aminmax()
         if self.alone or first == last:
             return float(first)
         return steps.double().reshape([-1] + [1] * (dim - 1))
 
-    def _commit(self, chosen: list[int] | None, entries: list[Entry], moved: Tensor, new: dict[str, Tensor]) -> None:
+    @torch.compiler.disable
+    def _commit(self, batch: Batch, moved: Tensor, new: dict[str, Tensor]) -> None:
         if self.alone:
             self._commit_alone(moved, new)
             return
+        chosen, entries = batch.chosen, batch.entries
         self.buffer[: len(moved)].copy_(moved)
-        torch._foreach_copy_([e.parameter for e in entries], self.buffer_slices[: len(moved)])  # type: ignore[arg-type]
+        torch._foreach_copy_(self._local(entries), self.buffer_slices[: len(moved)])  # type: ignore[arg-type]
         for name, stack in {**self.stacks, "step": self.steps}.items():
             if chosen is None:
                 stack.copy_(new[name])
@@ -207,7 +250,15 @@ class PointBucket:
             self._publish(range(len(self.parameters)) if chosen is None else chosen)
 
     def _commit_alone(self, moved: Tensor, new: dict[str, Tensor]) -> None:
-        """One point has no stack to fill: the new state takes the place of the old one, without a copy."""
+        """One point has no stack to fill: the new state takes the place of the old one, without a copy. Unless its
+        address has to last, in a captured graph or in a DTensor."""
+        if self.capturable or self.sharded:
+            local(self.parameters[0]).copy_(moved)
+            for name, stack in {**self.stacks, "step": self.steps}.items():
+                stack.copy_(new[name])
+            if not self.complete:
+                self._publish([0])
+            return
         parameter = self.parameters[0]
         taken = {t.untyped_storage().data_ptr() for t in (parameter, parameter.grad, moved) if t is not None}
         parameter.copy_(moved)
@@ -247,12 +298,15 @@ class FlatBucket:
         grads: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
 
         def commit() -> None:
+            if self.group["differentiable"]:  # torch writes into the state, and the graph needs what it was
+                for p in parameters:
+                    self.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in self.state[p].items()}
             update(self.group, parameters, grads, [self.state[p] for p in parameters])
 
         def blame() -> str:
-            return next(e.where for e, g in zip(entries, grads, strict=True) if not g.isfinite().all())
+            return next(e.where for e, g in zip(entries, grads, strict=True) if not local(g).isfinite().all())
 
-        return Proposal(commit, grads, blame)
+        return Proposal(commit, [local(g) for g in grads], blame)
 
     def _check(self, entry: Entry) -> None:
         p, grad = entry.parameter, entry.parameter.grad

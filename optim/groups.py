@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from torchriemann.manifolds.base import Manifold
 from torchriemann.manifolds.parameter import named_manifolds
+
+from .sharding import complaint
 
 POINT_DTYPES = (torch.float32, torch.float64)
 
@@ -79,11 +80,9 @@ def check_parameter(parameter: Tensor, manifold: Any, where: str) -> None:
             f"{where} on {manifold!r} is {parameter.dtype}: points under an optimizer are float32 or float64, "
             "because a half-precision point is off its manifold by more than a step; keep it in .float()"
         )
-    if is_traceable_wrapper_subclass(parameter):
-        raise ValueError(
-            f"{where} on {manifold!r} is a {type(parameter).__name__}: sharded points are not stepped yet; leave the "
-            "module that owns it out of sharding"
-        )
+    reason = complaint(parameter, manifold.ndim)
+    if reason is not None:
+        raise ValueError(f"{where} on {manifold!r} {reason}")
     ok, reason = manifold.check_point(parameter, explain=True)
     if not ok:
         raise ValueError(f"{where} cannot be a point of {manifold!r}: {reason}")

@@ -32,7 +32,10 @@ class RiemannianSGD(RiemannianOptimizer):
         weight_decay: decoupled, of flat parameters only.
         maximize: climb.
         foreach: None or True steps same-shaped points of a manifold as one batch, False one by one.
-        capturable, differentiable, fused: not supported; any true value raises.
+        capturable: step without a synchronisation and at fixed addresses, for capture in a CUDA graph. On a CPU it only
+            keeps the step count in a tensor.
+        differentiable: step inside autograd, one parameter at a time; the parameters must not be leaves.
+        fused: not supported; True raises.
         check_finite: raise ``ValueError`` naming the parameter, and change nothing, if a step would produce an infinite
             or NaN point, or a flat parameter has such a gradient; costs one synchronisation.
     """
@@ -98,12 +101,23 @@ class RiemannianSGD(RiemannianOptimizer):
         )
 
     def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
-        lr = float(group["lr"])
+        lr = group["lr"] if group["capturable"] or group["differentiable"] else float(group["lr"])
         if group["weight_decay"] != 0:
-            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])  # type: ignore
+            torch._foreach_mul_(params, 1 - scalar(lr) * group["weight_decay"])  # type: ignore
         buffers = [s.get("momentum_buffer") for s in states]
-        options = {key: group[key] for key in ("momentum", "dampening", "nesterov", "maximize", "foreach")}
-        sgd(params, grads, buffers, fused=False, lr=lr, weight_decay=0, **options)
+        if group["differentiable"] and group["momentum"] != 0:
+            # torch would start from the detached gradient. This makes the first buffer the gradient, with its graph.
+            first = group["dampening"] / group["momentum"] * (-1 if group["maximize"] else 1)
+            buffers = [first * g if b is None else b for b, g in zip(buffers, grads, strict=True)]
+        options = {key: group[key] for key in ("momentum", "dampening", "nesterov", "maximize")}
+        options["foreach"] = False if group["differentiable"] else group["foreach"]
+        if group["capturable"] and isinstance(lr, Tensor):
+            # torch would read a tensor lr back. From zero with lr 1 it computes the direction.
+            moves = [torch.zeros_like(p) for p in params]
+            sgd(moves, grads, buffers, fused=False, lr=1.0, weight_decay=0, **options)
+            torch._foreach_add_(params, torch._foreach_mul(moves, scalar(lr)))
+        else:
+            sgd(params, grads, buffers, fused=False, lr=lr, weight_decay=0, **options)
         if group["momentum"] != 0:
             for state, buffer in zip(states, buffers, strict=True):
                 state["momentum_buffer"] = buffer
