@@ -102,6 +102,11 @@ class Manifold(CheckedManifold):
     def _missing(self, operation_name: str) -> NotImplementedError:
         return NotImplementedError(f"{self!r} has no {operation_name}")
 
+    @property
+    def retraction_order(self) -> int:
+        """Order of contact of `retr` with the geodesics of this metric: 1, 2, or 3 for the exponential map itself."""
+        raise self._missing("retraction_order")
+
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
         """Riemannian Hessian applied to `u`, from the Euclidean gradient `g` and Euclidean Hessian product `h`."""
         raise self._missing("ehess2rhess")
@@ -152,6 +157,11 @@ class Manifold(CheckedManifold):
         """Remove the membership drift of a point that rounding moved off by little; cheaper than `projx` where it
         can be. The optimizers call it."""
         return self.projx(x)
+
+    def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
+        """`x` drawn towards the origin, as decoupled weight decay does by multiplication with `factor` in flat space
+        (a number or a 0-dim tensor). `x` itself where that has no meaning: on every compact space."""
+        return x
 
     # ---- derived: geodesics and transports --------------------------------------------------------------------
 
@@ -274,6 +284,7 @@ class Manifold(CheckedManifold):
     ) -> Tensor:
         """Wrapped normal law ``exp_mean(std * z)``, `z` standard normal in the tangent space; `mean` is the origin
         unless given, `std` a number or a tensor over the batch."""
+        self._raise(self._shape_reason(size))
         x = self.origin(*size, dtype=dtype, device=device) if mean is None else mean.expand(size)
         u = self.random_tangent(x, generator=generator)
         return self.expmap(x, self._per_point(std, u) * u)

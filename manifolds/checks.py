@@ -38,6 +38,8 @@ class CheckedManifold(abc.ABC):
     # ---- shapes -----------------------------------------------------------------------------------------------
 
     def _shape_reason(self, shape: tuple[int, ...]) -> str | None:
+        if len(shape) > 0 and isinstance(shape[-1], (tuple, list)):  # of samplers: random((5, 3))
+            return f"the size must be given as separate integers, got {shape!r}; unpack it, as in random(*size)"
         if len(shape) < self.ndim:
             return f"needs at least {self.ndim} dimension(s), got shape {tuple(shape)}"
         return self._shape_complaint(tuple(shape[len(shape) - self.ndim :]))
@@ -80,7 +82,7 @@ class CheckedManifold(abc.ABC):
         return 0.4 * torch.finfo(dtype).eps ** (2 / 3) if atol is None else atol
 
     def _residual_reason(self, residual: Tensor, formula: str, tolerance: float, dtype, mend: str) -> str | None:
-        value = float(residual)
+        value = float(residual.detach())  # an option may be a tensor that is learned
         if value <= tolerance:  # written so that NaN fails
             return None
         if not math.isfinite(value):

@@ -22,6 +22,11 @@ class Euclidean(Manifold):
     ndim: ClassVar[int] = 1
     name: ClassVar[str] = "Euclidean"
 
+    @property
+    def retraction_order(self) -> int:
+        """3: `retr` is the exponential map."""
+        return 3
+
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         return (x - x).abs().amax(), "max|x - x|"  # zero unless an entry is infinite or NaN
 
@@ -82,6 +87,10 @@ class Euclidean(Manifold):
         """x + u, and v unchanged."""
         y = x + u
         return y, self.proju(y, v)
+
+    def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
+        """factor x."""
+        return factor * x
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:

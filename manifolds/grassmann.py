@@ -66,6 +66,11 @@ class Grassmann(Manifold):
         if self.retraction not in RETRACTIONS:
             raise ValueError(f"Grassmann: retraction must be one of {RETRACTIONS}, got {self.retraction!r}")
 
+    @property
+    def retraction_order(self) -> int:
+        """2, of either choice, between subspaces."""
+        return 2
+
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n, p = point_shape
         if not 0 < p <= n:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 
 from .base import Manifold
 
@@ -40,7 +41,7 @@ class ManifoldParameter(geoopt.ManifoldParameter):
     def __new__(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
         _check_arguments(data, manifold)
         manifold.assert_check_point(data)
-        if data.is_meta:  # no values to check
+        if data.is_meta or is_fake(data):  # no values to check
             return cls._label(data.detach(), manifold, requires_grad)
         try:
             manifold.assert_check_point_on_manifold(data)
@@ -52,6 +53,8 @@ class ManifoldParameter(geoopt.ManifoldParameter):
 
     @classmethod
     def _label(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
+        if is_fake(data):  # which cannot become a subclass without ceasing to be fake
+            return relabel(nn.Parameter(data, requires_grad), manifold)  # type: ignore[return-value]
         # contiguous: torch's sharding refuses the column-major output of a factorisation.
         instance = torch.Tensor._make_subclass(cls, data.contiguous(), requires_grad)
         instance.manifold = manifold

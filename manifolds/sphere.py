@@ -49,6 +49,11 @@ class Sphere(Manifold):
     def _radius(self) -> float | Tensor:
         return self.curvature**-0.5
 
+    @property
+    def retraction_order(self) -> int:
+        """2: `retr` is a metric projection."""
+        return 2
+
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         return None if point_shape[-1] > 0 else "points must have at least one coordinate, got 0"
 

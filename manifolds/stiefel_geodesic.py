@@ -111,21 +111,24 @@ def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Te
     Source: arXiv:2408.06054, rewritten in these coordinates. h stays in the span of h(0) and H, so that L acts on
     p x p matrices only. NaN where |L| may exceed 16 (|u| = 8.8 at beta 1, 16 at beta 1/2), beyond the series' reach.
     """
-    x, u, v = torch.broadcast_tensors(x, u, v)
+    x, u = torch.broadcast_tensors(
+        x, u
+    )  # not with v: many vectors go along one geodesic at the cost of its exponentials
     p = x.shape[-1]
     a, h, s = _scaled_normal_part(x, u)
     overlap = x.mT @ v
     normal = v - x @ overlap
     gram, pull = h.mT @ h, h.mT @ normal
     identity, zero = identity_like(a).expand_as(a), torch.zeros_like(a)
-    both = s * torch.cat([pull, gram], -1)
+    both = s * torch.cat([pull, gram.expand_as(pull)], -1)
 
     def generator(b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:  # h stands for normal h[:p] + (H/s) h[p:]
         change = (1 - 4 * beta) * skew(a @ b) + skew(both @ h)
-        return change, beta * (h @ a - torch.cat([zero, s * b], -2))
+        return change, beta * (h @ a - torch.cat([torch.zeros_like(b), s * b], -2))
 
     bound = norm_bound(a, s * h, beta)
-    b, mixed = skew_adjoint_exp(generator, (skew(overlap), torch.cat([identity, zero], -2)), bound)
+    start = torch.cat([identity, zero], -2)
+    b, mixed = skew_adjoint_exp(generator, (skew(overlap), start.expand(*overlap.shape[:-2], 2 * p, p)), bound)
     along, across = mixed[..., :p, :], mixed[..., p:, :]
     # The third block column gives (exp(B) - 1)/B, by which exp(M) acts on v's own normal part.
     moved = matrix_exp(block([[2 * beta * a, -s * gram, identity], [s * identity, zero, zero], [zero, zero, zero]]))

@@ -3,10 +3,13 @@
 Tolerances are multiples of eps: four or more times the worst residual of 60 draws in each dtype, of any exact law.
 """
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
-from torchriemann.manifolds import Euclidean, Grassmann, Sphere
+from tests.composites import SUMS, power, product, scaled
+from torchriemann.manifolds import Euclidean, Grassmann, Orthogonal, SpecialOrthogonal, Sphere
 from torchriemann.manifolds.stiefel import Stiefel
 from torchriemann.testing import Case, Trial
 
@@ -145,6 +148,56 @@ def stiefel(beta: float, retraction: str, costly: tuple[str, ...] | None = RETRA
     )
 
 
+# ---- orthogonal matrices --------------------------------------------------------------------------------------
+
+
+def two_turns(t: Trial):
+    """Products with rotations from both sides, which keep the component."""
+    flip = torch.eye(t.shape[-1], dtype=t.dtype)
+    left, right = (orthogonal(t, t.shape[-1]) for _ in range(2))
+    flip[0, 0] = (torch.linalg.det(left) * torch.linalg.det(right)).sign()
+    return {"left and right": lambda x: left @ flip @ x @ right, "transposed": lambda x: x.mT}
+
+
+def planes(t: Trial, x: Tensor, *angles: float) -> Tensor:
+    """Rotations in random planes, as many as there is room for."""
+    n = x.shape[-1]
+    a, q = torch.zeros(n, n, dtype=t.dtype), orthogonal(t, n)
+    for i, angle in enumerate(angles[: n // 2]):
+        a[2 * i, 2 * i + 1], a[2 * i + 1, 2 * i] = -angle, angle
+    return x @ (q @ a @ q.mT)
+
+
+def planes_at_rest(t: Trial, x: Tensor) -> dict[str, Tensor]:
+    """Equal angles, one plane alone, angles next to each other, and next to zero."""
+    return {
+        "repeated angles": planes(t, x, 0.5, 0.5, 0.5),
+        "one plane": planes(t, x, 0.7),
+        "nearly equal angles": planes(t, x, 0.5, 0.5 + 1e-9),
+        "tiny": planes(t, x, 1e-9, 1e-9),
+    }
+
+
+def orthogonal_group(manifold: Orthogonal | SpecialOrthogonal, costly: tuple[str, ...] | None = RETRACTIONS) -> Case:
+    exempt = {"infinite_injectivity_radius": "pi"}
+    if manifold.retraction == "exp":
+        exempt["retraction_has_its_order"] = "the retraction is the exponential map"
+    if isinstance(manifold, Orthogonal):
+        exempt["extreme_numbers_give_no_nan"] = "independent points lie in two components, where logmap is NaN"
+    return Case(
+        manifold,
+        shapes=((4, 4), (3, 3), (2, 2), (7, 7)),
+        order=None if manifold.retraction == "exp" else manifold.retraction_order,
+        isometries=two_turns if isinstance(manifold, SpecialOrthogonal) else two_sided,
+        cut=lambda t, x: planes(t, x, 1.0),
+        degenerate=planes_at_rest,
+        costly=costly,
+        bad_shapes=((2, 3), (3, 2), (0, 0)),
+        tolerance={"*": 60, "geodesic_transport_reaches_beyond_the_cut_locus": 180},
+        exempt=exempt,
+    )
+
+
 LONG_TRANSPORT = "the series ends at twice the injectivity radius; NaN beyond, as the class states"
 
 TABLE = [
@@ -159,4 +212,15 @@ TABLE = [
     stiefel(0.5, "cayley", METRIC + RETRACTIONS),
     stiefel(0.5, "exp"),
     stiefel(0.75, "polar", METRIC),
+    orthogonal_group(SpecialOrthogonal(), None),
+    orthogonal_group(SpecialOrthogonal("cayley")),
+    orthogonal_group(SpecialOrthogonal("exp")),
+    orthogonal_group(Orthogonal(), ("projx", "retr")),
+    orthogonal_group(Orthogonal("qr")),
+    product(sphere(1.0), dataclasses.replace(stiefel(1.0, "polar"), shapes=((4, 2),)), EUCLIDEAN),
+    product(product(dataclasses.replace(sphere(4.0), shapes=((2,),)), sphere(0.3)), sphere(1.0), costly=("dist2",)),
+    power(sphere(1.0), 3, SUMS),
+    power(grassmann("polar"), 2),
+    scaled(sphere(1.0), 2.5, ("dist2",)),
+    scaled(stiefel(1.0, "polar"), 0.9),
 ]

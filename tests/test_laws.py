@@ -24,7 +24,7 @@ def hold(case, entry, examples):
 
 @pytest.mark.parametrize("case, entry", PAIRS)
 def test_law(case, entry):
-    hold(case, entry, settings.default.max_examples)
+    hold(case, entry, case.draws or settings.default.max_examples)
 
 
 @pytest.mark.slow

@@ -184,20 +184,25 @@ def so_log(v: Tensor) -> Tensor:
 # Taylor degree 16 in blocks of four, by six products; the first omitted term is 2e-16 at norm 0.8.
 _EXP_NORM = 0.8
 _EXP_COEFFICIENTS = tuple(1 / math.factorial(k) for k in range(17))
-_EXP_SQUARINGS = 10  # norms up to 800
+_EXP_SQUARINGS = 10  # norms up to 800, where numbers cannot be looked at
+# Elsewhere as many as are needed, up to norms of 5e4 and 8e8: beyond, float32 has lost its last digit.
+_EXP_MOST_SQUARINGS = {torch.float32: 16, torch.float64: 30}
 
 
 def matrix_exp(a: Tensor) -> Tensor:
     """exp(A) by scaling and squaring: products only, differentiable to every order. ``*B,m,m``.
 
     In place of torch.linalg.matrix_exp, whose degree-8 branch is wrong in the tenth digit (float64) or the fifth
-    (float32) for a single matrix (pytorch issue 196592, torch 2.13 and 2.14), and which synchronises. Norms above 800
-    lose accuracy.
+    (float32) for a single matrix (pytorch issue 196592, torch 2.13 and 2.14), and which synchronises. The error grows
+    with the norm; above 8e8 (float32: 5e4), and above 800 under compile and vmap, the result is NaN.
     """
     identity = identity_like(a)
     norm = a.detach().abs().sum(-2).amax(-1)[..., None, None]
     # Detached and a power of two: the result does not depend on it, and it rounds nothing.
-    squarings = (norm / _EXP_NORM).log2().ceil().clamp(0, _EXP_SQUARINGS)
+    readable = values_readable(a) and a.numel() > 0
+    most = _EXP_MOST_SQUARINGS[a.dtype] if readable else _EXP_SQUARINGS
+    needed = (norm / _EXP_NORM).log2().ceil()
+    squarings = needed.clamp(0, most)
     b = a * torch.exp2(-squarings)
     b2 = b @ b
     b3, b4 = b2 @ b, b2 @ b2
@@ -209,9 +214,8 @@ def matrix_exp(a: Tensor) -> Tensor:
     e = quarter(12) + _EXP_COEFFICIENTS[16] * b4
     for k in (8, 4, 0):
         e = quarter(k) + e @ b4
-    readable = values_readable(a) and a.numel() > 0
     for k in range(int(squarings.nan_to_num(0.0).max()) if readable else _EXP_SQUARINGS):
         active = k < squarings
         half = torch.where(active, e, identity)  # so that an unused square cannot overflow
         e = torch.where(active, half @ half, e)
-    return e
+    return torch.where(needed > most, torch.nan, e)

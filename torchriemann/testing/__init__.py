@@ -18,6 +18,10 @@ from torchriemann.manifolds import Manifold
 from . import behaviour, derivatives, maps, metric, statistics
 from .derivatives import full_gradcheck as full_gradcheck
 from .operations import OPERATIONS as OPERATIONS
+from .slopes import SlopeCheck as SlopeCheck
+from .slopes import check_gradient as check_gradient
+from .slopes import check_hessian as check_hessian
+from .slopes import check_retraction as check_retraction
 from .trial import LAWS as LAWS
 from .trial import Case as Case
 from .trial import Law as Law

@@ -15,9 +15,8 @@ from .trial import Trial, law
 
 # Whatever a manifold overrides of these has to agree with what the base derives.
 DERIVED = (
-    "norm", "component_inner", "dist2", "dist", "cdist", "geodesic", "midpoint", "parallel_transport", "retr_transp",
-    "transp_follow_retr", "transp_follow_expmap", "to_coordinates", "from_coordinates", "logdet_dexp", "frechet_mean",
-    "karcher_residual",
+    "norm", "dist2", "dist", "cdist", "geodesic", "midpoint", "parallel_transport", "retr_transp", "transp_follow_retr",
+    "transp_follow_expmap", "to_coordinates", "from_coordinates", "logdet_dexp", "frechet_mean", "karcher_residual",
 )  # fmt: skip
 
 
@@ -276,6 +275,8 @@ def compiled_gradients_equal_eager_ones(t: Trial) -> None:
 
 
 def _compare_compiled(t: Trial, names: list[str], learned: list[str]) -> None:
+    if not names:
+        return  # a row may leave compilation to another one
     arguments = t.arguments((2,))
     leaves = {k: a.detach().clone().requires_grad_(k in learned) for k, a in arguments.items()}
     labels = [name for name in names for _ in operations.call(t, name, arguments)]

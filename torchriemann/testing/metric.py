@@ -57,8 +57,8 @@ def proju_is_self_adjoint(t: Trial) -> None:
 
 @law(4, float64=1e-10, float32=1e-4)
 def inner_is_a_scalar_product(t: Trial) -> None:
-    """<u,v> = <v,u>; <u + 2w, v> = <u,v> + 2<w,v>; <u,u> > 0; |u|^2 = <u,u>; component_inner is inner with
-    trailing ones."""
+    """<u,v> = <v,u>; <u + 2w, v> = <u,v> + 2<w,v>; <u,u> > 0; |u|^2 = <u,u>; component_inner is inner with trailing
+    ones, or on products one inner product a factor, of which inner is the sum, broadcastable to the point."""
     m, x = t.manifold, t.point()
     u, v, w = t.tangent(x), t.tangent(x), t.tangent(x)
     uv = m.inner(x, u, v)
@@ -67,7 +67,12 @@ def inner_is_a_scalar_product(t: Trial) -> None:
     t.close(m.inner(x, u), m.inner(x, u, u), "one argument")
     t.close(m.norm(x, u).square(), m.inner(x, u), "|u|^2 = <u,u>")
     ones = (1,) * m.ndim
-    t.close(m.component_inner(x, u, v), uv.reshape(uv.shape + ones), "component_inner")
+    parts = m.component_inner(x, u, v)
+    fits = parts.dim() == x.dim() and all(size in (1, full) for size, full in zip(parts.shape, x.shape, strict=True))
+    t.require(fits, f"component_inner has shape {tuple(parts.shape)}, not broadcastable to {tuple(x.shape)}")
+    total = parts if t.case.components is None else t.case.components(parts).reshape(uv.shape + ones)
+    t.close(total, uv.reshape(uv.shape + ones), "component_inner (of a product, summed by the row's `components`)")
+    t.close(m.component_inner(x, u), m.component_inner(x, u, u), "component_inner of one argument")
     t.close(m.inner(x, u, v, keepdim=True), uv.reshape(uv.shape + ones), "inner(keepdim=True)")
     t.close(m.norm(x, u, keepdim=True), m.norm(x, u).reshape(uv.shape + ones), "norm(keepdim=True)")
     if m.dimension(t.shape) > 0:

@@ -44,10 +44,12 @@ class Case:
     fraction: float = 0.9  # exp and log are inverse to each other below this fraction of the injectivity radius
     inverse_reach: float = 1.0  # length below which inverse_retr inverts retr
     invariant: Map = _identity  # of a representative of a point: equal exactly where the points are equal
+    components: Map | None = None  # sums component_inner over the factors, ``-> *B``; None where it is inner itself
     isometries: Callable[[Trial], Mapping[str, Map]] | None = None  # ambient linear maps, of points and of vectors
     cut: Callable[[Trial, Tensor], Tensor] | None = None  # unit vector along which the injectivity radius is attained
     degenerate: Callable[[Trial, Tensor], Mapping[str, Tensor]] | None = None  # vectors where formulas may be 0/0
     costly: tuple[str, ...] | None = None  # all that compilation and difference quotients look at; None for everything
+    draws: int | None = None  # how many the default suite makes, where a row repeats formulas that others have tested
     off: Map = _doubled  # takes a point off the manifold
     bad_shapes: tuple[tuple[int, ...], ...] = ()  # of no point
     tolerance: Mapping[str, float] = field(default_factory=dict)
@@ -80,10 +82,12 @@ class Trial:
 
     @property
     def manifold(self) -> Manifold:
+        """That of the case."""
         return self.case.manifold
 
     @property
     def eps(self) -> float:
+        """Of `dtype`."""
         return torch.finfo(self.dtype).eps
 
     # ---- drawing ----------------------------------------------------------------------------------------------
@@ -142,6 +146,7 @@ class Trial:
         return a.flatten(-self.manifold.ndim)
 
     def isometries(self) -> Mapping[str, Map]:
+        """Those that the case lists, by name; none where it lists none."""
         return {} if self.case.isometries is None else self.case.isometries(self)
 
     def degenerate(self, x: Tensor) -> dict[str, Tensor]:
@@ -161,6 +166,7 @@ class Trial:
         return min(default, row["*"] * self.eps) if "*" in row and self.law.exact else default
 
     def fail(self, what: str) -> None:
+        """Raise ``AssertionError`` with all that repeats the draw."""
         name = "?" if self.law is None else f"{self.law.name} (law {self.law.number})"
         raise AssertionError(
             f"{name} fails on {self.manifold!r}: {what}\n  shape {self.shape}, batch {self.batch}, {self.dtype}, "
@@ -168,6 +174,7 @@ class Trial:
         )
 
     def require(self, condition: object, what: str) -> None:
+        """Fail unless `condition`."""
         if not bool(condition):
             self.fail(what)
 
@@ -238,9 +245,11 @@ class Law:
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
+        """Those that the law is stated for."""
         return (torch.float64,) if self.float32 is None else (torch.float64, torch.float32)
 
     def default(self, dtype: torch.dtype) -> float:
+        """The tolerance where a row states none."""
         bound = self.float64 if dtype == torch.float64 else self.float32
         assert bound is not None, f"{self.name} is stated for float64 only"
         return bound
