@@ -11,7 +11,7 @@ from torch.optim.adam import adam
 
 from torchriemann.manifolds.functional.series import safe_sqrt
 
-from .base import RiemannianOptimizer, check_number, scalar
+from .base import RiemannianOptimizer, check_number, move_and_carry, scalar
 from .buckets import Entry, State
 
 
@@ -26,14 +26,15 @@ class RiemannianAdam(RiemannianOptimizer):
 
     with v one scalar a point, because single entries of a tangent vector mean nothing; R is the retraction of the
     manifold, T its transport, and the hats divide by 1 - beta^t. In flat space this is `torch.optim.AdamW`, entry by
-    entry and to the bit. Weight decay is decoupled; it has no meaning on a compact manifold and does not act there.
+    entry and to the bit. Weight decay is decoupled and by manifold (`Manifold.decay`): it has no meaning on a compact
+    one and does not act there.
 
     Args:
         params: parameters, named parameters, or groups (`param_groups`); each is stepped on its own manifold, ours or
             geoopt's, or in flat space.
         lr: step length, a number or a tensor of one element.
         betas, eps, amsgrad: as in torch.
-        weight_decay: decoupled, of flat parameters only.
+        weight_decay: decoupled; of flat parameters, and of the flat factors of a product.
         maximize: climb.
         foreach: None or True steps same-shaped points of a manifold as one batch, False one by one.
         capturable: step without a synchronisation and at fixed addresses, for capture in a CUDA graph. On a CPU it only
@@ -85,16 +86,23 @@ class RiemannianAdam(RiemannianOptimizer):
         return ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
 
     def _import_state(self, entry: Entry, state: State) -> None:
-        p, manifold = entry.parameter, entry.manifold
+        p, manifold = entry.parameter.detach(), entry.manifold
         shape = manifold.component_inner(p, torch.zeros_like(p)).shape
-        second = state.get("exp_avg_sq")
-        if second is None or second.shape == shape or second.shape != p.shape:
+        if "exp_avg_sq" not in state or state["exp_avg_sq"].shape != p.shape:
             return
-        # torch keeps a second moment of every entry. geoopt keeps our scalar, repeated over the point.
-        for name in ("exp_avg_sq", "max_exp_avg_sq"):
-            if name in state:
+        if _is_geoopt(state):
+            # Our scalar, repeated over the point; and tangent momentum, which not all of its projections leave alone.
+            for name in state.keys() & {"exp_avg_sq", "max_exp_avg_sq"}:
                 total = state[name].sum_to_size(shape)
-                state[name] = total / (p.numel() / total.numel()) if _is_geoopt(state) else total
+                state[name] = total / (p.numel() / max(total.numel(), 1))
+            return
+        # torch keeps a second moment of every entry, and momentum in the ambient space.
+        for name in state.keys() & {"exp_avg_sq", "max_exp_avg_sq"}:
+            if shape == p.shape:  # a product of several factors in one tensor: their metric knows the factors
+                root = state[name].sqrt()
+                state[name] = manifold.component_inner(p, root, root)
+            else:
+                state[name] = state[name].sum_to_size(shape)
         state["exp_avg"] = manifold.proju(p, state["exp_avg"])
 
     def _point_update(self, group, manifold, points, grads, state, step):
@@ -111,6 +119,7 @@ class RiemannianAdam(RiemannianOptimizer):
             beta1=beta1,
             beta2=beta2,
             eps=group["eps"],
+            weight_decay=group["weight_decay"],
             maximize=group["maximize"],
         )
 
@@ -164,6 +173,7 @@ def _point_adam(
     beta1: float,
     beta2: float,
     eps: float,
+    weight_decay: float,
     maximize: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One step of a batch of points.
@@ -181,7 +191,8 @@ def _point_adam(
     # Scalars first: one multiplication at full size. The root of a zero has the derivative zero.
     denominator = safe_sqrt(exp_avg_sq / _bias_correction(beta2, step, points)) + eps
     scale = denominator.reciprocal() * (-lr / _bias_correction(beta1, step, points))
-    points, new["exp_avg"] = manifold.retr_transp(points, scale * exp_avg, exp_avg)
+    shrink = None if weight_decay == 0 else 1 - lr * weight_decay
+    points, new["exp_avg"] = move_and_carry(manifold, points, scale * exp_avg, exp_avg, shrink)
     return points, new
 
 

@@ -12,26 +12,22 @@ from torch import Tensor
 from torchriemann.manifolds.base import Manifold
 
 from . import groups
-from .buckets import Entry, FlatBucket, PointBucket, Proposal, State, same_items
+from .buckets import Entry, PointBucket, Proposal, State, bookkeeping, same_items
+from .flat import FlatBucket
+from .manifold_groups import MANIFOLDS, ManifoldOptimizer
 from .sharding import everywhere, is_dtensor
-
-_MANIFOLDS = "manifolds"  # key of a parameter group: the repr of each parameter's manifold, or of all
 
 _FLAGS = ("capturable", "differentiable", "fused")  # of how a step runs, not of what it computes
 
 
-class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
-    """A `torch.optim.Optimizer` whose parameters may lie on manifolds.
-
-    The manifold of a parameter is that of its group (key ``"manifold"``, as `param_groups` writes it) or the label of
-    the tensor; without either it is flat. Manifold objects are kept out of ``state_dict``, which holds their repr.
+class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
+    """An optimizer that makes one step at a time, of points in batches and of flat parameters as torch does.
 
     A step is atomic. Shapes, labels and dtypes are checked, then all new values are computed, then they are written:
     an error leaves parameters and state as they were.
     """
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        self._explicit: list[tuple] = []  # a group's manifold, as a tuple of one or none
         self._plan: list[PointBucket | FlatBucket] | None = None
         _check_flags(type(self).__name__, defaults)
         super().__init__(params, defaults)
@@ -56,49 +52,23 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
     def _import_state(self, entry: Entry, state: State) -> None:
         """Bring the state of a point that another optimizer saved into the form of this one; else leave it."""
 
-    # ---- groups -----------------------------------------------------------------------------------------------
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its key ``"manifold"``, if there, is the manifold of all its parameters (None: flat)."""
-        explicit: tuple = ()
-        if isinstance(param_group, dict):
-            param_group = dict(param_group)
-            explicit = (param_group.pop("manifold"),) if "manifold" in param_group else ()
-            param_group.pop(_MANIFOLDS, None)
         super().add_param_group(param_group)
-        self._explicit.append(explicit)
-        try:
-            self._entries(len(self.param_groups) - 1)
-        except ValueError:
-            self.param_groups.pop()
-            self._explicit.pop()
-            raise
         self._plan = None
 
-    def _entries(self, index: int) -> list[Entry]:
-        """The parameters of a group with their manifolds, which must be those recorded in the group."""
-        group = self.param_groups[index]
+    def _check_group(self, group: State) -> None:
         _check_flags(type(self).__name__, group)
-        entries = []
-        for i, p in enumerate(group["params"]):
-            name = group["param_names"][i] if "param_names" in group else f"{i} of group {index}"
-            where = f"{type(self).__name__}: parameter {name}"
-            entries.append(Entry(p, groups.resolve(p, self._explicit[index], where), where))
-            _check_capturable(group, entries[-1])
-        reprs = [repr(e.manifold) for e in entries]
-        recorded = _per_parameter(group.get(_MANIFOLDS, reprs), len(entries))
-        for entry, before, now in zip(entries, recorded, reprs, strict=False):
-            if before != now:
-                raise ValueError(
-                    f"{entry.where} was on {before} and is now on {now}: it lost its label or was replaced; label it "
-                    "by torchriemann.manifolds.parameter.relabel(parameter, manifold), or build a new optimizer"
-                )
-        group[_MANIFOLDS] = reprs[0] if len(set(reprs)) == 1 else reprs
+
+    def _entries(self, index: int) -> list[Entry]:
+        entries = super()._entries(index)
+        for entry in entries:
+            _check_capturable(self.param_groups[index], entry)
         return entries
 
     # ---- the plan: which parameters are stepped together ------------------------------------------------------
 
-    @torch.compiler.disable
+    @bookkeeping
     def _buckets(self) -> list[PointBucket | FlatBucket]:
         if self._plan is None or not self._plan_is_current(self._plan):
             self._plan = None
@@ -126,15 +96,15 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
             if groups.is_flat(entry.manifold):
                 flat.append(entry)
             elif p.grad is not None or self.state.get(p):
-                if self.state.get(p):
-                    self._import_state(entry, self.state[p])
                 alone = len(batches) if group["foreach"] is False or group["differentiable"] else None
-                layout = (p.device_mesh, p.placements) if is_dtensor(p) else None
+                layout = (p.device_mesh, p.placements) if is_dtensor(p) else None  # type: ignore[attr-defined]
                 batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, layout, alone), []).append(entry)
         names = self._state_names(group)
         # torch's foreach functions do not take plain tensors and DTensors in one list.
         lists = [[e for e in flat if is_dtensor(e.parameter) is sharded] for sharded in (False, True)]
-        buckets: list[PointBucket | FlatBucket] = [FlatBucket(entries, group, self.state) for entries in lists if entries]
+        buckets: list[PointBucket | FlatBucket] = [
+            FlatBucket(entries, group, self.state) for entries in lists if entries
+        ]
         return buckets + [PointBucket(entries, group, names, self.state) for entries in batches.values()]
 
     def _without_bucket(self, plan: list[PointBucket | FlatBucket]) -> list[Tensor]:
@@ -190,40 +160,31 @@ class RiemannianOptimizer(torch.optim.Optimizer, abc.ABC):
 
         Raises ``ValueError`` if it was saved for other manifolds.
         """
-        for i, (group, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
-            n = len(group["params"])
-            ours = _per_parameter(group[_MANIFOLDS], n)
-            theirs = _per_parameter(saved.get(_MANIFOLDS, ours), n)
-            for j, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
-                if mine != other:
-                    raise ValueError(
-                        f"{type(self).__name__}: the state of parameter {j} of group {i} was saved on {other}, but the "
-                        f"parameter is on {mine}"
-                    )
         super().load_state_dict(state_dict)
         for group in self.param_groups:  # how a step runs is for this program to say, not for the one that saved
             group.update({flag: self.defaults[flag] for flag in _FLAGS})
         for p, state in self.state.items():  # torch would go on to share tensors with `state_dict`
             self.state[p] = _cloned(state)
+        for i, saved in enumerate(state_dict["param_groups"]):
+            if MANIFOLDS not in saved:  # not one of ours
+                self._import_group(i)
+
+    def _import_group(self, index: int) -> None:
+        for entry in self._entries(index):
+            if not groups.is_flat(entry.manifold) and self.state.get(entry.parameter):
+                self._import_state(entry, self.state[entry.parameter])
 
     def __getstate__(self) -> dict[str, Any]:
         # Cloned: a pickled view carries the whole stack, and a thousand of them a thousand stacks.
         state = type(self.state)(dict, {p: _cloned(entry) for p, entry in self.state.items()})
-        return {**super().__getstate__(), "state": state, "_explicit": self._explicit}
+        return {**super().__getstate__(), "state": state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        recorded = [g.get(_MANIFOLDS) for g in self.__dict__.get("param_groups", [])]
         super().__setstate__(state)
         self._plan = None
-        for i, group in enumerate(self.param_groups):
+        for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
-            if i < len(recorded) and recorded[i] is not None:
-                group[_MANIFOLDS] = recorded[i]
-
-
-def _per_parameter(recorded: str | list[str], n: int) -> list[str]:
-    return [recorded] * n if isinstance(recorded, str) else recorded
 
 
 def _cloned(state: State) -> State:
@@ -269,3 +230,15 @@ def check_number(name: str, option: str, value: Any, *, below: float = float("in
 def scalar(value: float | Tensor) -> float | Tensor:
     """A tensor option as a 0-dim tensor, which does not change the shape or the dtype of what it multiplies."""
     return value.reshape(()) if isinstance(value, Tensor) else value
+
+
+def move_and_carry(
+    manifold: Any, points: Tensor, u: Tensor, v: Tensor, shrink: float | Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """``manifold.retr_transp(points, u, v)``, from points that decoupled weight decay has first drawn towards the
+    origin by the factor `shrink`, where the manifold has such a thing."""
+    if shrink is not None and isinstance(manifold, Manifold):
+        drawn = manifold.decay(points, shrink)
+        if drawn is not points:
+            u, v, points = manifold.transp(points, drawn, u), manifold.transp(points, drawn, v), drawn
+    return manifold.retr_transp(points, u, v)

@@ -1,4 +1,4 @@
-"""What is stepped together: same-shaped points of one manifold as one batch, flat parameters as lists.
+"""Points that are stepped together: those of one manifold, shape, dtype and device, as one batch.
 
 A bucket proposes a step without changing anything, and commits it when every bucket has proposed.
 """
@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from itertools import chain
 from operator import attrgetter, is_
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,12 +19,18 @@ from torchriemann.manifolds.base import Manifold
 from .sharding import is_dtensor, laid_out_as, local, local_gradient
 
 State = dict[str, Any]
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Rounding moves a point off its manifold by about eps a step, at random: 64 steps stay below 1e-6 in float32, and one
 # correction in 64 costs nothing. It falls on multiples of the step count, so a resumed run corrects at the same steps.
 RESTORE_EVERY = 64
 
 _DTYPE = attrgetter("dtype")
+
+
+def bookkeeping(method: Method) -> Method:
+    """Run `method` as it is under ``torch.compile(optimizer.step)``, which compiles the mathematics in between."""
+    return torch.compiler.disable(method)  # type: ignore[return-value]
 
 
 def same_items(current: list, known: list) -> bool:
@@ -161,7 +167,7 @@ class PointBucket:
             lambda: self._blame(batch.entries, checked),
         )
 
-    @torch.compiler.disable  # bookkeeping: what `torch.compile(optimizer.step)` compiles is the mathematics between
+    @bookkeeping
     def _batch(self) -> Batch | None:
         chosen, entries, grads = self._with_gradient()
         if not grads:
@@ -233,7 +239,7 @@ class PointBucket:
             return float(first)
         return steps.double().reshape([-1] + [1] * (dim - 1))
 
-    @torch.compiler.disable
+    @bookkeeping
     def _commit(self, batch: Batch, moved: Tensor, new: dict[str, Tensor]) -> None:
         if self.alone:
             self._commit_alone(moved, new)
@@ -275,49 +281,3 @@ class PointBucket:
             return entries[0].where
         bad = torch.stack([~t.isfinite().flatten(1).all(1) for t in checked]).any(0)
         return entries[int(bad.nonzero()[0])].where
-
-
-class FlatBucket:
-    """The parameters of a group that live in flat space: torch's own functions step them, in place at commit."""
-
-    def __init__(self, entries: list[Entry], group: State, state: dict[Tensor, State]) -> None:
-        self.entries, self.group, self.state = entries, group, state
-
-    def holds_state(self, names: tuple[str, ...]) -> bool:
-        """Always: nothing of the state is kept here."""
-        return True
-
-    def propose(self, update: Callable) -> Proposal | None:
-        """All that could fail is looked at now; `update` runs at commit."""
-        entries = [e for e in self.entries if e.parameter.grad is not None]
-        for entry in entries:
-            self._check(entry)
-        if not entries:
-            return None
-        parameters = [e.parameter for e in entries]
-        grads: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
-
-        def commit() -> None:
-            if self.group["differentiable"]:  # torch writes into the state, and the graph needs what it was
-                for p in parameters:
-                    self.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in self.state[p].items()}
-            update(self.group, parameters, grads, [self.state[p] for p in parameters])
-
-        def blame() -> str:
-            return next(e.where for e, g in zip(entries, grads, strict=True) if not local(g).isfinite().all())
-
-        return Proposal(commit, [local(g) for g in grads], blame)
-
-    def _check(self, entry: Entry) -> None:
-        p, grad = entry.parameter, entry.parameter.grad
-        assert grad is not None
-        if grad.layout != torch.strided:
-            raise ValueError(f"{entry.where}: its gradient is {grad.layout}; only dense tensors are supported")
-        if not p.is_floating_point():
-            raise ValueError(f"{entry.where} must be a real floating-point tensor, got {p.dtype}")
-        for what, t in {"grad": grad, **self.state.get(p, {})}.items():
-            if what != "step" and isinstance(t, Tensor) and (t.shape, t.dtype) != (p.shape, p.dtype):
-                raise ValueError(
-                    f"{entry.where}: its {what} is {t.dtype} of shape {tuple(t.shape)}, expected {p.dtype} of shape "
-                    f"{tuple(p.shape)}"
-                )

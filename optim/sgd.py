@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from .base import RiemannianOptimizer, check_number, scalar
+from .base import RiemannianOptimizer, check_number, move_and_carry, scalar
 from .buckets import Entry, State
 
 
@@ -22,14 +22,14 @@ class RiemannianSGD(RiemannianOptimizer):
 
     with d = b, or g + mu b (`nesterov`); R is the retraction of the manifold and T its transport. In flat space this is
     `torch.optim.SGD`, to the bit, but for weight decay, which is decoupled: ``p *= 1 - lr * weight_decay``. Weight
-    decay has no meaning on a compact manifold and does not act there.
+    decay has no meaning on a compact manifold and does not act there (`Manifold.decay`).
 
     Args:
         params: parameters, named parameters, or groups (`param_groups`); each is stepped on its own manifold, ours or
             geoopt's, or in flat space.
         lr: step length, a number or a tensor of one element.
         momentum, dampening, nesterov: as in torch.
-        weight_decay: decoupled, of flat parameters only.
+        weight_decay: decoupled; of flat parameters, and of the flat factors of a product.
         maximize: climb.
         foreach: None or True steps same-shaped points of a manifold as one batch, False one by one.
         capturable: step without a synchronisation and at fixed addresses, for capture in a CUDA graph. On a CPU it only
@@ -97,6 +97,7 @@ class RiemannianSGD(RiemannianOptimizer):
             momentum=group["momentum"],
             dampening=group["dampening"],
             nesterov=group["nesterov"],
+            weight_decay=group["weight_decay"],
             maximize=group["maximize"],
         )
 
@@ -115,7 +116,7 @@ class RiemannianSGD(RiemannianOptimizer):
             # torch would read a tensor lr back. From zero with lr 1 it computes the direction.
             moves = [torch.zeros_like(p) for p in params]
             sgd(moves, grads, buffers, fused=False, lr=1.0, weight_decay=0, **options)
-            torch._foreach_add_(params, torch._foreach_mul(moves, scalar(lr)))
+            torch._foreach_add_(params, torch._foreach_mul(moves, scalar(lr)))  # type: ignore
         else:
             sgd(params, grads, buffers, fused=False, lr=lr, weight_decay=0, **options)
         if group["momentum"] != 0:
@@ -134,14 +135,18 @@ def _point_sgd(
     momentum: float,
     dampening: float,
     nesterov: bool,
+    weight_decay: float,
     maximize: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One step of a batch of points. `points`, `grads`, `momentum_buffer` are ``*B,P``; `step` broadcasts to them."""
     rgrad = manifold.egrad2rgrad(points, grads)
     if maximize:
         rgrad = -rgrad
-    if momentum_buffer is None:
+    shrink = None if weight_decay == 0 else 1 - lr * weight_decay
+    if momentum_buffer is None and shrink is None:
         return manifold.retr(points, -lr * rgrad), {}
+    if momentum_buffer is None:
+        return move_and_carry(manifold, points, -lr * rgrad, rgrad, shrink)[0], {}
     new = rgrad
     if dampening != 0:
         # The buffer starts at zero, and the first gradient is not dampened, as in torch.
@@ -149,5 +154,5 @@ def _point_sgd(
         new = (1 - dampening * (later.to(points) if isinstance(later, Tensor) else later)) * rgrad
     buffer = new.add(momentum_buffer, alpha=momentum)
     direction = rgrad.add(buffer, alpha=momentum) if nesterov else buffer
-    points, buffer = manifold.retr_transp(points, -lr * direction, buffer)
+    points, buffer = move_and_carry(manifold, points, -lr * direction, buffer, shrink)
     return points, {"momentum_buffer": buffer}

@@ -6,9 +6,10 @@ import geoopt
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from torchriemann import ManifoldParameter, Sphere
-from torchriemann.manifolds import Euclidean, Grassmann
+from torchriemann.manifolds import Euclidean, Grassmann, Power, Product
 from torchriemann.manifolds.stiefel import Stiefel
 from torchriemann.optim import RiemannianAdam, RiemannianSGD
 
@@ -174,6 +175,23 @@ def test_weight_decay_leaves_points_alone(make):  # P19
     make(points, weight_decay=0.5).step()
     make(others).step()
     assert all(torch.equal(p, q) for p, q in zip(points, others, strict=True))
+
+
+@pytest.mark.parametrize("make", [RiemannianSGD, RiemannianAdam])
+@pytest.mark.parametrize("momentum", [False, True])
+def test_weight_decay_reaches_the_flat_factors_of_a_product(make, momentum):
+    product = Product((Sphere(), Power(Euclidean(), 2)), ((3,), (2, 1)))
+    whole = ManifoldParameter(product.random(5, generator=generator(), dtype=torch.float64), product)
+    sphere, flat = product.split(whole.detach())
+    apart = [ManifoldParameter(sphere.clone(), Sphere()), nn.Parameter(flat.clone())]
+    options = {"lr": 0.1, "weight_decay": 0.3, **({"momentum": 0.9} if momentum and make is RiemannianSGD else {})}
+    together, separate = make([whole], **options), make(apart, **options)
+    for i in range(4):
+        whole.grad = torch.randn(whole.shape, generator=generator(i), dtype=torch.float64)
+        apart[0].grad, apart[1].grad = product.split(whole.grad)
+        together.step()
+        separate.step()
+    torch.testing.assert_close(whole.detach(), product.join(*(p.detach() for p in apart)), rtol=1e-13, atol=1e-13)
 
 
 # ---- momentum, second moments, gradients ----------------------------------------------------------------------------

@@ -21,7 +21,10 @@ OPTIMIZERS = {
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 
 
-def parameters(dtype=torch.float64, manifolds=(Sphere(), Stiefel(), Grassmann("qr"))) -> list[nn.Parameter]:
+MANIFOLDS = (Sphere(), Stiefel(), Grassmann("qr"))
+
+
+def parameters(dtype=torch.float64, manifolds=MANIFOLDS) -> list[nn.Parameter]:
     """Three points of each manifold, one of another shape, and two flat ones."""
     g = torch.Generator().manual_seed(0)
     sizes = {Sphere: [(5,)] * 3 + [(2, 4)], Stiefel: [(6, 3)] * 3 + [(5, 2)], Grassmann: [(6, 3)] * 3 + [(2, 5, 2)]}
@@ -73,7 +76,7 @@ def test_a_compiled_step_is_the_eager_step(name, manifold):
 @every_optimizer
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_step_is_the_eager_step_everywhere(make, backend):
-    hold_compiled_to_eager(make, backend, (Sphere(), Stiefel(), Grassmann("qr")))
+    hold_compiled_to_eager(make, backend, MANIFOLDS)
 
 
 # ---- capturable -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 
 from tests.test_optim import every_optimizer, generator, spheres, train
 from torchriemann import ManifoldParameter, Sphere
+from torchriemann.manifolds import Euclidean, Product
 from torchriemann.manifolds.stiefel import Stiefel
 from torchriemann.optim import RiemannianAdam, RiemannianSGD
 
@@ -214,6 +215,25 @@ def test_torch_adam_state_loads():  # P20
     )
     expected = 0.9 * sphere.proju(x, exp_avg) + 0.1 * rgrad
     torch.testing.assert_close(state["exp_avg"], sphere.proju(points[0].detach(), expected))
+
+
+def test_torch_adam_state_loads_on_a_product():
+    """Its second moments, one an entry, become one a factor."""
+    product = Product((Sphere(), Euclidean()), ((3,), (2,)))
+    x = product.random(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flat, point = torch.nn.Parameter(x.clone()), ManifoldParameter(x.clone(), product)
+    theirs, ours = torch.optim.Adam([flat]), RiemannianAdam([point])
+    flat.grad = torch.randn(4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    theirs.step()
+    entries = theirs.state[flat]["exp_avg_sq"].clone()
+    ours.load_state_dict(theirs.state_dict())
+    point.grad = torch.zeros_like(point)
+    ours.step()
+    want = torch.cat(
+        [entries[:, :3].sum(1, keepdim=True).expand(4, 3), entries[:, 3:].sum(1, keepdim=True).expand(4, 2)], 1
+    )
+    torch.testing.assert_close(ours.state[point]["exp_avg_sq"], 0.999 * want, rtol=1e-12, atol=0.0)
+    assert product.check_vector_on_tangent(point, ours.state[point]["exp_avg"], ok_point=True)
 
 
 def test_geoopt_adam_state_loads():

@@ -1,0 +1,57 @@
+"""Parameters of flat space, stepped as lists by torch's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .buckets import Entry, Proposal, State
+from .sharding import local
+
+
+class FlatBucket:
+    """The parameters of a group that live in flat space: torch's own functions step them, in place at commit."""
+
+    def __init__(self, entries: list[Entry], group: State, state: dict[Tensor, State]) -> None:
+        self.entries, self.group, self.state = entries, group, state
+
+    def holds_state(self, names: tuple[str, ...]) -> bool:
+        """Always: nothing of the state is kept here."""
+        return True
+
+    def propose(self, update: Callable) -> Proposal | None:
+        """All that could fail is looked at now; `update` runs at commit."""
+        entries = [e for e in self.entries if e.parameter.grad is not None]
+        for entry in entries:
+            self._check(entry)
+        if not entries:
+            return None
+        parameters = [e.parameter for e in entries]
+        grads: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
+
+        def commit() -> None:
+            if self.group["differentiable"]:  # torch writes into the state, and the graph needs what it was
+                for p in parameters:
+                    self.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in self.state[p].items()}
+            update(self.group, parameters, grads, [self.state[p] for p in parameters])
+
+        def blame() -> str:
+            return next(e.where for e, g in zip(entries, grads, strict=True) if not local(g).isfinite().all())
+
+        return Proposal(commit, [local(g) for g in grads], blame)
+
+    def _check(self, entry: Entry) -> None:
+        p, grad = entry.parameter, entry.parameter.grad
+        assert grad is not None
+        if grad.layout != torch.strided:
+            raise ValueError(f"{entry.where}: its gradient is {grad.layout}; only dense tensors are supported")
+        if not p.is_floating_point():
+            raise ValueError(f"{entry.where} must be a real floating-point tensor, got {p.dtype}")
+        for what, t in {"grad": grad, **self.state.get(p, {})}.items():
+            if what != "step" and isinstance(t, Tensor) and (t.shape, t.dtype) != (p.shape, p.dtype):
+                raise ValueError(
+                    f"{entry.where}: its {what} is {t.dtype} of shape {tuple(t.shape)}, expected {p.dtype} of shape "
+                    f"{tuple(p.shape)}"
+                )
