@@ -68,6 +68,13 @@ class ManifoldModule(nn.Module):
         if manifold is None and isinstance(value, ManifoldParameter):
             register_manifold(self, name, value.manifold)  # assigned directly: remembered all the same
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As torch's; a parameter that is registered under the name of a point is labelled with its manifold."""
+        super().register_parameter(name, param)
+        manifold = registered_manifolds(self).get(name)
+        if manifold is not None and param is not None and getattr(param, "manifold", None) is None:
+            relabel(param, manifold)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
         before = self._dtypes()
         super()._apply(fn, recurse)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from torchriemann.manifolds import Grassmann, ManifoldParameter
 from torchriemann.manifolds.functional.series import safe_norm, safe_sqrt
@@ -39,7 +40,11 @@ class GrassmannClassifier(ManifoldModule):
     orthogonal to a subspace, where the length has a kink, contributes the subgradient zero to that class, and so
     does the zero feature, whose logits are zero.
 
-    Raises ``ValueError`` for sizes that make no subspaces and for an `x` of another size or of no floating-point type.
+    Many classes. `class_parallel.ClassParallel` shards the head over its classes, one part a process; `weight` is then
+    a `DTensor`, and so are `x` and the logits.
+
+    Raises ``ValueError`` for sizes that make no subspaces, for an `x` of another size or of no floating-point type, and
+    for a `weight` that is sharded in any but its first dimension.
 
     >>> head = GrassmannClassifier(in_features=64, num_classes=10, subspace_dim=8)
     >>> head(torch.randn(32, 64)).shape
@@ -85,22 +90,33 @@ class GrassmannClassifier(ManifoldModule):
         # A factorisation needs float32 at least; rounding to a half dtype comes after it.
         wide = torch.promote_types(self.weight.dtype, torch.float32)
         with torch.no_grad():
+            if is_traceable_wrapper_subclass(self.weight):
+                from .class_parallel import draw_shard  # here: it imports a second's worth of torch.distributed
+
+                return draw_shard(self.manifold, self.weight, wide)
             self.weight.copy_(self.manifold.random_uniform(*self.weight.shape, device=self.weight.device, dtype=wide))
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits, ``*B,d -> *B,K``."""
         self._check_input(x)
-        wide = torch.promote_types(torch.promote_types(x.dtype, self.weight.dtype), torch.float32)
-        with in_full_precision(x.device.type):
-            return self._logits(x.to(wide), self.weight.to(wide)).to(x.dtype)
+        if is_traceable_wrapper_subclass(self.weight):
+            from .class_parallel import on_shards
+
+            return on_shards(self._logits, x, self.weight)
+        return self._logits(x, self.weight)
 
     def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        wide = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
+        with in_full_precision(x.device.type):
+            return self._lengths(x.to(wide), weight.to(wide)).to(x.dtype)
+
+    def _lengths(self, x: Tensor, weight: Tensor) -> Tensor:
         length = safe_norm(x, keepdim=True)
         z = x / torch.where(length == 0, 1.0, length)
         # All bases side by side, d x Kk: one matrix product instead of K thin ones.
         projections = z @ weight.transpose(0, 1).reshape(self.in_features, -1)
         # z has unit length, so the squares neither overflow nor underflow to any effect.
-        cosines = safe_sqrt(projections.unflatten(-1, (self.num_classes, self.subspace_dim)).square().sum(-1))
+        cosines = safe_sqrt(projections.unflatten(-1, (weight.shape[0], self.subspace_dim)).square().sum(-1))
         return self.scale * (cosines if self.normalize else length * cosines)
 
     def _check_input(self, x: Tensor) -> None:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -43,3 +46,23 @@ def test_stiefel_procrustes():
     for label, gap in gaps.items():
         assert -1e-12 < gap < (1e-4 if label.startswith("PCA") else 0.1), label
         assert sum(line.startswith(label) for line in printed) == 1
+
+
+def test_scale_out():
+    printed, runs = run("03_scale_out.py")
+    assert list(runs) == ["one process"]
+    assert 10 < runs["one process"]["accuracy"] <= 100  # chance is 0.4 %
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(EXAMPLES / "03_scale_out.py"), "--quick"]
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    cells = {line[:44].strip(): line[44:].split() for line in done.stdout.splitlines()}
+    assert len(set(cells["test accuracy, %"])) == 1
+    for part in ("weights", "gradient", "optimizer state"):
+        one, two = map(float, cells[f"head, {part}, MB a process"])
+        assert two == pytest.approx(one / 2, abs=0.01), part
+    counted = cells["head, handed to collectives a step, kB"][1]
+    assert f"By formula the head hands {counted} kB" in done.stdout
+    apart = re.search(r"differ by at most (\S+)\. By", done.stdout)
+    assert apart and float(apart[1]) < 1e-5

@@ -402,3 +402,10 @@ def test_learns_subspaces():
         optimizer.step()
     assert (classifier(x).argmax(-1) == y).all()
     assert Grassmann().check_point_on_manifold(classifier.weight)
+
+
+def test_a_parameter_registered_anew_is_labelled():
+    """As torch.distributed's `distribute_module` does, past `__setattr__`."""
+    module = GrassmannClassifier(5, 3, 2)
+    module.register_parameter("weight", nn.Parameter(module.weight.detach().clone()))
+    assert module.weight.manifold == module.manifold and isinstance(module.weight, ManifoldParameter)
