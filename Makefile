@@ -6,22 +6,30 @@ BIN    := $(VENV)/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MPLBACKEND := Agg
+# A notice of the documentation theme about other programs.
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test test-slow lint format wheel bench clean
+.PHONY: help demo scale-out test test-slow lint format wheel bench docs pictures clean
 .NOTPARALLEL: # two pips in one environment would trip over each other
 
 help:
 	@echo "make demo       a classifier of subspaces on real data, with a figure"
+	@echo "make scale-out  a head of subspaces over two processes, against one"
 	@echo "make test       the default test suite"
 	@echo "make test-slow  the tests marked slow"
 	@echo "make lint       ruff, pyright, import contracts"
 	@echo "make format     let ruff rewrite the code"
 	@echo "make wheel      build sdist and wheel, check the wheel, try it in a fresh environment"
 	@echo "make bench      the benchmarks"
+	@echo "make docs       build the documentation into site/; strict"
+	@echo "make pictures   draw the pictures of the pages again"
 	@echo "make clean      remove what was built; .venv stays, it takes minutes to make"
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/01_grassmann_classifier.py
+
+scale-out: $(VENV)/.examples
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 examples/03_scale_out.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
@@ -29,8 +37,8 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 -m slow --timeout 1800
 
-# pyright reads the tests and examples too, so it needs what they import.
-lint: $(VENV)/.test $(VENV)/.lint
+# pyright reads the tests, examples and pages' scripts too, so it needs what they import.
+lint: $(VENV)/.test $(VENV)/.docs $(VENV)/.lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -55,14 +63,27 @@ bench: $(VENV)/.test
 		echo "== $$script"; $(BIN)/python $$script; \
 	done
 
+# The pages name what the library has: examples, results, laws and signatures are read while the site is built.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python .ci/check_site.py
+	@echo "== the site is in site/index.html"
+
+pictures: $(VENV)/.docs
+	@set -e; for script in docs/pictures/*.py; do \
+		case $$script in */common.py) continue;; esac; \
+		echo "== $$script"; $(BIN)/python $$script; \
+	done
+
 clean:
-	rm -rf build dist torchriemann.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site torchriemann.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name $(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.examples: EXTRAS := examples
 $(VENV)/.test:     EXTRAS := test,examples
 $(VENV)/.lint:     EXTRAS := lint
-$(VENV)/.examples $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.docs:     EXTRAS := docs
+$(VENV)/.examples $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "== installing torchriemann[$(EXTRAS)] into $(VENV)"
 	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
