@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import geoopt
 
-LR = 1e-3  # LandingSGD's direction is half of the gradient: it takes twice that
+LR = 1e-3  # LandingSGD's direction is half of the canonical gradient: it takes twice that
 
 
 def contender(name, optimizer_class, make, problem, **options):
@@ -57,7 +57,7 @@ def line(shown, problem, momentum):
             contender(
                 f"RiemannianSGD, {retraction}",
                 RiemannianSGD,
-                lambda x, r=retraction: ManifoldParameter(x, Stiefel(retraction=r)),
+                lambda x, r=retraction: ManifoldParameter(x, Stiefel(0.5, r)),
                 problem,
                 **options,
             )

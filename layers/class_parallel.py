@@ -54,7 +54,12 @@ class ClassParallel(ParallelStyle):
         shard = distribute_tensor(whole.data.as_subclass(Tensor), device_mesh, placements)
         module.weight = relabel(nn.Parameter(shard, whole.requires_grad), whole.manifold)  # type: ignore[assignment]
         layouts = [self.input_layouts] * device_mesh.ndim
-        module.register_forward_pre_hook(lambda _, args: tuple(_laid_out(x, device_mesh, layouts) for x in args))
+
+        def lay_out(_, args, kwargs):
+            laid_out = {name: _laid_out(x, device_mesh, layouts) for name, x in kwargs.items()}
+            return tuple(_laid_out(x, device_mesh, layouts) for x in args), laid_out
+
+        module.register_forward_pre_hook(lay_out, with_kwargs=True)
         return module
 
 

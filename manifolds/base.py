@@ -270,6 +270,7 @@ class Manifold(CheckedManifold):
 
         The default is for a metric that is the Frobenius inner product on tangent vectors; any other overrides it.
         """
+        self._check_operands("random_tangent", [x])
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.proju(x, noise)
 

@@ -22,9 +22,12 @@ def operation(method: Method) -> Method:
     switched off inside: rounding a Gram matrix to eight bits destroys the orthogonality that the formulas rely on.
     """
 
+    options = frozenset(method.__kwdefaults__ or ())  # what follows the `*`: no points, though they may be tensors
+
     @functools.wraps(method)
     def checked(self, *args, **kwargs):
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        named = (a for name, a in kwargs.items() if name not in options)
+        tensors = [a for a in (*args, *named) if isinstance(a, Tensor)]
         if len(tensors) < len(args):
             _refuse_other_types(self, method.__name__, args)
         self._check_operands(method.__name__, tensors)

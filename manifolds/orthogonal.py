@@ -12,12 +12,11 @@ from torch import Tensor
 
 from .base import Manifold
 from .functional.embedded import embedded_inner, embedded_norm
-from .functional.orthogonal import haar_frame, identity_like, matrix_exp, newton_schulz_step, polish
+from .functional.orthogonal import haar_frame, identity_like, matrix_exp, newton_schulz_step, polish, skew, sym
 from .functional.symmetric import polar_factor
 from .functional.tracing import values_readable
 from .operation import in_full_precision, operation
 from .orthogonal_log import nearest_rotation, relative_log, solve
-from .stiefel_geodesic import skew, sym
 from .stiefel_retractions import cayley, inverse_cayley, inverse_polar, inverse_qr, polar, qr
 
 _RETRACT = {"qr": qr, "polar": polar, "cayley": cayley}
@@ -34,8 +33,9 @@ class OrthogonalMatrices(Manifold):
     products from both sides; it is that of Stiefel(beta=1/2) at p = n. Geodesics are one-parameter groups,
     ``exp_x(x A) = x exp(A)`` (Edelman, Arias and Smith, arXiv:physics/9806030, section 2.2.3).
 
-    The sectional curvature lies between 0 and 1/4. The injectivity radius is pi (n = 1: infinite), but the logarithm
-    is unique wherever x^T y has no angle of pi, which may be as far as ``pi sqrt(floor(n/2))``.
+    The sectional curvature lies between 0 and 1/4 for n = 3, and 0 and 1/2 for n > 3 (attained by the left
+    multiplications with two quaternions in SO(4)). The injectivity radius is pi (n = 1: infinite), but the logarithm is
+    unique wherever x^T y has no angle of pi, which may be as far as ``pi sqrt(floor(n/2))``.
 
     `retraction` (`retr`, `inverse_retr`, `retr_transp`):
 
@@ -212,6 +212,7 @@ class OrthogonalMatrices(Manifold):
     @in_full_precision
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Independent N(0, 1) coordinates in `basis`."""
+        self._check_operands("random_tangent", [x])
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return x @ (math.sqrt(2.0) * skew(noise))
 
@@ -251,8 +252,8 @@ class Orthogonal(OrthogonalMatrices):
     ) -> Tensor:
         """As `Manifold.frechet_mean`, of points in one component."""
         if values_readable(x) and x.dim() > self.ndim:
-            proper = torch.linalg.det(x.detach()) > 0
-            if bool((proper != proper[:1]).any()):
+            det = torch.linalg.det(x.detach())
+            if bool(((det > 0).any(0) & (det < 0).any(0)).any()):
                 raise ValueError(
                     "Orthogonal.frechet_mean: x has points with det = 1 and with det = -1, expected points of one "
                     "component; no geodesic joins the components: average each by itself"

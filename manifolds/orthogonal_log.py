@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .functional.orthogonal import identity_like, matrix_exp
+from .functional.orthogonal import identity_like, matrix_exp, skew, sym
 from .functional.series import bessel_sqrt, cos_sqrt, sinc_sqrt
 from .functional.tracing import derivative_wanted
-from .stiefel_geodesic import skew, sym
 
 
 def relative_log(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

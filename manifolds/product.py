@@ -163,6 +163,12 @@ class Product(Composite):
         batch = torch.broadcast_shapes(*(a.shape[:-1] for a in (x, u, v) if a is not None))
         return self._joined([a.expand(batch + shape) for a, shape in zip(values, self.shapes, strict=True)])
 
+    def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
+        """The decay of every factor; x itself where none has any."""
+        parts = self._parts(x)
+        moved = [m.decay(part, factor) for m, part in zip(self.factors, parts, strict=True)]
+        return x if all(a is b for a, b in zip(moved, parts, strict=True)) else self._joined(moved)
+
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """sum_i K_i |u_i ^ v_i|^2 / |u ^ v|^2: the curvature tensor of a product is the sum of the factors'."""

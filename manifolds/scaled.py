@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .base import Manifold
 from .composite import Composite
+from .functional.tracing import values_readable
 from .operation import operation
 
 
@@ -40,7 +41,12 @@ class Scaled(Composite):
         if isinstance(self.scale, Tensor):
             if self.scale.dim() > 0:
                 raise ValueError(f"Scaled: scale must be a number or a 0-dim tensor, got {tuple(self.scale.shape)}")
-        elif not isinstance(self.scale, (int, float)) or not 0 < self.scale < math.inf:
+            known = values_readable(self.scale) and not self.scale.is_meta
+            wrong = known and not 0 < float(self.scale) < math.inf
+        else:
+            number = isinstance(self.scale, (int, float)) and not isinstance(self.scale, bool)
+            wrong = not number or not 1e-150 < self.scale < 1e150  # its square is a number too
+        if wrong:
             raise ValueError(f"Scaled: scale must be a positive finite number, got {self.scale!r}")
 
     @property

@@ -11,9 +11,18 @@ from torch import Tensor
 
 from .base import Manifold
 from .functional.embedded import embedded_inner, embedded_norm
-from .functional.orthogonal import haar_frame, identity_like, nearest_frame, newton_schulz_step, normal_basis, polish
+from .functional.orthogonal import (
+    haar_frame,
+    identity_like,
+    nearest_frame,
+    newton_schulz_step,
+    normal_basis,
+    polish,
+    skew,
+    sym,
+)
 from .operation import in_full_precision, operation
-from .stiefel_geodesic import geodesic_end, geodesic_transport, skew, sym
+from .stiefel_geodesic import geodesic_end, geodesic_transport
 from .stiefel_log import logarithm
 from .stiefel_retractions import cayley, cayley_transport, inverse_cayley, inverse_polar, inverse_qr, polar, qr
 
@@ -282,6 +291,7 @@ class Stiefel(Manifold):
     @in_full_precision
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Independent N(0, 1) coordinates in an orthonormal basis of this metric."""
+        self._check_operands("random_tangent", [x])
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         s = x.mT @ noise
         return noise + x @ (skew(s) * self.beta**-0.5 - s)

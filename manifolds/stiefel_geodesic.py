@@ -13,23 +13,8 @@ import torch
 from scipy.special import jv
 from torch import Tensor
 
-from .functional.orthogonal import identity_like, matrix_exp
+from .functional.orthogonal import block, identity_like, matrix_exp, skew
 from .functional.tracing import values_readable
-
-
-def skew(m: Tensor) -> Tensor:
-    """(M - M^T)/2."""
-    return 0.5 * (m - m.mT)
-
-
-def sym(m: Tensor) -> Tensor:
-    """(M + M^T)/2."""
-    return 0.5 * (m + m.mT)
-
-
-def block(rows: list[list[Tensor]]) -> Tensor:
-    """A matrix from its blocks."""
-    return torch.cat([torch.cat(row, -1) for row in rows], -2)
 
 
 def _scaled_normal_part(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,10 +16,10 @@ import math
 import torch
 from torch import Tensor
 
-from .functional.orthogonal import identity_like, matrix_exp, newton_schulz_step, so_log
+from .functional.orthogonal import block, identity_like, matrix_exp, newton_schulz_step, skew, so_log, sym
 from .functional.series import sinc_sqrt
 from .functional.tracing import derivative_wanted
-from .stiefel_geodesic import block, geodesic_end, norm_bound, skew, skew_adjoint_exp, sym
+from .stiefel_geodesic import geodesic_end, norm_bound, skew_adjoint_exp
 
 
 def logarithm(x: Tensor, y: Tensor, beta: float) -> Tensor:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .functional.orthogonal import cholesky_qr, identity_like, inverse_sqrt, polish
-from .stiefel_geodesic import block, skew, sym
+from .functional.orthogonal import block, cholesky_qr, identity_like, inverse_sqrt, polish, skew, sym
 
 
 def polar(x: Tensor, u: Tensor) -> Tensor:

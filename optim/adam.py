@@ -85,25 +85,20 @@ class RiemannianAdam(RiemannianOptimizer):
     def _state_names(self, group: State) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
 
-    def _import_state(self, entry: Entry, state: State) -> None:
+    def _import_state(self, entry: Entry, state: State, geoopt: bool) -> None:
         p, manifold = entry.parameter.detach(), entry.manifold
         shape = manifold.component_inner(p, torch.zeros_like(p)).shape
         if "exp_avg_sq" not in state or state["exp_avg_sq"].shape != p.shape:
             return
-        if _is_geoopt(state):
-            # Our scalar, repeated over the point; and tangent momentum, which not all of its projections leave alone.
-            for name in state.keys() & {"exp_avg_sq", "max_exp_avg_sq"}:
-                total = state[name].sum_to_size(shape)
-                state[name] = total / (p.numel() / max(total.numel(), 1))
-            return
-        # torch keeps a second moment of every entry, and momentum in the ambient space.
         for name in state.keys() & {"exp_avg_sq", "max_exp_avg_sq"}:
-            if shape == p.shape:  # a product of several factors in one tensor: their metric knows the factors
-                root = state[name].sqrt()
-                state[name] = manifold.component_inner(p, root, root)
+            second = state[name]
+            if geoopt:  # our scalar, repeated over the point
+                total = second.sum_to_size(shape)
+                state[name] = total / (p.numel() / max(total.numel(), 1))
             else:
-                state[name] = state[name].sum_to_size(shape)
-        state["exp_avg"] = manifold.proju(p, state["exp_avg"])
+                state[name] = _second_moment(manifold, p, second.sqrt(), state["exp_avg"])
+        if not geoopt:  # torch's momentum is a Euclidean gradient; geoopt's is tangent already
+            state["exp_avg"] = manifold.egrad2rgrad(p, state["exp_avg"])
 
     def _point_update(self, group, manifold, points, grads, state, step):
         beta1, beta2 = group["betas"]
@@ -156,8 +151,18 @@ class RiemannianAdam(RiemannianOptimizer):
         )
 
 
-def _is_geoopt(state: State) -> bool:
-    return not isinstance(state.get("step"), Tensor)  # geoopt counts steps by a Python number, torch by a tensor
+def _second_moment(manifold: Any, p: Tensor, root: Tensor, g: Tensor) -> Tensor:
+    """One scalar a point, or a factor, from the root of a second moment of every entry of a Euclidean gradient: their
+    squares added up, in the metric of gradients. ``-> *B,1(,1)``.
+
+    `component_inner` adds up; but it lowers where gradients are raised, which makes a square of the metric. The tangent
+    part of the mean gradient `g` tells how much that is.
+    """
+    tangent = manifold.proju(p, g)
+    raised = manifold.component_inner(p, manifold.egrad2rgrad(p, tangent))
+    lowered = manifold.component_inner(p, tangent)
+    zero = lowered == 0
+    return manifold.component_inner(p, root) * torch.where(zero, 1.0, raised / torch.where(zero, 1.0, lowered))
 
 
 def _point_adam(

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torchriemann.manifolds.base import Manifold
 from torchriemann.manifolds.parameter import named_manifolds, registered_manifolds
 
-from .buckets import Entry
-from .clip import same_points
+from .buckets import Entry, same_points
 from .groups import check_parameter, is_flat
 
 
@@ -82,9 +81,9 @@ class AveragedModel(swa_utils.AveragedModel):
         """
         n = int(self.n_averaged)
         t = 1 - self.decay if self.averaging == "ema" else 1 / (n + 1)
-        moved = self._moved(model, t) if n > 0 else []
+        moved = self._moved(model, t)
         super().update_parameters(model)
-        for point, value in moved:
+        for point, value in moved if n > 0 else ():
             point.copy_(value)
 
     def _moved(self, model: nn.Module, t: float) -> list[tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchriemann.manifolds.base import Manifold
 
 from . import groups
-from .buckets import Entry, PointBucket, Proposal, State, bookkeeping, same_items
+from .buckets import Entry, PointBucket, Proposal, State, bookkeeping, same_items, same_points
 from .flat import FlatBucket
 from .manifold_groups import MANIFOLDS, ManifoldOptimizer
 from .sharding import everywhere, is_dtensor
@@ -49,8 +49,9 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         """Step parameters of flat space in place."""
 
     @abc.abstractmethod
-    def _import_state(self, entry: Entry, state: State) -> None:
-        """Bring the state of a point that another optimizer saved into the form of this one; else leave it."""
+    def _import_state(self, entry: Entry, state: State, geoopt: bool) -> None:
+        """Bring the state of a point that torch's optimizer of that name saved, or geoopt's, into the form of this
+        one."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its key ``"manifold"``, if there, is the manifold of all its parameters (None: flat)."""
@@ -58,7 +59,13 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         self._plan = None
 
     def _check_group(self, group: State) -> None:
-        _check_flags(type(self).__name__, group)
+        name = type(self).__name__
+        _check_flags(name, group)
+        if group["differentiable"] != self.defaults["differentiable"]:
+            raise ValueError(
+                f"{name}: a step is differentiable as a whole or not at all, but a group says "
+                f"differentiable={group['differentiable']}; give the flag to the constructor"
+            )
 
     def _entries(self, index: int) -> list[Entry]:
         entries = super()._entries(index)
@@ -89,23 +96,18 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
 
     def _plan_group(self, index: int) -> list[PointBucket | FlatBucket]:
         group = self.param_groups[index]
-        flat: list[Entry] = []
-        batches: dict[Any, list[Entry]] = {}
-        for entry in self._entries(index):
-            p = entry.parameter
-            if groups.is_flat(entry.manifold):
-                flat.append(entry)
-            elif p.grad is not None or self.state.get(p):
-                alone = len(batches) if group["foreach"] is False or group["differentiable"] else None
-                layout = (p.device_mesh, p.placements) if is_dtensor(p) else None  # type: ignore[attr-defined]
-                batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, layout, alone), []).append(entry)
+        entries = self._entries(index)
+        flat = [e for e in entries if groups.is_flat(e.manifold)]
+        active = [e for e in entries if e.parameter.grad is not None or self.state.get(e.parameter)]
+        together = group["foreach"] is not False and not group["differentiable"]
         names = self._state_names(group)
         # torch's foreach functions do not take plain tensors and DTensors in one list.
         lists = [[e for e in flat if is_dtensor(e.parameter) is sharded] for sharded in (False, True)]
         buckets: list[PointBucket | FlatBucket] = [
             FlatBucket(entries, group, self.state) for entries in lists if entries
         ]
-        return buckets + [PointBucket(entries, group, names, self.state) for entries in batches.values()]
+        batches = same_points(active, together=together)
+        return buckets + [PointBucket(batch, group, names, self.state) for batch in batches]
 
     def _without_bucket(self, plan: list[PointBucket | FlatBucket]) -> list[Tensor]:
         placed = {id(e.parameter) for bucket in plan for e in bucket.entries}
@@ -167,12 +169,13 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
             self.state[p] = _cloned(state)
         for i, saved in enumerate(state_dict["param_groups"]):
             if MANIFOLDS not in saved:  # not one of ours
-                self._import_group(i)
+                self._import_group(i, geoopt="stabilize" in saved)
 
-    def _import_group(self, index: int) -> None:
+    def _import_group(self, index: int, geoopt: bool) -> None:
         for entry in self._entries(index):
             if not groups.is_flat(entry.manifold) and self.state.get(entry.parameter):
-                self._import_state(entry, self.state[entry.parameter])
+                with torch.no_grad():
+                    self._import_state(entry, self.state[entry.parameter], geoopt)
 
     def __getstate__(self) -> dict[str, Any]:
         # Cloned: a pickled view carries the whole stack, and a thousand of them a thousand stacks.
@@ -182,9 +185,6 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._plan = None
-        for group in self.param_groups:
-            for name, default in self.defaults.items():
-                group.setdefault(name, default)
 
 
 def _cloned(state: State) -> State:

@@ -6,7 +6,7 @@ A bucket proposes a step without changing anything, and commits it when every bu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from operator import attrgetter, is_
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchriemann.manifolds.base import Manifold
 
+from .groups import is_flat
 from .sharding import is_dtensor, laid_out_as, local, local_gradient
 
 State = dict[str, Any]
@@ -30,7 +31,8 @@ _DTYPE = attrgetter("dtype")
 
 def bookkeeping(method: Method) -> Method:
     """Run `method` as it is under ``torch.compile(optimizer.step)``, which compiles the mathematics in between."""
-    return torch.compiler.disable(method)  # type: ignore[return-value]
+    # torch.optim's own way: torch.compiler.disable would import the whole compiler with this library.
+    return torch._disable_dynamo(method)  # type: ignore[return-value]
 
 
 def same_items(current: list, known: list) -> bool:
@@ -57,6 +59,19 @@ class Proposal:
     commit: Callable[[], None]
     checked: list[Tensor]
     blame: Callable[[], str]
+
+
+def same_points(entries: Sequence[Entry], *, together: bool = True) -> list[list[Entry]]:
+    """The points among `entries` in lists of equal manifold, shape, dtype, device and layout over processes; unless
+    `together` each in one of its own."""
+    batches: dict[Any, list[Entry]] = {}
+    for i, entry in enumerate(entries):
+        p = entry.parameter
+        if not is_flat(entry.manifold):
+            layout = (p.device_mesh, p.placements) if is_dtensor(p) else None  # type: ignore[attr-defined]
+            alone = None if together else i
+            batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, layout, alone), []).append(entry)
+    return list(batches.values())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from torchriemann.manifolds.base import Manifold
 
-from .buckets import Entry
+from .buckets import Entry, bookkeeping, same_points
 from .groups import is_flat, resolve
 from .sharding import is_dtensor, local, local_gradient
 
 
-@torch.compiler.disable  # dynamo does not read the gradient of a labelled tensor
+@bookkeeping  # dynamo does not read the gradient of a labelled tensor
 @torch.no_grad()
 def get_total_norm(parameters: Any, *, error_if_nonfinite: bool = False, foreach: bool | None = None) -> Tensor:
     r"""The length of the gradient of all parameters together, as a tangent vector of the product manifold.
@@ -30,7 +30,7 @@ def get_total_norm(parameters: Any, *, error_if_nonfinite: bool = False, foreach
     return _total_norm(_with_gradient(parameters), error_if_nonfinite, foreach)
 
 
-@torch.compiler.disable  # dynamo does not read the gradient of a labelled tensor
+@bookkeeping  # dynamo does not read the gradient of a labelled tensor
 @torch.no_grad()
 def clip_grad_norm_(
     parameters: Any, max_norm: float | Tensor, *, error_if_nonfinite: bool = False, foreach: bool | None = None
@@ -57,25 +57,14 @@ def clip_grad_norm_(
     Raises ``ValueError`` for a parameter that cannot be a point of its manifold, one whose sharding cuts through
     points, a sparse gradient of a point, and the groups of an optimizer that keeps the manifolds to itself.
     """
-    if not isinstance(max_norm, Tensor) and not max_norm >= 0:
+    readable = not isinstance(max_norm, Tensor) or max_norm.device.type == "cpu"  # elsewhere it would synchronise
+    if readable and not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm}")
     entries = _with_gradient(parameters)
     total = _total_norm(entries, error_if_nonfinite, foreach)
     for part in _by_kind([e.parameter for e in entries]):
         nn.utils.clip_grads_with_norm_(part, max_norm, total, foreach)  # type: ignore[arg-type]
     return total
-
-
-def same_points(entries: Sequence[Entry], *, together: bool = True) -> list[list[Entry]]:
-    """The points among `entries` in lists of equal manifold, shape, dtype and device. DTensors stand alone, and unless
-    `together` all do."""
-    batches: dict[Any, list[Entry]] = {}
-    for i, entry in enumerate(entries):
-        p = entry.parameter
-        if not is_flat(entry.manifold):
-            alone = is_dtensor(p) or not together
-            batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, i if alone else None), []).append(entry)
-    return list(batches.values())
 
 
 def _with_gradient(parameters: Any) -> list[Entry]:

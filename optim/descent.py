@@ -162,7 +162,7 @@ class DescentOptimizer(FullBatchOptimizer):
         y = point.move(here.x, t * d)
         if last and bool(y.isfinite().all()):
             # As in torch: the loss at the last point is left to the next step, which may see other data.
-            return t, dataclasses.replace(here, x=y), None
+            return t, dataclasses.replace(here, x=y, value=math.nan, grad_norm=math.nan), None
         value, egrad = objective.at(y)
         if not math.isfinite(value):
             return 0.0, here, "line_search"

@@ -127,7 +127,7 @@ class LandingSGD(RiemannianOptimizer):
     def _state_names(self, group: State) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] != 0 else ()
 
-    def _import_state(self, entry: Entry, state: State) -> None:
+    def _import_state(self, entry: Entry, state: State, geoopt: bool) -> None:
         """Nothing to bring into form: torch's momentum loses its normal part at the next step, geoopt's has none."""
 
     def _point_update(self, group, manifold, points, grads, state, step):

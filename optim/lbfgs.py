@@ -20,9 +20,10 @@ class RiemannianLBFGS(DescentOptimizer):
     10.1137/140955483; Ring and Wirth 2012, doi 10.1137/11082885X).
 
     Of the last steps s = T(t d) and gradient changes y = g - T(g') it keeps those with enough curvature,
-    ``<s, y> >= 1e-6 |g| <s, s>`` (cautious update), and carries all of them to the new point by an isometric
-    transport T in one call. The direction is the two-loop recursion that starts from <s, y>/<y, y> times the gradient.
-    Parameters of all groups form one point; in flat space the method is `torch.optim.LBFGS` with another line search.
+    ``<s, y> >= 1e-6 |g| <s, s>`` (cautious update), and carries all of them to the new point in one call by T: the
+    parallel transport, an isometry, unless `transport` says otherwise. The direction is the two-loop recursion that
+    starts from <s, y>/<y, y> times the gradient. Parameters of all groups form one point; in flat space the method is
+    `torch.optim.LBFGS` with another line search.
 
     Args:
         params: parameters, named parameters, or groups (`param_groups`), on manifolds of this library or geoopt's, or

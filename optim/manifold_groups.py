@@ -84,6 +84,8 @@ class ManifoldOptimizer(torch.optim.Optimizer):
         recorded = [g.get(MANIFOLDS) for g in self.__dict__.get("param_groups", [])]
         super().__setstate__(state)
         for i, group in enumerate(self.param_groups):
+            for name, default in self.defaults.items():  # a state of another optimizer lacks some
+                group.setdefault(name, default)
             if i < len(recorded) and recorded[i] is not None:  # a loaded state may come without
                 group[MANIFOLDS] = recorded[i]
 

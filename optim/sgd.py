@@ -56,7 +56,12 @@ class RiemannianSGD(RiemannianOptimizer):
         fused: bool | None = None,
         check_finite: bool = False,
     ) -> None:
-        for option, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+        for option, value in (
+            ("lr", lr),
+            ("momentum", momentum),
+            ("dampening", dampening),
+            ("weight_decay", weight_decay),
+        ):
             check_number("RiemannianSGD", option, value)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(
@@ -80,10 +85,11 @@ class RiemannianSGD(RiemannianOptimizer):
     def _state_names(self, group: State) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] != 0 else ()
 
-    def _import_state(self, entry: Entry, state: State) -> None:
-        # torch's and geoopt's SGD count no steps, and keep momentum in the ambient space.
+    def _import_state(self, entry: Entry, state: State, geoopt: bool) -> None:
+        # Neither counts steps. torch's momentum is a Euclidean gradient, geoopt's a Riemannian one with a normal part.
         if "step" not in state and state.get("momentum_buffer") is not None:
-            state["momentum_buffer"] = entry.manifold.proju(entry.parameter, state["momentum_buffer"])
+            to_tangent = entry.manifold.proju if geoopt else entry.manifold.egrad2rgrad
+            state["momentum_buffer"] = to_tangent(entry.parameter.detach(), state["momentum_buffer"])
             state["step"] = 1.0
 
     def _point_update(self, group, manifold, points, grads, state, step):

@@ -111,7 +111,8 @@ class RiemannianTrustRegion(FullBatchOptimizer):
         largest, typical = point.reach(model.x)
         largest = options["delta_bar"] or max(2 * largest, options["delta0"] or 0.0)
         first = options["delta0"] or min(typical, largest) / 4
-        radius = self.state[self._first()].get("radius", first)
+        radius = min(self.state[self._first()].get("radius", first), largest)
+        radius = first if radius < point.eps else radius  # the last step ended there, perhaps on another loss
         done, reason = 0, "tolerance_grad" if model.grad_norm <= options["tolerance_grad"] else None
         try:
             while reason is None:
@@ -289,6 +290,10 @@ def _check_options(options: State) -> None:
     for option in ("delta_bar", "delta0"):
         if options[option] is not None:
             check_positive(name, option, options[option], zero=False)
+    if options["delta_bar"] is not None and (options["delta0"] or 0.0) > options["delta_bar"]:
+        raise ValueError(
+            f"{name}: delta0 must not exceed delta_bar, got {options['delta0']} and {options['delta_bar']}"
+        )
     if not 0 <= options["rho_prime"] < 0.25:
         raise ValueError(f"{name}: rho_prime must be in [0, 0.25), got {options['rho_prime']!r}")
     if options["hessian"] not in HESSIANS:

@@ -364,3 +364,15 @@ def test_arguments():
     assert AveragedModel(model, averaging="ema").decay == 0.999
     with pytest.raises(ValueError, match="AveragedModel: frame on .*float32 or float64"):
         AveragedModel(Mixed().bfloat16())
+
+
+@pytest.mark.parametrize("averaging", ["ema", "swa"])
+def test_a_nan_in_the_first_model_raises_too(averaging):
+    model = nn.Module()
+    model.x = ManifoldParameter(Sphere().random(4), Sphere())
+    average = AveragedModel(model, averaging=averaging)
+    with torch.no_grad():
+        model.x.fill_(torch.nan)
+    with pytest.raises(ValueError, match="infinite or NaN; nothing was averaged"):
+        average.update_parameters(model)
+    assert average.module.x.isfinite().all() and average.n_averaged == 0

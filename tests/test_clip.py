@@ -252,6 +252,8 @@ def test_arguments_that_are_no_parameters_are_refused():
         clip_grad_norm_(model.named_parameters(), 1.0)
     with pytest.raises(ValueError, match="max_norm must be at least 0, got -1"):
         clip_grad_norm_(model.parameters(), -1.0)
+    with pytest.raises(ValueError, match="max_norm must be at least 0, got -1"):
+        clip_grad_norm_(nn.Parameter(torch.ones(2)), torch.tensor(-1.0))
     with pytest.raises(ValueError, match="max_norm must be at least 0, got nan"):
         clip_grad_norm_(model.parameters(), math.nan)
     with pytest.raises(TypeError):

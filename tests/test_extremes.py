@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchriemann.manifolds import Grassmann, Sphere, Stiefel
+from torchriemann.manifolds import Grassmann, SpecialOrthogonal, Sphere, Stiefel
 
 FRAMES = [Stiefel(1.0, r) for r in ("polar", "qr", "cayley")] + [Grassmann("polar"), Grassmann("qr")]
 
@@ -59,3 +59,15 @@ def test_denormal_cosine_has_a_finite_gradient():
     (g,) = torch.autograd.grad(Grassmann().dist(x, y), x)
     assert g.isfinite().all()
     torch.testing.assert_close(g.norm(), torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("m, size", [(Stiefel(), (6, 2)), (SpecialOrthogonal(), (4, 4))], ids=repr)
+def test_long_geodesics_end_on_the_manifold_or_in_nan(m, size, dtype):
+    x = m.random(*size, dtype=dtype)
+    u = m.random_tangent(x)
+    u = u / m.norm(x, u, keepdim=True)
+    for length in (1e2, 1.5e3, 4e3):
+        off = m._point_residual(m.expmap(x, length * u))[0]
+        assert off < 4 * torch.finfo(dtype).eps * length  # the rounding of the angle itself
+    assert m.expmap(x, 1e12 * u).isnan().all()

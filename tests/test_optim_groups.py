@@ -222,6 +222,8 @@ def test_flags_that_are_not_supported_or_exclude_each_other_raise(optimizer_clas
             optimizer_class(spheres(1), **flags)
         with pytest.raises(ValueError, match=message):
             optimizer_class([{"params": spheres(1), **flags}])
+    with pytest.raises(ValueError, match="differentiable as a whole or not at all"):
+        optimizer_class([{"params": spheres(1), "differentiable": True}])
     with pytest.raises(ValueError, match="of another library.*capturable=True steps this library's"):
         optimizer_class(geoopt_point(), capturable=True)
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.test_optim import every_optimizer, generator, spheres, train
 from torchriemann import ManifoldParameter, Sphere
-from torchriemann.manifolds import Euclidean, Product
+from torchriemann.manifolds import Euclidean, Orthogonal, Power, Product, Scaled
 from torchriemann.manifolds.stiefel import Stiefel
 from torchriemann.optim import RiemannianAdam, RiemannianSGD
 
@@ -352,3 +352,30 @@ def test_hooks_run():
     train(optimizer, lambda: sum(p[0] for p in points), 1)
     optimizer.zero_grad(set_to_none=False)
     assert calls == ["pre", "post"] and all((p.grad == 0).all() for p in points)
+
+
+@pytest.mark.parametrize(
+    "manifold", [Orthogonal(), Scaled(Sphere(), 10.0), Sphere(), Power(Scaled(Sphere(), 0.2), 2)], ids=repr
+)
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.SGD])
+def test_torch_states_arrive_in_the_scale_of_the_metric(manifold, make):
+    """After many equal tangent gradients torch's state, loaded, is nearly ours: the next step is as long."""
+    size = {Orthogonal: (4, 4), Power: (2, 4)}.get(type(manifold), (4,))
+    x = manifold.random(*size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gradient = manifold.proju(x, noise)
+    theirs, ours = torch.nn.Parameter(x.clone()), ManifoldParameter(x.clone(), manifold)
+    options = {"momentum": 0.9} if make is torch.optim.SGD else {}
+    source = make([theirs], lr=0.0, **options)
+    loaded = (RiemannianSGD if options else RiemannianAdam)([ours], lr=0.0, **options)
+    native = (RiemannianSGD if options else RiemannianAdam)([ManifoldParameter(x.clone(), manifold)], lr=0.0, **options)
+    for optimizer in (source, native):
+        (p,) = optimizer.param_groups[0]["params"]
+        for _ in range(60):
+            p.grad = gradient.clone()
+            optimizer.step()
+    loaded.load_state_dict(source.state_dict())
+    copy.deepcopy(loaded)  # no graph in the state
+    (one,), (two,) = loaded.state.values(), native.state.values()
+    for name in one.keys() - {"step"}:
+        torch.testing.assert_close(one[name].expand_as(two[name]), two[name], rtol=1e-6, atol=1e-12)

@@ -328,3 +328,28 @@ def test_errors_say_what_to_mend():
         SpecialOrthogonal().assert_check_point_on_manifold(math.nan * torch.eye(3))
     with pytest.raises(ValueError, match=r"Orthogonal: u has max\|sym\(x\^T u\)\| = 1 .*call proju"):
         Orthogonal().assert_check_vector_on_tangent(torch.eye(3), torch.eye(3))
+
+
+def test_curvature_reaches_a_half_from_four_dimensions_on():
+    """The left multiplications with the quaternions i and j commute least; random planes stay below."""
+    i = torch.tensor([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]], dtype=torch.float64)
+    j = torch.tensor([[0.0, 0, -1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, -1, 0, 0]], dtype=torch.float64)
+    m, eye = SpecialOrthogonal(), torch.eye(4, dtype=torch.float64)
+    assert float(m.sectional_curvature(eye, i, j)) == pytest.approx(0.5, abs=1e-15)
+    x = m.random(2000, 4, 4, dtype=torch.float64)
+    assert 0.25 < m.sectional_curvature(x, m.random_tangent(x), m.random_tangent(x)).max() <= 0.5
+
+
+def test_a_mean_of_nan_is_not_a_question_of_components():
+    x = Orthogonal().random(3, 3, dtype=torch.float64).expand(4, 3, 3).clone()
+    x[1] = torch.nan
+    with pytest.warns(RuntimeWarning, match="not converged"):
+        assert Orthogonal().frechet_mean(x).isnan().any()
+
+
+@pytest.mark.parametrize("m", [Orthogonal(), SpecialOrthogonal()], ids=repr)
+def test_shapes_of_random_tangents_are_checked(m):
+    with pytest.raises(ValueError, match="random_tangent: needs square matrices"):
+        m.random_tangent(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="expected a floating-point tensor"):
+        m.random_tangent(torch.zeros(3, 3, dtype=torch.long))

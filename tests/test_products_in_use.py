@@ -287,3 +287,25 @@ def test_state_of_a_product_survives_a_checkpoint():
         loss_of(m.split(parameter)).backward()
         continued.step()
     assert torch.equal(p, q)
+
+
+def test_a_scale_that_is_a_tensor_leaves_every_question_answered():
+    x, y = Sphere().random(5, 3, dtype=torch.float64), Sphere().random(5, 3, dtype=torch.float64)
+    m, plain = Scaled(Sphere(), torch.tensor(2.0, dtype=torch.float64)), Scaled(Sphere(), 2.0)
+    for margin in (0.0, 1.0):
+        assert torch.equal(m.log_is_unique(x, y, margin=margin), plain.log_is_unique(x, y, margin=margin))
+    torch.testing.assert_close(m.dist(x, y), plain.dist(x, y))
+
+
+@pytest.mark.parametrize(
+    "scale", [-2.0, 0.0, math.nan, math.inf, True, 1e200, torch.tensor(-2.0), torch.tensor(math.nan)]
+)
+def test_scales_are_positive_numbers(scale):
+    with pytest.raises(ValueError, match="Scaled: scale must be a positive finite number"):
+        Scaled(Sphere(), scale)
+
+
+def test_weight_decay_of_compact_factors_copies_nothing():
+    x = torch.randn(4, 8)
+    assert Product((Sphere(), Grassmann()), ((2,), (3, 2))).decay(x, 0.5) is x
+    assert Power(Sphere(), 2).decay(x, 0.5) is x

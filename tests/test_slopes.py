@@ -301,3 +301,15 @@ def test_bad_input(arguments, options, message):
 def test_bad_order():
     with pytest.raises(ValueError, match="order must be 1 or 2, got 3"):
         check_retraction(Sphere(), shape=(3,), order=3)
+
+
+def test_a_gradient_below_the_rounding_of_the_cost_is_not_called_right():
+    a = torch.arange(1.0, 5.0, dtype=torch.float64)
+    x = Sphere().random(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def cost(x):
+        return 1 + 1e-14 * (x @ a)
+
+    result = check_gradient(Sphere(), cost, x, gradient=lambda x: -7e-14 * Sphere().proju(x, a))
+    assert not result and "too little beside its rounding" in repr(result)
+    assert check_gradient(Sphere(), lambda x: x @ x, x)  # constant on the sphere: nothing to see

@@ -16,8 +16,8 @@ from tests.problems import (
     sphere_parameter,
     symmetric,
 )
-from torchriemann.manifolds import ManifoldParameter, Sphere, Stiefel
-from torchriemann.optim import RiemannianCG, RiemannianLBFGS, RiemannianTrustRegion
+from torchriemann.manifolds import Euclidean, ManifoldParameter, Product, Sphere, Stiefel
+from torchriemann.optim import RiemannianCG, RiemannianLBFGS, RiemannianSGD, RiemannianTrustRegion
 from torchriemann.optim.product_point import LinAlgError
 
 FIRST_ORDER = {"lbfgs": RiemannianLBFGS, "cg": RiemannianCG}
@@ -391,3 +391,75 @@ def test_errors_of_closures_about_the_graph():
     with pytest.raises(NotImplementedError, match="hessian='finite_difference'"):
         point = geoopt.ManifoldParameter(x.detach().clone(), manifold=geoopt.Sphere())
         minimise(RiemannianTrustRegion, [point], lambda: point.exp().sum())
+
+
+@first_order
+def test_one_iteration_a_step_keeps_the_memory(solver):
+    """Forty steps of one iteration are one step of forty, but for an evaluation at the start of each."""
+    a = symmetric(8)
+
+    def steps(count, max_iter):
+        x = sphere_parameter(8, seed=4)
+        optimizer = solver([x], max_iter=max_iter, tolerance_grad=1e-9, tolerance_change=0.0)
+        for _ in range(count):
+            optimizer.step(closure_of(optimizer, lambda: x @ a @ x))
+        return x.detach(), optimizer.summary
+
+    one, many = steps(40, 1), steps(1, 40)
+    assert one[1]["grad_norm"] <= 1e-9 and one[1]["n_iter"] <= many[1]["n_iter"] + 3
+    torch.testing.assert_close(one[0], many[0], rtol=0.0, atol=1e-8)
+
+
+@every_solver
+def test_points_of_products(solver):
+    """Every factor is solved for: the ends of a spectrum, and a flat minimum."""
+    a = symmetric(5)
+    product = Product((Sphere(), Stiefel(), Euclidean()), ((5,), (5, 1), (2,)))
+    z = ManifoldParameter(
+        product.random(product.size, generator=torch.Generator().manual_seed(1), dtype=a.dtype), product
+    )
+
+    def loss():
+        x, y, w = product.split(z)
+        return x @ a @ x - (y.mT @ a @ y).sum() + (w - 1).square().sum()
+
+    minimise(solver, [z], loss, tolerance_grad=1e-8)
+    x, y, w = product.split(z.detach())
+    low, high = np.linalg.eigvalsh(a.numpy())[[0, -1]]
+    assert float(x @ a @ x) == pytest.approx(low, abs=1e-12)
+    assert float((y.mT @ a @ y).sum()) == pytest.approx(high, abs=1e-12)
+    torch.testing.assert_close(w, torch.ones_like(w), rtol=0.0, atol=1e-7)
+
+
+@every_solver
+@pytest.mark.parametrize("other", [RiemannianSGD, torch.optim.Adam, torch.optim.LBFGS])
+def test_the_state_of_any_optimizer_leaves_the_options_complete(solver, other):
+    a = symmetric(5)
+    x, y = sphere_parameter(5), sphere_parameter(5)
+    x.grad = torch.ones_like(x)
+    source = other([x], lr=0.1)
+    optimizer = solver([y], max_iter=100, tolerance_grad=1e-8)
+    optimizer.load_state_dict(source.state_dict())
+    before = float(y.detach() @ a @ y.detach())
+    optimizer.step(closure_of(optimizer, lambda: y @ a @ y))
+    assert optimizer.summary["n_iter"] > 1 and float(y.detach() @ a @ y.detach()) < before
+
+
+def test_a_trust_region_that_collapsed_opens_again():
+    """At tolerance zero a step ends when rounding has shrunk the radius; the next one may see another loss."""
+    a, b = symmetric(6), symmetric(6, seed=1)
+    x = sphere_parameter(6)
+    optimizer = RiemannianTrustRegion([x], max_iter=200, tolerance_grad=0.0)
+    optimizer.step(closure_of(optimizer, lambda: x @ a @ x))
+    optimizer.step(closure_of(optimizer, lambda: x @ b @ x))
+    assert float(x.detach() @ b @ x.detach()) == pytest.approx(np.linalg.eigvalsh(b.numpy())[0], abs=1e-12)
+    with pytest.raises(ValueError, match="delta0 must not exceed delta_bar"):
+        RiemannianTrustRegion([x], delta_bar=0.01, delta0=1.0)
+
+
+@first_order
+def test_without_a_line_search_the_last_loss_is_not_known(solver):
+    a, x = symmetric(5), sphere_parameter(5)
+    optimizer = solver([x], lr=0.01, max_iter=3, line_search_fn=None)
+    optimizer.step(closure_of(optimizer, lambda: x @ a @ x))
+    assert optimizer.summary["n_iter"] == 3 and np.isnan(optimizer.summary["loss"])

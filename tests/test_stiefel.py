@@ -434,6 +434,17 @@ def test_retraction_leaves_the_geodesic_at_its_order(beta, retraction):
     assert abs(slope - (3 if second else 2)) < 0.1
 
 
+@pytest.mark.parametrize("beta", BETAS)
+def test_many_vectors_go_along_one_geodesic(beta):
+    manifold = Stiefel(beta)
+    x = manifold.random(5, 2, dtype=torch.float64)
+    u, v = 0.5 * manifold.random_tangent(x), manifold.random_tangent(x.expand(3, 4, 5, 2))
+    y, w = manifold.expmap_transp(x, u, v)
+    apart = manifold.expmap_transp(x.expand_as(v), u.expand_as(v), v)
+    assert y.shape == x.shape and w.shape == v.shape
+    torch.testing.assert_close((y.expand_as(v), w), apart, rtol=0.0, atol=1e-14)
+
+
 @every_shape
 @every_retraction
 def test_transports_are_tangent_and_isometric_where_they_say_so(shape, retraction):

@@ -20,6 +20,21 @@ def identity_like(gram: Tensor) -> Tensor:
     return torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
 
 
+def skew(m: Tensor) -> Tensor:
+    """(M - M^T)/2."""
+    return 0.5 * (m - m.mT)
+
+
+def sym(m: Tensor) -> Tensor:
+    """(M + M^T)/2."""
+    return 0.5 * (m + m.mT)
+
+
+def block(rows: list[list[Tensor]]) -> Tensor:
+    """A matrix from its blocks."""
+    return torch.cat([torch.cat(row, -1) for row in rows], -2)
+
+
 def polish(y: Tensor) -> Tensor:
     """`newton_schulz_step` that answers NaN where it cannot reach the manifold: a frame that is off by more than
     0.5 eps^(1/3) would be silently wrong after it."""

@@ -93,7 +93,8 @@ def check_gradient(
     slope = float(manifold.inner(x, g, u).sum())
     errors, scales = _remainders(cost, x, u, manifold.expmap if retraction is None else retraction, (slope,))
     what = f"gradient of {_named(cost)} on {manifold!r}"
-    return _verdict(what, 2.0, errors, scales, _not_tangent(manifold, x, g, "gradient"), raises)
+    complaint = _not_tangent(manifold, x, g, "gradient") or _unseen("gradient", errors, scales, slope)
+    return _verdict(what, 2.0, errors, scales, complaint, raises)
 
 
 def check_hessian(
@@ -133,7 +134,11 @@ def check_hessian(
     hu = product(u)
     terms = float(manifold.inner(x, g, u).sum()), float(manifold.inner(x, hu, u).sum()) / 2
     errors, scales = _remainders(cost, x, u, manifold.expmap if retraction is None else retraction, terms)
-    complaint = _not_tangent(manifold, x, hu, "Hessian product") or _not_symmetric(manifold, x, u, v, hu, product)
+    complaint = (
+        _not_tangent(manifold, x, hu, "Hessian product")
+        or _not_symmetric(manifold, x, u, v, hu, product)
+        or _unseen("Hessian", errors, scales, terms[1])
+    )
     return _verdict(f"Hessian of {_named(cost)} on {manifold!r}", 3.0, errors, scales, complaint, raises)
 
 
@@ -299,6 +304,14 @@ def _both_ways() -> list[float]:
 
 def _worse_way(values: Any) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64).reshape(2, -1).amax(0)
+
+
+def _unseen(name: str, errors: Tensor, scales: Tensor, term: float) -> str | None:
+    """A term that is not zero, but small enough for a wrong one to pass as rounding of the cost."""
+    rounding = EPS * float(scales.max())
+    if math.isfinite(_slope(errors, scales)[0]) or not 10 * rounding < abs(term) < 1e4 * rounding:
+        return None
+    return f"the {name} changes the cost by {abs(term):.1g}, too little beside its rounding; scale or shift the cost"
 
 
 def _verdict(
