@@ -120,8 +120,9 @@ class GrassmannClassifier(ManifoldModule):
         return self.scale * (cosines if self.normalize else length * cosines)
 
     def _check_input(self, x: Tensor) -> None:
-        if not x.is_floating_point():
-            raise ValueError(f"GrassmannClassifier: x must be a floating-point tensor, got {x.dtype}")
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"GrassmannClassifier: x must be a floating-point tensor, got {got}")
         if x.dim() < 1 or x.shape[-1] != self.in_features:
             raise ValueError(
                 f"GrassmannClassifier: x must have shape (*B, in_features = {self.in_features}), got {tuple(x.shape)}"

@@ -163,6 +163,23 @@ class Manifold(CheckedManifold):
         (a number or a 0-dim tensor). `x` itself where that has no meaning: on every compact space."""
         return x
 
+    def _rejected(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """v less its part along u, and <u, u>."""
+        uu = self.inner(x, u, keepdim=True)
+        along = self.inner(x, u, v, keepdim=True) / torch.where(uu == 0, 1.0, uu)
+        return v - along * u, uu
+
+    def _orthonormal(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Orthonormal vectors of the plane of u and v, NaN where they span none: for curvatures, of which a formula
+        with the area as a difference keeps no digit of nearly parallel vectors."""
+        u, v = u / self.norm(x, u, keepdim=True), v / self.norm(x, v, keepdim=True)
+        w = self._rejected(x, u, v)[0]
+        length = self.norm(x, w, keepdim=True)
+        # A remainder of this size is the rounding of v.
+        w = w / torch.where(length > 64 * torch.finfo(x.dtype).eps, length, torch.nan)
+        w = self._rejected(x, u, w)[0]  # rounding along u, enlarged by the division
+        return u, w / self.norm(x, w, keepdim=True)
+
     # ---- derived: geodesics and transports --------------------------------------------------------------------
 
     def _per_point(self, t: Tensor | float, like: Tensor) -> Tensor:
@@ -172,6 +189,8 @@ class Manifold(CheckedManifold):
     @in_full_precision
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
         """The shortest geodesic from `x` (t = 0) to `y` (t = 1). `t` has the shape ``*B`` or is a number."""
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{type(self).__name__}.geodesic: expected x, y, t in this order, t last; x is {x!r}")
         u = self.logmap(x, y)
         return self.expmap(x, self._per_point(t, u) * u)
 
@@ -226,7 +245,7 @@ class Manifold(CheckedManifold):
     @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
         """log |det d(exp_x)_u| between orthonormal bases: the volume factor of the exponential map. ``-> *B``."""
-        x, u = torch.broadcast_tensors(x, u)
+        x, u = (z.contiguous() for z in torch.broadcast_tensors(x, u))
         basis = self.basis(x)
         directions = basis.movedim(-self.ndim - 1, 0)
         pushed = torch.func.vmap(lambda b: torch.func.jvp(lambda w: self.expmap(x, w), (u,), (b,))[1])(directions)
@@ -286,9 +305,25 @@ class Manifold(CheckedManifold):
         """Wrapped normal law ``exp_mean(std * z)``, `z` standard normal in the tangent space; `mean` is the origin
         unless given, `std` a number or a tensor over the batch."""
         self._raise(self._shape_reason(size))
+        batch = size[: len(size) - self.ndim]
+        if mean is not None:
+            self._check_operands("random_normal", [mean, torch.empty(size, device="meta")])
+        for name, shape in (
+            ("mean", () if mean is None else mean.shape[: mean.dim() - self.ndim]),
+            ("std", _shape(std)),
+        ):
+            if len(shape) > len(batch) or torch.broadcast_shapes(shape, batch) != batch:
+                raise ValueError(
+                    f"{type(self).__name__}.random_normal: {name} must broadcast to the batch {tuple(batch)} of the "
+                    f"size that is asked for, got {tuple(shape)}"
+                )
         x = self.origin(*size, dtype=dtype, device=device) if mean is None else mean.expand(size)
         u = self.random_tangent(x, generator=generator)
         return self.expmap(x, self._per_point(std, u) * u)
+
+
+def _shape(number: float | Tensor) -> torch.Size:
+    return number.shape if isinstance(number, Tensor) else torch.Size()
 
 
 __all__ = ["Manifold", "operation"]

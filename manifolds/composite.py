@@ -175,7 +175,7 @@ class Composite(Manifold):
         """R(u, v, v, u) = K |u ^ v|^2 of one part. ``*B,P -> *B``; zero where u and v are parallel."""
         if part.dimension(tuple(x.shape)) < 2:
             return torch.zeros_like((x + u + v).flatten(-part.ndim).sum(-1))
-        w, uu = _rejected(part, x, u, v)
+        w, uu = part._rejected(x, u, v)
         ww, vv = part.inner(x, w, keepdim=True), part.inner(x, v, keepdim=True)
         # Here w is the rounding of v, and spans no plane with u. What is left out is of the order of its square.
         flat = (uu == 0) | (ww <= (64 * torch.finfo(x.dtype).eps) ** 2 * vv)
@@ -184,12 +184,6 @@ class Composite(Manifold):
         K = self._ask(part, where, "sectional_curvature", x, u / uu.sqrt(), w / ww.sqrt())
         flat, area = (a.reshape(K.shape) for a in (flat, uu * ww))
         return torch.where(flat, 0.0, K) * area
-
-    def _orthonormal(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Orthonormal vectors of the plane of u and v, NaN where they span none."""
-        u = u / self.norm(x, u, keepdim=True)
-        w = _rejected(self, x, u, v)[0]
-        return u, w / self.norm(x, w, keepdim=True)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 
@@ -219,10 +213,3 @@ class Composite(Manifold):
         """Independent standard normal vectors in every part."""
         self._check_operands("random_tangent", [x])
         return self._each("random_tangent", x, generator=generator)
-
-
-def _rejected(manifold: Manifold, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """v less its part along u, and <u, u>."""
-    uu = manifold.inner(x, u, keepdim=True)
-    along = manifold.inner(x, u, v, keepdim=True) / torch.where(uu == 0, 1.0, uu)
-    return v - along * u, uu

@@ -20,6 +20,11 @@ CG_TOL = 1e-12  # relative residual of the implicit solve, far below the accurac
 
 def normalised_weights(manifold: Manifold, x: Tensor, weights: Tensor | None) -> Tensor:
     """Weights of shape ``N,*B,1(,1)`` that sum to one over the first dimension."""
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"{type(manifold).__name__}.frechet_mean: x must be a tensor of points, got {type(x).__name__}; stack them "
+            "with torch.stack"
+        )
     ones = (1,) * manifold.ndim
     batch = x.shape[: x.dim() - manifold.ndim]
     if not batch or batch[0] == 0:
@@ -29,6 +34,11 @@ def normalised_weights(manifold: Manifold, x: Tensor, weights: Tensor | None) ->
         )
     if weights is None:
         return torch.full(batch + ones, 1.0 / batch[0], dtype=x.dtype, device=x.device)
+    if not isinstance(weights, Tensor):
+        raise ValueError(
+            f"{type(manifold).__name__}.frechet_mean: weights must be a tensor, got {type(weights).__name__}; convert "
+            "them with torch.as_tensor"
+        )
     if weights.shape[:1] != batch[:1] or weights.dim() > len(batch):
         raise ValueError(
             f"{type(manifold).__name__}.frechet_mean: weights must be broadcastable to {tuple(batch)}, "

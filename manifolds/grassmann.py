@@ -20,7 +20,7 @@ from .functional.orthogonal import (
     nearest_frame,
     newton_schulz_step,
     normal_basis,
-    polish,
+    polar_step,
 )
 from .functional.series import safe_sqrt, sinc_sqrt
 from .functional.symmetric import (
@@ -163,8 +163,7 @@ class Grassmann(Manifold):
             return self.expmap(x, u)
         if self.retraction == "qr":
             return cholesky_qr(x + u)[0]
-        w = x + u
-        return polish(w @ inverse_sqrt(w.mT @ w)[0])
+        return polar_step(x + u)
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
@@ -204,11 +203,11 @@ class Grassmann(Manifold):
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """(|u^T v - v^T u|^2 + |u v^T - v u^T|^2)/2 over the squared area: between 0 and 2."""
+        u, v = self._orthonormal(x, u, v)
         uu, uv, vv = u.mT @ u, u.mT @ v, v.mT @ v
         inside = (uv - uv.mT).square().sum((-2, -1))
         outside = 2 * ((uu * vv).sum((-2, -1)) - (uv * uv.mT).sum((-2, -1)))
-        area = self.inner(x, u) * self.inner(x, v) - self.inner(x, u, v).square()
-        return 0.5 * (inside + outside) / area
+        return 0.5 * (inside + outside)
 
     def injectivity_radius(self, x: Tensor | None = None) -> float:
         """pi/2."""

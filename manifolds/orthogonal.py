@@ -12,7 +12,16 @@ from torch import Tensor
 
 from .base import Manifold
 from .functional.embedded import embedded_inner, embedded_norm
-from .functional.orthogonal import haar_frame, identity_like, matrix_exp, newton_schulz_step, polish, skew, sym
+from .functional.orthogonal import (
+    haar_frame,
+    identity_like,
+    matrix_exp,
+    newton_schulz_step,
+    polish,
+    sampled_dtypes,
+    skew,
+    sym,
+)
 from .functional.symmetric import polar_factor
 from .functional.tracing import values_readable
 from .operation import in_full_precision, operation
@@ -174,10 +183,10 @@ class OrthogonalMatrices(Manifold):
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """|[A, B]|^2/4 over the squared area, for u = x A and v = x B (Milnor 1976, doi 10.1016/S0001-8708(76)80002-3,
         section 7)."""
+        u, v = self._orthonormal(x, u, v)
         a, b = skew(x.mT @ u), skew(x.mT @ v)
         bracket = 2 * skew(a @ b)
-        area = self.inner(x, u) * self.inner(x, v) - self.inner(x, u, v).square()
-        return 0.125 * bracket.square().sum((-2, -1)) / area
+        return 0.125 * bracket.square().sum((-2, -1))
 
     def injectivity_radius(self, x: Tensor | None = None) -> float:
         """pi, half of the shortest closed geodesic; infinite for n = 1, where each component is a point."""
@@ -251,6 +260,7 @@ class Orthogonal(OrthogonalMatrices):
         self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
     ) -> Tensor:
         """As `Manifold.frechet_mean`, of points in one component."""
+        self._check_operands("frechet_mean", [x])
         if values_readable(x) and x.dim() > self.ndim:
             det = torch.linalg.det(x.detach())
             if bool(((det > 0).any(0) & (det < 0).any(0)).any()):
@@ -294,8 +304,7 @@ class SpecialOrthogonal(OrthogonalMatrices):
     ) -> Tensor:
         """Haar measure: that of O(n) with the first column turned round where the determinant is -1."""
         self._raise(self._shape_reason(size))
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-        wide = torch.promote_types(dtype, torch.float32)  # LAPACK has no half precision
+        dtype, wide = sampled_dtypes(dtype)
         x = haar_frame(*size, generator=generator, dtype=wide, device=device)
         sign = torch.where(torch.linalg.det(x) < 0, -1.0, 1.0).to(wide)[..., None, None]
         return torch.cat([sign * x[..., :1], x[..., 1:]], -1).to(dtype)

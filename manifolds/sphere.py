@@ -55,7 +55,7 @@ class Sphere(Manifold):
         return 2
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
-        return None if point_shape[-1] > 0 else "points must have at least one coordinate, got 0"
+        return None if point_shape[-1] > 0 else f"points must have at least one coordinate, got {point_shape[-1]}"
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         return ((self.curvature * _dot(x, x)).sqrt() - 1).abs().amax(), "max|sqrt(K) |x| - 1|"

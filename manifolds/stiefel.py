@@ -106,7 +106,7 @@ class Stiefel(Manifold):
 
     @operation
     def projx(self, x: Tensor) -> Tensor:
-        """The nearest frame: the polar factor."""
+        """The nearest frame: the polar factor. Of a rank-deficient matrix, which has many, one of them."""
         return nearest_frame(x)
 
     @operation
@@ -220,6 +220,7 @@ class Stiefel(Manifold):
         """``|[u, v]|^2 - 3/4 |[u, v]_m|^2`` over the squared area, for the naturally reductive quotient
         SO(n) x SO(p) / SO(n-p) x SO(p) (O'Neill 1966; arXiv:2103.12046, section 3)."""
         beta = self.beta
+        u, v = self._orthonormal(x, u, v)
         a, b = skew(x.mT @ u), skew(x.mT @ v)
         h, k = u - x @ a, v - x @ b
         bracket = 2 * skew(a @ b)
@@ -233,8 +234,7 @@ class Stiefel(Manifold):
             return m.square().sum((-2, -1))
 
         whole = 0.5 * (square(top) + corner) + square(left) + beta * (1 - 2 * beta) ** 3 * square(bracket)
-        area = self.inner(x, u) * self.inner(x, v) - self.inner(x, u, v).square()
-        return (whole - 0.75 * (beta * square(horizontal) + square(left))) / area
+        return whole - 0.75 * (beta * square(horizontal) + square(left))
 
     def injectivity_radius(self, x: Tensor | None = None) -> float:
         """A lower bound: min(sqrt(2 beta), 1/sqrt(K)) pi with K = max(1, 2 - 3 beta/2, beta/2), the greatest curvature.

@@ -61,12 +61,6 @@ class RiemannianAdam(RiemannianOptimizer):
         fused: bool | None = None,
         check_finite: bool = False,
     ) -> None:
-        for option, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-            check_number("RiemannianAdam", option, value)
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"RiemannianAdam: betas must be a pair of numbers, got {betas!r}")
-        for i, beta in enumerate(betas):
-            check_number("RiemannianAdam", f"betas[{i}]", beta, below=1.0)
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -81,6 +75,16 @@ class RiemannianAdam(RiemannianOptimizer):
             "check_finite": check_finite,
         }
         super().__init__(params, defaults)
+
+    def _check_options(self, options: State) -> None:
+        check_number("RiemannianAdam", "lr", options["lr"], tensor=True)
+        check_number("RiemannianAdam", "eps", options["eps"])
+        check_number("RiemannianAdam", "weight_decay", options["weight_decay"])
+        betas = options["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"RiemannianAdam: betas must be a pair of numbers, got {betas!r}")
+        for i, beta in enumerate(betas):
+            check_number("RiemannianAdam", f"betas[{i}]", beta, below=1.0)
 
     def _state_names(self, group: State) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
@@ -189,7 +193,8 @@ def _point_adam(
     if maximize:
         rgrad = -rgrad
     exp_avg = exp_avg.lerp(rgrad, 1 - beta1)
-    exp_avg_sq = exp_avg_sq.lerp(manifold.component_inner(points, rgrad), 1 - beta2)
+    # Not lerp: where a square overflows the sum stays infinite, which ends in a step of zero, not in NaN.
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * manifold.component_inner(points, rgrad)
     new = {"exp_avg_sq": exp_avg_sq}
     if max_exp_avg_sq is not None:
         exp_avg_sq = new["max_exp_avg_sq"] = torch.maximum(max_exp_avg_sq, exp_avg_sq)

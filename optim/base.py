@@ -15,9 +15,15 @@ from . import groups
 from .buckets import Entry, PointBucket, Proposal, State, bookkeeping, same_items, same_points
 from .flat import FlatBucket
 from .manifold_groups import MANIFOLDS, ManifoldOptimizer
-from .sharding import everywhere, is_dtensor
+from .sharding import everywhere, is_dtensor, local
 
-_FLAGS = ("capturable", "differentiable", "fused")  # of how a step runs, not of what it computes
+_FLAGS = (
+    "capturable",
+    "differentiable",
+    "fused",
+    "foreach",
+    "check_finite",
+)  # of how a step runs, not of what it computes
 
 
 class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
@@ -29,10 +35,15 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self._plan: list[PointBucket | FlatBucket] | None = None
+        self._check_options(defaults)
         _check_flags(type(self).__name__, defaults)
         super().__init__(params, defaults)
 
     # ---- what an optimizer states -----------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _check_options(self, options: State) -> None:
+        """Raise ``ValueError`` unless the numbers among the options of the optimizer, or of a group, make sense."""
 
     @abc.abstractmethod
     def _state_names(self, group: State) -> tuple[str, ...]:
@@ -60,6 +71,7 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
 
     def _check_group(self, group: State) -> None:
         name = type(self).__name__
+        self._check_options(group)
         _check_flags(name, group)
         if group["differentiable"] != self.defaults["differentiable"]:
             raise ValueError(
@@ -139,17 +151,20 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
             if proposal is not None:
                 proposals.append((bucket.group, proposal))
         self._check_finite([p for group, p in proposals if group["check_finite"]])
-        for _, proposal in proposals:
+        # First the flat ones, which torch's functions compute now: should they raise, no point has moved.
+        for _, proposal in sorted(proposals, key=lambda pair: not pair[1].late):
             proposal.commit()
         if len(self.state) != len(self._known_state):
             self._known_state = list(self.state.values())
 
     def _check_finite(self, proposals: Sequence[Proposal]) -> None:
-        flags = [t.isfinite().all() for p in proposals for t in p.checked]
-        if not flags:
-            return
         parameters = [p for group in self.param_groups if group["check_finite"] for p in group["params"]]
-        if bool(everywhere(torch.stack([f.to(flags[0].device) for f in flags]).all(), parameters)):
+        if not parameters:
+            return
+        # Also without a gradient here: processes that share a parameter have to vote together.
+        flags = [t.isfinite().all().cpu() for p in proposals for t in p.checked]
+        finite = torch.stack(flags).all() if flags else torch.ones((), dtype=torch.bool)
+        if bool(everywhere(finite.to(local(parameters[0]).device), parameters)):
             return
         culprits = (p.blame() for p in proposals if not all(t.isfinite().all() for t in p.checked))
         where = next(culprits, f"{type(self).__name__}: a shard of another process")
@@ -162,9 +177,10 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
 
         Raises ``ValueError`` if it was saved for other manifolds.
         """
+        flags = [{flag: group[flag] for flag in _FLAGS} for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for group in self.param_groups:  # how a step runs is for this program to say, not for the one that saved
-            group.update({flag: self.defaults[flag] for flag in _FLAGS})
+        for group, own in zip(self.param_groups, flags, strict=True):
+            group.update(own)  # how a step runs is for this program to say, not for the one that saved
         for p, state in self.state.items():  # torch would go on to share tensors with `state_dict`
             self.state[p] = _cloned(state)
         for i, saved in enumerate(state_dict["param_groups"]):
@@ -216,13 +232,16 @@ def _check_capturable(group: State, entry: Entry) -> None:
         )
 
 
-def check_number(name: str, option: str, value: Any, *, below: float = float("inf")) -> None:
-    """Raise ``ValueError`` unless ``0 <= value < below``; `value` may be a tensor of one element."""
-    if isinstance(value, Tensor):
+def check_number(name: str, option: str, value: Any, *, below: float = float("inf"), tensor: bool = False) -> None:
+    """Raise ``ValueError`` unless ``0 <= value < below``; with `tensor` a tensor of one element will do."""
+    if tensor and isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name}: tensor {option} must have one element, got shape {tuple(value.shape)}")
+        if value.device.type != "cpu":
+            return  # reading it would synchronise
     elif not isinstance(value, (int, float)):
-        raise ValueError(f"{name}: {option} must be a number or a tensor of one element, got {type(value).__name__}")
+        kind = "a number or a tensor of one element" if tensor else "a number"
+        raise ValueError(f"{name}: {option} must be {kind}, got {type(value).__name__}")
     if not 0.0 <= value < below:
         raise ValueError(f"{name}: {option} must be in [0, {below}), got {value}")
 

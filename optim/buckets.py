@@ -59,6 +59,7 @@ class Proposal:
     commit: Callable[[], None]
     checked: list[Tensor]
     blame: Callable[[], str]
+    late: bool = False  # computes when it is committed
 
 
 def same_points(entries: Sequence[Entry], *, together: bool = True) -> list[list[Entry]]:

@@ -147,7 +147,7 @@ class Objective:
         if not math.isfinite(value) or not bool(gradient.isfinite().all()):
             raise ValueError(
                 f"{self.name}: the loss or its gradient is not finite at the starting point (loss {value}); start "
-                "where it is"
+                "from a point where it is"
             )
         return value, gradient
 
@@ -186,3 +186,12 @@ def check_positive(name: str, option: str, value: Any, *, zero: bool = True) -> 
     if not isinstance(value, (int, float)) or not (value >= 0 if zero else value > 0):
         least = "not negative" if zero else "positive"
         raise ValueError(f"{name}: {option} must be {least}, got {value!r}")
+
+
+def check_scale(name: str, gradient: Tensor, length: float) -> None:
+    """Raise ``ValueError`` if the square of the gradient's length overflows or underflows."""
+    if not math.isfinite(length) or (length == 0 and bool((gradient != 0).any())):
+        raise ValueError(
+            f"{name}: the square of the gradient's length is not a number of {gradient.dtype} (largest entry "
+            f"{float(gradient.abs().max()):.1e}); scale the loss, or use float64"
+        )

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from .base import check_number
 from .buckets import State
-from .closure import Closure, FullBatchOptimizer, Objective, Rows, check_positive
+from .closure import Closure, FullBatchOptimizer, Objective, Rows, check_positive, check_scale
 from .line_search import Trial, strong_wolfe
 from .product_point import ProductPoint
 
+_ROUNDING = 16  # eps of a loss that are not believed
 _MAX_TRIALS = 25  # evaluations of one line search
 TRANSPORTS = ("parallel", "retraction")
 Memory = dict[str, Tensor]
@@ -40,7 +41,7 @@ class DescentOptimizer(FullBatchOptimizer):
 
     def __init__(self, params: Any, defaults: State) -> None:
         name = type(self).__name__
-        check_number(name, "lr", defaults["lr"])
+        check_number(name, "lr", defaults["lr"], tensor=True)
         check_positive(name, "lr", float(defaults["lr"]), zero=False)
         for option in ("max_iter", "max_eval"):
             value = defaults[option]
@@ -71,7 +72,7 @@ class DescentOptimizer(FullBatchOptimizer):
     # ---- a step -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def step(self, closure: Closure) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
         """Up to `max_iter` iterations.
 
         Args:
@@ -88,6 +89,7 @@ class DescentOptimizer(FullBatchOptimizer):
         memory = self._recall(point, self._rows)
         x = point.read()
         here = _iterate(point, x, *objective.start())
+        check_scale(type(self).__name__, here.rgrad, here.grad_norm)
         done, reason = 0, "tolerance_grad" if here.grad_norm <= options["tolerance_grad"] else None
         try:
             while reason is None:
@@ -148,8 +150,8 @@ class DescentOptimizer(FullBatchOptimizer):
             value, egrad = objective.at(y)
             return Trial(t, value, slope(egrad) if math.isfinite(value) else math.nan, (y, egrad))
 
-        # The rounding of a loss is a few eps of it. Twice as many digits are left to the slopes, which keep them.
-        noise = point.eps ** (2 / 3) * abs(here.value)
+        # The rounding of a loss is a few eps of it; below that the slopes decide, which keep more digits.
+        noise = _ROUNDING * point.eps * abs(here.value)
         trial, _ = strong_wolfe(evaluate, start, t, c2=self._c2, noise=noise, max_trials=min(left, _MAX_TRIALS))
         if trial.t == 0:
             exhausted = options["max_eval"] is not None and objective.evaluations >= options["max_eval"]

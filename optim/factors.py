@@ -225,7 +225,10 @@ class PointFactor(Factor):
         return w * torch.where(positive, before / torch.where(positive, after, 1.0), 0.0).sqrt()
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return self.manifold.transp(x, y, v)
+        try:
+            return self.manifold.transp(x, y, v)
+        except NotImplementedError:
+            raise NotImplementedError(f"{self.manifold!r} has no transp, which finite differences need") from None
 
     def rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
         try:

@@ -12,7 +12,8 @@ from .sharding import local
 
 
 class FlatBucket:
-    """The parameters of a group that live in flat space: torch's own functions step them, in place at commit."""
+    """The parameters of a group that live in flat space: torch's own functions step them, in place at commit; with
+    `check_finite` copies of them beforehand, so that there is something to look at."""
 
     def __init__(self, entries: list[Entry], group: State, state: dict[Tensor, State]) -> None:
         self.entries, self.group, self.state = entries, group, state
@@ -30,17 +31,39 @@ class FlatBucket:
             return None
         parameters = [e.parameter for e in entries]
         grads: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
+        if self.group["check_finite"]:
+            return self._beforehand(update, entries, parameters, grads)
 
         def commit() -> None:
             if self.group["differentiable"]:  # torch writes into the state, and the graph needs what it was
                 for p in parameters:
-                    self.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in self.state[p].items()}
+                    self.state[p] = _copy(self.state[p])
             update(self.group, parameters, grads, [self.state[p] for p in parameters])
 
         def blame() -> str:
             return next(e.where for e, g in zip(entries, grads, strict=True) if not local(g).isfinite().all())
 
-        return Proposal(commit, [local(g) for g in grads], blame)
+        return Proposal(commit, [local(g) for g in grads], blame, late=True)
+
+    def _beforehand(
+        self, update: Callable, entries: list[Entry], parameters: list[Tensor], grads: list[Tensor]
+    ) -> Proposal:
+        new = [p.detach().clone() for p in parameters]
+        states = [_copy(self.state.get(p, {})) for p in parameters]
+        update(self.group, new, grads, states)
+        found = [[local(t) for t in (p, *filter(_is_tensor, s.values()))] for p, s in zip(new, states, strict=True)]
+
+        def commit() -> None:
+            for p, value, state in zip(parameters, new, states, strict=True):
+                p.copy_(value)
+                self.state[p] = state
+
+        def blame() -> str:
+            return next(
+                e.where for e, ts in zip(entries, found, strict=True) if not all(t.isfinite().all() for t in ts)
+            )
+
+        return Proposal(commit, [t for tensors in found for t in tensors], blame)
 
     def _check(self, entry: Entry) -> None:
         p, grad = entry.parameter, entry.parameter.grad
@@ -55,3 +78,11 @@ class FlatBucket:
                     f"{entry.where}: its {what} is {t.dtype} of shape {tuple(t.shape)}, expected {p.dtype} of shape "
                     f"{tuple(p.shape)}"
                 )
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _copy(state: State) -> State:
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchriemann.manifolds.base import Manifold
 from torchriemann.manifolds.parameter import named_manifolds
 
-from .sharding import complaint
+from .sharding import complaint, is_dtensor
 
 POINT_DTYPES = (torch.float32, torch.float64)
 
@@ -27,6 +27,11 @@ def param_groups(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
     its tensor lost the label that its module registered (``load_state_dict(assign=True)``, sharding, a plain
     ``Parameter`` assigned over it) or contradicts it: such a parameter is never stepped as if it were flat.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"param_groups: model must be a module, whose submodules remember their manifolds, got "
+            f"{type(model).__name__}; pass the model, not model.parameters()"
+        )
     groups: dict[Any, dict[str, Any]] = {}
     for name, parameter, manifold in named_manifolds(model):
         if manifold is not None and tensor_label(parameter) is None:
@@ -70,6 +75,9 @@ def check_parameter(parameter: Tensor, manifold: Any, where: str) -> None:
     """Raise ``ValueError`` unless an optimizer of this library can step `parameter` on `manifold`."""
     if not parameter.is_floating_point():
         raise ValueError(f"{where} must be a real floating-point tensor, got {parameter.dtype}; convert it with .to()")
+    overlap = torch._debug_has_internal_overlap(parameter)  # pyright: ignore[reportPrivateImportUsage]
+    if overlap == 1 and not is_dtensor(parameter):
+        raise ValueError(f"{where} is an expanded tensor, whose entries share memory; call .clone() or .contiguous()")
     if manifold is None:
         return
     _check_manifold(manifold, where)

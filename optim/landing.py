@@ -83,8 +83,6 @@ class LandingSGD(RiemannianOptimizer):
         foreach: bool | None = None,
         check_finite: bool = False,
     ) -> None:
-        for option, value in (("lr", lr), ("momentum", momentum)):
-            check_number("LandingSGD", option, value)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -123,6 +121,13 @@ class LandingSGD(RiemannianOptimizer):
             _check_distance(entry, self.param_groups[index]["safe_distance"])
             entries[i] = dataclasses.replace(entry, manifold=Stiefel())
         return entries
+
+    def _check_options(self, options: State) -> None:
+        check_number("LandingSGD", "lr", options["lr"], tensor=True)
+        check_number("LandingSGD", "momentum", options["momentum"])
+
+    def _check_start(self, entry: Entry) -> None:
+        """Frames may start anywhere in the tube, which is looked at apart."""
 
     def _state_names(self, group: State) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] != 0 else ()

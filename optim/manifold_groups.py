@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 
+from torchriemann.manifolds.base import Manifold
+
 from . import groups
 from .buckets import Entry
+from .sharding import is_dtensor
 
 MANIFOLDS = "manifolds"  # key of a parameter group: the repr of each parameter's manifold, or of all
 
@@ -27,17 +30,34 @@ class ManifoldOptimizer(torch.optim.Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raise ``ValueError`` if the options of a group are not supported."""
 
+    def _check_start(self, entry: Entry) -> None:
+        """Raise ``ValueError`` unless a point of this library's manifolds is one: an initialisation, or another
+        optimizer, may have moved it since it was labelled. Shards hold a part, meta tensors nothing."""
+        p, manifold = entry.parameter, entry.manifold
+        if not isinstance(manifold, Manifold) or groups.is_flat(manifold) or p.is_meta or is_dtensor(p):
+            return
+        ok, reason = manifold.check_point_on_manifold(p.detach(), explain=True)
+        if not ok:
+            raise ValueError(
+                f"{entry.where} is off {manifold!r}: {reason}, as in `with torch.no_grad(): p.copy_(manifold.projx(p))`"
+            )
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its key ``"manifold"``, if there, is the manifold of all its parameters (None: flat)."""
         explicit: tuple = ()
         if isinstance(param_group, dict):
             param_group = dict(param_group)
             explicit = (param_group.pop("manifold"),) if "manifold" in param_group else ()
-            param_group.pop(MANIFOLDS, None)
+            recorded = param_group.pop(MANIFOLDS, "")  # in a group of another optimizer
+            if not isinstance(recorded, (str, list)):
+                raise ValueError(
+                    f'{type(self).__name__}: the key of a group\'s manifold is "manifold", got {MANIFOLDS!r}'
+                )
         super().add_param_group(param_group)
         self._explicit.append(explicit)
         try:
-            self._entries(len(self.param_groups) - 1)
+            for entry in self._entries(len(self.param_groups) - 1):
+                self._check_start(entry)
         except ValueError:
             self.param_groups.pop()
             self._explicit.pop()

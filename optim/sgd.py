@@ -56,17 +56,6 @@ class RiemannianSGD(RiemannianOptimizer):
         fused: bool | None = None,
         check_finite: bool = False,
     ) -> None:
-        for option, value in (
-            ("lr", lr),
-            ("momentum", momentum),
-            ("dampening", dampening),
-            ("weight_decay", weight_decay),
-        ):
-            check_number("RiemannianSGD", option, value)
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError(
-                f"RiemannianSGD: nesterov needs momentum > 0 and dampening = 0, got {momentum} and {dampening}"
-            )
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -81,6 +70,16 @@ class RiemannianSGD(RiemannianOptimizer):
             "check_finite": check_finite,
         }
         super().__init__(params, defaults)
+
+    def _check_options(self, options: State) -> None:
+        check_number("RiemannianSGD", "lr", options["lr"], tensor=True)
+        for option in ("momentum", "dampening", "weight_decay"):
+            check_number("RiemannianSGD", option, options[option])
+        if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
+            raise ValueError(
+                "RiemannianSGD: nesterov needs momentum > 0 and dampening = 0, got "
+                f"{options['momentum']} and {options['dampening']}"
+            )
 
     def _state_names(self, group: State) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] != 0 else ()

@@ -67,7 +67,8 @@ def truncated_cg(
         decrease, uu = decrease + gain, reached
         residual = residual + t * product
         before, square = square, inner(residual, residual)
-        if math.sqrt(square) <= goal or gain <= 0:
+        # An indefinite metric (geoopt's hyperboloid) makes rounding across the manifold negative.
+        if square <= goal * goal or gain <= 0:
             break
         beta = square / before
         direction = project(beta * direction - residual)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .buckets import State
-from .closure import Closure, FullBatchOptimizer, Objective, check_positive, dense, number
+from .closure import Closure, FullBatchOptimizer, Objective, check_positive, check_scale, dense, number
 from .product_point import LinAlgError, ProductPoint
 from .steihaug import truncated_cg
 
@@ -50,7 +50,7 @@ class RiemannianTrustRegion(FullBatchOptimizer):
             that is less.
         rho_prime: accept a step with more than this share of the predicted decrease; below 1/4.
         kappa, theta: the inner iteration stops at a residual of ``|grad| min(kappa, |grad|**theta)``.
-        max_inner: inner iterations; by default the dimension.
+        max_inner: inner iterations; by default twice the dimension, since rounding undoes the end after as many.
         rho_regularization: decreases are compared after adding ``rho_regularization eps max(1, |f|)`` to both, so that
             steps within rounding are trusted (Conn, Gould and Toint 2000, section 17.4.2).
         hessian: "autograd" differentiates the gradient again; "finite_difference" differences it along the retraction,
@@ -93,7 +93,7 @@ class RiemannianTrustRegion(FullBatchOptimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Closure) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
         """Up to `max_iter` iterations.
 
         Args:
@@ -108,6 +108,7 @@ class RiemannianTrustRegion(FullBatchOptimizer):
         point = self._point(geodesic=False)
         objective = Differentiable("RiemannianTrustRegion", closure, point, options["hessian"] == "autograd")
         model = objective.start_model()
+        check_scale("RiemannianTrustRegion", model.rgrad, model.grad_norm)
         largest, typical = point.reach(model.x)
         largest = options["delta_bar"] or max(2 * largest, options["delta0"] or 0.0)
         first = options["delta0"] or min(typical, largest) / 4
@@ -146,7 +147,7 @@ class RiemannianTrustRegion(FullBatchOptimizer):
             kappa=options["kappa"],
             theta=options["theta"],
             tolerance=0.1 * options["tolerance_grad"],  # the rest is left to what the model misses
-            max_iter=options["max_inner"] or max(point.dimension(), 1),
+            max_iter=options["max_inner"] or 2 * max(point.dimension(), 1),
             project=lambda u: point.project(x, u),
         )
         y = point.move(x, inner.u)
@@ -276,6 +277,8 @@ class Differentiable(Objective):
                     f"{self.name}: the graph of the loss is gone: the closure must return the loss without calling "
                     "backward()"
                 ) from None
+        if all(g is None for g in found):
+            raise ValueError(f"{self.name}: the loss depends on no parameter of the optimizer")
         return {p: dense(g) for p, g in zip(self.point.parameters, found, strict=True) if g is not None}
 
 

@@ -378,3 +378,13 @@ def test_learning_rate_zero_moves_nothing():
     train(RiemannianAdam(points, lr=0.0), lambda: sum(p[0] for p in points), 3)
     for p, q in zip(points, before, strict=True):
         torch.testing.assert_close(p, q, atol=1e-15, rtol=0)
+
+
+def test_an_exploding_gradient_is_one_lost_step():
+    """The square of 1e20 is infinite in float32: the second moment stays so, and the point where it is."""
+    p = ManifoldParameter(torch.tensor([1.0, 0, 0]), Sphere())
+    optimizer = RiemannianAdam([p], lr=0.1)
+    for size in (1.0, 1e20, 1.0):
+        p.grad = size * torch.tensor([0.0, 1, 1])
+        optimizer.step()
+    assert Sphere().check_point_on_manifold(p)

@@ -251,3 +251,30 @@ def test_options_of_one_optimizer_are_checked():
         RiemannianSGD([])
     with pytest.raises(TypeError):
         RiemannianSGD(spheres(1)[0])
+
+
+@both
+def test_a_point_that_is_none_is_refused_from_the_start(optimizer_class):
+    off = nn.Parameter(3 * torch.eye(4)[:, :2])
+    with pytest.raises(ValueError, match=r"parameter 0 of group 0 is off Stiefel.*max\|x\^T x - I\| = 8 .*projx"):
+        optimizer_class([{"params": [off], "manifold": Stiefel()}])
+    labelled = ManifoldParameter(Stiefel().random(4, 2), Stiefel())
+    nn.init.xavier_uniform_(labelled)
+    with pytest.raises(ValueError, match="is off Stiefel"):
+        optimizer_class([labelled])
+
+
+@both
+def test_options_of_groups_are_checked_as_those_of_the_constructor(optimizer_class):
+    for options in ({"lr": -1.0}, {"lr": float("nan")}, {"weight_decay": "1"}):
+        with pytest.raises(ValueError, match=optimizer_class.__name__):
+            optimizer_class([{"params": spheres(1), **options}])
+    with pytest.raises(ValueError, match="the key of a group's manifold is"):
+        optimizer_class([{"params": spheres(1), "manifolds": Sphere()}])
+    with pytest.raises(ValueError, match="is an expanded tensor"):
+        optimizer_class([nn.Parameter(torch.zeros(1).expand(3))])
+
+
+def test_param_groups_wants_the_model():
+    with pytest.raises(ValueError, match="pass the model, not model.parameters"):
+        param_groups(model().parameters())

@@ -379,3 +379,20 @@ def test_torch_states_arrive_in_the_scale_of_the_metric(manifold, make):
     (one,), (two,) = loaded.state.values(), native.state.values()
     for name in one.keys() - {"step"}:
         torch.testing.assert_close(one[name].expand_as(two[name]), two[name], rtol=1e-6, atol=1e-12)
+
+
+def test_flags_of_this_program_survive_a_load():
+    source, target = RiemannianSGD(spheres(2)), RiemannianSGD(spheres(2), check_finite=True, foreach=False)
+    target.load_state_dict(source.state_dict())
+    assert target.param_groups[0]["check_finite"] is True and target.param_groups[0]["foreach"] is False
+
+
+@pytest.mark.parametrize("make", [RiemannianSGD, RiemannianAdam])
+def test_check_finite_looks_at_what_flat_parameters_would_become(make):
+    q = torch.nn.Parameter(torch.full((2,), 1.7e308, dtype=torch.float64))
+    (p,) = spheres(1)
+    optimizer = make([q, p], lr=1e308, check_finite=True)
+    q.grad, p.grad = torch.full_like(q, -1.0), torch.zeros_like(p)
+    with pytest.raises(ValueError, match="parameter 0 of group 0 would become infinite"):
+        optimizer.step()
+    assert (q == 1.7e308).all() and not optimizer.state

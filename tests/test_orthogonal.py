@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch.autograd import gradcheck, gradgradcheck
 
 from tests.test_orthogonal_log import F64, both, exact_pair, generator, largest, point, tangent
-from torchriemann.manifolds import ManifoldParameter, Orthogonal, SpecialOrthogonal, Stiefel
+from torchriemann.manifolds import Grassmann, ManifoldParameter, Orthogonal, SpecialOrthogonal, Stiefel
 from torchriemann.manifolds.orthogonal import RETRACTIONS
 from torchriemann.optim import RiemannianAdam
 
@@ -353,3 +353,49 @@ def test_shapes_of_random_tangents_are_checked(m):
         m.random_tangent(torch.zeros(3, 2))
     with pytest.raises(ValueError, match="expected a floating-point tensor"):
         m.random_tangent(torch.zeros(3, 3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("retraction", ["polar", "qr", "cayley"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_long_steps_stay_in_their_component(retraction, dtype):
+    """A Gram matrix forgets directions, of which one may come back turned round."""
+    m = SpecialOrthogonal(retraction)
+    x = m.random(2000, 3, 3, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    u = m.random_tangent(x, generator=torch.Generator().manual_seed(1))
+    for length in (1e2, 1e3, 1e4):
+        y = m.retr(x, length * u)
+        assert m.check_point_on_manifold(y) and (torch.linalg.det(y) > 0).all()
+
+
+@pytest.mark.parametrize("cosine", [1e-2, 5e-4, 1e-4])
+def test_inverse_of_polar_next_to_the_end_of_its_domain(cosine):
+    theta, eye = math.acos(cosine), torch.eye(2, dtype=torch.float64)
+    y = SpecialOrthogonal().expmap(eye, torch.tensor([[0, -theta], [theta, 0]], dtype=torch.float64))
+    v = SpecialOrthogonal().inverse_retr(eye, y)
+    assert v[1, 0].item() == pytest.approx(math.tan(theta), rel=1e-9)
+    assert SpecialOrthogonal().check_vector_on_tangent(eye, v)
+
+
+@pytest.mark.parametrize(
+    "m, size", [(SpecialOrthogonal(), (4, 4)), (Stiefel(0.5), (5, 2)), (Grassmann(), (5, 2))], ids=repr
+)
+def test_curvature_of_nearly_parallel_vectors(m, size):
+    x = m.random(6, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    u, v = m.random_tangent(x), m.random_tangent(x)
+    want = m.sectional_curvature(x, u, v)
+    torch.testing.assert_close(m.sectional_curvature(x, u, u + 1e-7 * v), want, rtol=1e-6, atol=1e-6)
+    assert m.sectional_curvature(x, u, 2.7 * u).isnan().all()
+
+
+def test_integers_are_no_points():
+    with pytest.raises(ValueError, match="dtype must be a floating-point type"):
+        SpecialOrthogonal().random(3, 3, dtype=torch.int32)
+
+
+def test_spreads_and_means_of_samples_fit_the_size():
+    m = SpecialOrthogonal()
+    for options in ({"std": torch.ones(5)}, {"mean": torch.eye(3).expand(5, 3, 3)}, {"mean": torch.eye(2)}):
+        with pytest.raises(ValueError, match="random_normal: "):
+            m.random_normal(3, 3, **options)
+    assert m.logdet_dexp(m.random(5, 3, 3), torch.zeros(3, 3)).shape == (5,)
+    assert m.expmap(torch.empty(2, 3, 3, device="meta"), torch.empty(2, 3, 3, device="meta")).is_meta

@@ -463,3 +463,33 @@ def test_without_a_line_search_the_last_loss_is_not_known(solver):
     optimizer = solver([x], lr=0.01, max_iter=3, line_search_fn=None)
     optimizer.step(closure_of(optimizer, lambda: x @ a @ x))
     assert optimizer.summary["n_iter"] == 3 and np.isnan(optimizer.summary["loss"])
+
+
+@first_order
+def test_a_large_offset_hides_no_rise(solver):
+    p = torch.nn.Parameter(torch.zeros(1))
+    optimizer = solver([p], max_iter=1)
+    optimizer.step(
+        closure_of(optimizer, lambda: (1e6 - p + 9 * torch.sigmoid(40 * (p - 0.6)) + torch.relu(p - 0.9)).sum())
+    )
+    assert optimizer.summary["loss"] <= 1e6
+
+
+@every_solver
+def test_gradients_whose_squares_are_no_numbers_are_refused(solver):
+    for size in (1e25, 1e-30):
+        x = sphere_parameter(4, dtype=torch.float32)
+        optimizer = solver([x], tolerance_grad=0.0)
+        with pytest.raises(ValueError, match="the square of the gradient's length.*scale the loss"):
+            optimizer.step(closure_of(optimizer, lambda x=x, size=size: size * (x * torch.arange(4.0)).sum()))
+
+
+@every_solver
+def test_a_step_needs_a_closure(solver):
+    with pytest.raises(ValueError, match="step needs a closure"):
+        solver([sphere_parameter(3)]).step()
+
+
+def test_a_loss_of_no_parameter_is_refused():
+    with pytest.raises(ValueError, match="depends on no parameter"):
+        RiemannianTrustRegion([sphere_parameter(3)]).step(lambda: 1 * torch.tensor(1.0, requires_grad=True))

@@ -105,18 +105,54 @@ def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Thin QR with positive diagonal, W = Q R, from the Cholesky factor of W^T W. ``*B,n,p -> *B,n,p and *B,p,p``.
 
     One Gram product, one p x p factorisation and one product with the p x p inverse, for W near orthonormal, such as
-    x + u with a tangent u. A second pass for long u, where the error has grown with the squared condition number; NaN
-    where that is not enough.
+    x + u with a tangent u. A second pass for long u, where the error has grown with the squared condition number. Still
+    longer ones, of which the Gram matrix forgets directions, by Householder reflections, where numbers can be looked
+    at; else NaN.
     """
     gram = w.mT @ w if gram is None else gram
+    if too_long(gram):
+        return positive_qr(w)
     q, r = _cholesky_pass(w, gram)
     if free_to_look(gram) and float(gram.amax()) <= _ONE_PASS:  # the largest entry is on the diagonal
         return q, r
     # A long step squares the condition number into the error; the second pass starts near orthonormal, or is no mend.
     gram = q.mT @ q
     off = (gram - identity_like(gram)).detach().abs().amax((-2, -1), keepdim=True)
+    lost = forgets_directions(r.mT @ r) | ~(off < 0.5)
     q, again = _cholesky_pass(q, gram)
-    return torch.where(off < 0.5, q, torch.nan), again @ r
+    return torch.where(lost, torch.nan, q), again @ r
+
+
+# Squared length of a column, times eps, beyond which a Gram matrix I + u^T u is not the whole truth about x + u: the
+# error of what is computed from it is of that order.
+_LOOK, _NAN = 1e-3, 1e-2
+
+
+def too_long(gram: Tensor) -> bool:
+    """Whether numbers may be looked at, and say that this Gram matrix of x + u should not be used."""
+    return free_to_look(gram) and _LOOK / torch.finfo(gram.dtype).eps < float(gram.amax()) < math.inf
+
+
+def forgets_directions(gram: Tensor) -> Tensor:
+    """Where frames made from this Gram matrix of x + u may be wrong though orthonormal. ``*B,p,p -> *B,1,1`` (bool)."""
+    return gram.detach().amax((-2, -1), keepdim=True) > _NAN / torch.finfo(gram.dtype).eps
+
+
+def positive_qr(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Thin QR with positive diagonal by Householder reflections: LAPACK's signs depend on the matrix. ``*B,n,p``."""
+    q, r = torch.linalg.qr(w)
+    sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(w.dtype)
+    return q * sign.unsqueeze(-2), r * sign.unsqueeze(-1)
+
+
+def polar_step(w: Tensor) -> Tensor:
+    """The polar factor of w = x + u with a frame x and a tangent u, from the Gram matrix; long u as `cholesky_qr`."""
+    gram = w.mT @ w
+    if too_long(gram):
+        return nearest_frame(w)
+    root = inverse_sqrt(gram, tolerance=torch.finfo(w.dtype).eps ** 0.5)[0]
+    # `polish` squares what is left of the error.
+    return polish(w @ torch.where(forgets_directions(gram), torch.nan, root))
 
 
 _ONE_PASS = 10.0  # largest squared column up to which one pass leaves a few eps
@@ -126,6 +162,14 @@ def _cholesky_pass(w: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
     lower = torch.linalg.cholesky_ex(gram)[0]  # cholesky itself reads its error code back: a synchronisation
     inverse = torch.linalg.solve_triangular(lower, identity_like(gram), upper=False)
     return w @ inverse.mT, lower.mT
+
+
+def sampled_dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]:
+    """The dtype asked for, and the one to factorise in: LAPACK has no half precision."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if not dtype.is_floating_point:
+        raise ValueError(f"random: dtype must be a floating-point type, got {dtype}")
+    return dtype, torch.promote_types(dtype, torch.float32)
 
 
 def haar_frame(
@@ -139,11 +183,8 @@ def haar_frame(
     Householder QR of a Gaussian matrix with the diagonal of R made positive (Mezzadri 2007, arXiv:math-ph/0609050):
     LAPACK's own signs depend on the matrix and would not be uniform.
     """
-    dtype = torch.get_default_dtype() if dtype is None else dtype
-    wide = torch.promote_types(dtype, torch.float32)  # LAPACK has no half precision
-    q, r = torch.linalg.qr(torch.randn(size, generator=generator, dtype=wide, device=device))
-    sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(wide)
-    return (q * sign.unsqueeze(-2)).to(dtype).contiguous()
+    dtype, wide = sampled_dtypes(dtype)
+    return positive_qr(torch.randn(size, generator=generator, dtype=wide, device=device))[0].to(dtype).contiguous()
 
 
 def nearest_frame(x: Tensor) -> Tensor:
@@ -209,7 +250,7 @@ def matrix_exp(a: Tensor) -> Tensor:
 
     In place of torch.linalg.matrix_exp, whose degree-8 branch is wrong in the tenth digit (float64) or the fifth
     (float32) for a single matrix (pytorch issue 196592, torch 2.13 and 2.14), and which synchronises. The error grows
-    with the norm; above 8e8 (float32: 5e4), and above 800 under compile and vmap, the result is NaN.
+    with the norm; above 8e8 (float32: 5e4), and above 800 under compile and functorch's transforms, the result is NaN.
     """
     identity = identity_like(a)
     norm = a.detach().abs().sum(-2).amax(-1)[..., None, None]

@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 
 def values_readable(x: Tensor) -> bool:
-    """False under compile, vmap and the like, where a number cannot be taken out of a tensor."""
-    return not torch.compiler.is_compiling() and not is_functorch_wrapped_tensor(x)
+    """False under compile, vmap and the like, and of meta tensors, of which no number can be taken."""
+    return not torch.compiler.is_compiling() and not is_functorch_wrapped_tensor(x) and not x.is_meta
 
 
 def derivative_wanted(x: Tensor) -> bool:
