@@ -32,10 +32,10 @@ scale-out: $(VENV)/.examples
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 examples/03_scale_out.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 -m slow --timeout 1800
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow --timeout 1800
 
 # pyright reads the tests, examples and pages' scripts too, so it needs what they import.
 lint: $(VENV)/.test $(VENV)/.docs $(VENV)/.lint

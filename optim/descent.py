@@ -16,7 +16,6 @@ from .closure import Closure, FullBatchOptimizer, Objective, Rows, check_positiv
 from .line_search import Trial, strong_wolfe
 from .product_point import ProductPoint
 
-_ROUNDING = 16  # eps of a loss that are not believed
 _MAX_TRIALS = 25  # evaluations of one line search
 TRANSPORTS = ("parallel", "retraction")
 Memory = dict[str, Tensor]
@@ -81,7 +80,8 @@ class DescentOptimizer(FullBatchOptimizer):
                 step.
 
         Returns:
-            The loss before the first iteration. The parameters end at the best point found; `summary` tells the rest.
+            The loss before the first iteration. The parameters end at the best point found, where losses that differ
+            by 1e-13 of them (2e-5 in float32) count as equal; `summary` tells the rest.
         """
         options = self._options()
         point = self._point(geodesic=options["transport"] == "parallel")
@@ -150,8 +150,8 @@ class DescentOptimizer(FullBatchOptimizer):
             value, egrad = objective.at(y)
             return Trial(t, value, slope(egrad) if math.isfinite(value) else math.nan, (y, egrad))
 
-        # The rounding of a loss is a few eps of it; below that the slopes decide, which keep more digits.
-        noise = _ROUNDING * point.eps * abs(here.value)
+        # What a loss may be off by rounding: a sum of many terms by hundreds of eps. Within it the slopes decide.
+        noise = min(500 * point.eps, point.eps ** (2 / 3)) * abs(here.value)
         trial, _ = strong_wolfe(evaluate, start, t, c2=self._c2, noise=noise, max_trials=min(left, _MAX_TRIALS))
         if trial.t == 0:
             exhausted = options["max_eval"] is not None and objective.evaluations >= options["max_eval"]

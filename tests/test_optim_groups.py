@@ -234,9 +234,9 @@ def test_numbers_are_checked(optimizer_class, option):
     for value in (-1.0, float("nan")):
         with pytest.raises(ValueError, match=f"{optimizer_class.__name__}: {option} must be in"):
             optimizer_class(spheres(1), **{option: value})
-    with pytest.raises(ValueError, match="one element"):
+    with pytest.raises(ValueError, match="one element" if option == "lr" else "must be a number, got Tensor"):
         optimizer_class(spheres(1), **{option: torch.ones(2)})
-    with pytest.raises(ValueError, match=f"{option} must be a number or a tensor of one element, got str"):
+    with pytest.raises(ValueError, match=f"{option} must be a number.*, got str"):
         optimizer_class(spheres(1), **{option: "1e-3"})
 
 

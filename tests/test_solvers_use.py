@@ -467,12 +467,12 @@ def test_without_a_line_search_the_last_loss_is_not_known(solver):
 
 @first_order
 def test_a_large_offset_hides_no_rise(solver):
-    p = torch.nn.Parameter(torch.zeros(1))
+    p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = solver([p], max_iter=1)
     optimizer.step(
-        closure_of(optimizer, lambda: (1e6 - p + 9 * torch.sigmoid(40 * (p - 0.6)) + torch.relu(p - 0.9)).sum())
+        closure_of(optimizer, lambda: (1e12 - p + 9 * torch.sigmoid(40 * (p - 0.6)) + torch.relu(p - 0.9)).sum())
     )
-    assert optimizer.summary["loss"] <= 1e6
+    assert optimizer.summary["loss"] <= 1e12
 
 
 @every_solver
