@@ -110,10 +110,11 @@ def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
     at; else NaN.
     """
     gram = w.mT @ w if gram is None else gram
-    if too_long(gram):
+    largest = float(gram.amax()) if free_to_look(gram) else math.inf  # the largest entry is on the diagonal
+    if too_long(gram, largest):
         return positive_qr(w)
     q, r = _cholesky_pass(w, gram)
-    if free_to_look(gram) and float(gram.amax()) <= _ONE_PASS:  # the largest entry is on the diagonal
+    if largest <= _ONE_PASS:
         return q, r
     # A long step squares the condition number into the error; the second pass starts near orthonormal, or is no mend.
     gram = q.mT @ q
@@ -128,9 +129,9 @@ def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
 _LOOK, _NAN = 1e-3, 1e-2
 
 
-def too_long(gram: Tensor) -> bool:
-    """Whether numbers may be looked at, and say that this Gram matrix of x + u should not be used."""
-    return free_to_look(gram) and _LOOK / torch.finfo(gram.dtype).eps < float(gram.amax()) < math.inf
+def too_long(gram: Tensor, largest: float) -> bool:
+    """Whether this Gram matrix of x + u, with that largest entry, should not be used."""
+    return _LOOK / torch.finfo(gram.dtype).eps < largest < math.inf
 
 
 def forgets_directions(gram: Tensor) -> Tensor:
@@ -148,11 +149,13 @@ def positive_qr(w: Tensor) -> tuple[Tensor, Tensor]:
 def polar_step(w: Tensor) -> Tensor:
     """The polar factor of w = x + u with a frame x and a tangent u, from the Gram matrix; long u as `cholesky_qr`."""
     gram = w.mT @ w
-    if too_long(gram):
+    look = free_to_look(gram)
+    if look and too_long(gram, float(gram.amax())):
         return nearest_frame(w)
     root = inverse_sqrt(gram, tolerance=torch.finfo(w.dtype).eps ** 0.5)[0]
-    # `polish` squares what is left of the error.
-    return polish(w @ torch.where(forgets_directions(gram), torch.nan, root))
+    if not look:
+        root = torch.where(forgets_directions(gram), torch.nan, root)
+    return polish(w @ root)  # squares what is left of the error
 
 
 _ONE_PASS = 10.0  # largest squared column up to which one pass leaves a few eps
