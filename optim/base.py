@@ -29,8 +29,9 @@ _FLAGS = (
 class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
     """An optimizer that makes one step at a time, of points in batches and of flat parameters as torch does.
 
-    A step is atomic. Shapes, labels and dtypes are checked, then all new values are computed, then they are written:
-    an error leaves parameters and state as they were.
+    A step is atomic. Shapes, labels, dtypes and options are checked, then the new values of all points are computed,
+    then everything is written: an error leaves parameters and state as they were. Flat parameters are stepped in place
+    by torch's functions, before any point is written; with `check_finite` copies of them are, beforehand.
     """
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:

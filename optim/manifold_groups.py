@@ -31,10 +31,11 @@ class ManifoldOptimizer(torch.optim.Optimizer):
         """Raise ``ValueError`` if the options of a group are not supported."""
 
     def _check_start(self, entry: Entry) -> None:
-        """Raise ``ValueError`` unless a point of this library's manifolds is one: an initialisation, or another
-        optimizer, may have moved it since it was labelled. Shards hold a part, meta tensors nothing."""
+        """Raise ``ValueError`` unless a tensor that only its group calls a point is one. A labelled one was looked at
+        when it got its label, and may be waiting for its values to be loaded; shards hold a part of them."""
         p, manifold = entry.parameter, entry.manifold
-        if not isinstance(manifold, Manifold) or groups.is_flat(manifold) or p.is_meta or is_dtensor(p):
+        labelled = groups.tensor_label(p) is not None
+        if labelled or not isinstance(manifold, Manifold) or groups.is_flat(manifold) or p.is_meta or is_dtensor(p):
             return
         ok, reason = manifold.check_point_on_manifold(p.detach(), explain=True)
         if not ok:
