@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 SITE = Path(__file__).resolve().parents[1] / "site"
 # Outside of code: reStructuredText and Markdown that nobody turned into anything.
-LEFT_OVER = re.compile(r":math:|\.\. math::|``|\$\$|<!-- generated|^>>> |\]\(|\[`|\\begin\{", re.MULTILINE)
+LEFT_OVER = re.compile(r":math:|\.\. math::|``|\$\$|<!-- generated|^>>> |\]\([^()\s]+\)|\[`|\\begin\{", re.MULTILINE)
 
 
 class Page(HTMLParser):
@@ -67,7 +67,7 @@ def main() -> None:
     wrong = [f"{p.relative_to(SITE.resolve())}: {c}" for p in sorted(pages) for c in complaints(p, pages)]
     totals = {tag: sum(page.count[tag] for page in pages.values()) for tag in ("math", "img", "table", "td")}
     wrong += [f"no {tag} on any page" for tag, number in totals.items() if number == 0]
-    for spaces in ("sphere", "stiefel", "grassmann", "orthogonal", "product"):
+    for spaces in ("sphere", "lorentz", "stereographic", "klein", "stiefel", "grassmann", "orthogonal", "product"):
         page = pages[(SITE / "manifolds" / f"{spaces}.html").resolve()]
         wrong += [f"manifolds/{spaces}.html has no {tag}" for tag in ("math", "img", "table") if page.count[tag] == 0]
     print(*wrong, sep="\n", end="\n" if wrong else "")

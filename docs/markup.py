@@ -14,7 +14,7 @@ NAMES = re.compile(r"^    (\w+(?:, \w+)+): ")  # "betas, eps: as in torch" in a 
 DIRECTIVE = re.compile(r"^(?P<indent> *)\.\. math::(?P<first>.*)$")
 DOI = re.compile(r"\bdoi:?\s+(10\.\d{4,9}/[^\s,;]*[^\s,;.)])")
 ARXIV = re.compile(r"\barXiv:((?:\d{4}\.\d{4,5})|(?:[a-z-]+/\d{7}))")
-KEPT = re.compile(r"(:math:`[^`]+`|``.+?``|`[^`\n]+`|(?<!\S)\*\*\w[^*]*\*\*|!?\[[^\]]*\]\([^)]*\))", re.DOTALL)
+KEPT = re.compile(r"(:math:`[^`]+`|``.+?``|`[^`\n]+`|(?<!\S)\*\*\w[^*]*\*\*|!?\[[^\]]*\]\([^()\s]+\))", re.DOTALL)
 
 
 def link_papers(text: str) -> str:

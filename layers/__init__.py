@@ -2,3 +2,6 @@
 
 from .base import ManifoldModule as ManifoldModule
 from .classifiers import GrassmannClassifier as GrassmannClassifier
+from .curvature import Curvature as Curvature
+from .entailment import EntailmentCones as EntailmentCones
+from .hyperbolic import LorentzIsometry as LorentzIsometry

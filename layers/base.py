@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds import ManifoldParameter
-from torchriemann.manifolds.parameter import register_manifold, registered_manifolds, relabel
+from torchriemann.manifolds.parameter import check_options_rest, register_manifold, registered_manifolds, relabel
 
 
 class ManifoldModule(nn.Module):
@@ -31,12 +31,15 @@ class ManifoldModule(nn.Module):
         """Register `tensor` (``*B,P``, a point of `manifold` or a batch of them) as the parameter `name`.
 
         Raises ``ValueError`` if `tensor` is off the manifold (``ManifoldParameter.project(tensor, manifold)`` makes a
-        point), or already labelled with another manifold. A meta tensor is checked for its shape only.
+        point), or already labelled with another manifold, or if an option of the manifold is learnable: a stored point
+        does not follow it (learn normal coordinates, and take ``manifold.from_normal(z)`` in ``forward``). A meta
+        tensor is checked for its shape only.
         """
         if not isinstance(tensor, Tensor):
             raise ValueError(
                 f"{type(self).__name__}: {name} must be a tensor, got {type(tensor).__name__}; call torch.as_tensor"
             )
+        check_options_rest(manifold, f"{type(self).__name__}: {name}")
         label = getattr(tensor, "manifold", manifold)
         if label != manifold:
             raise ValueError(
@@ -104,12 +107,12 @@ class ManifoldModule(nn.Module):
                 continue
             relabel(parameter, manifold)
             source = source_dtypes.get(name, parameter.dtype)
-            if _has_values(parameter) and torch.finfo(source).eps > torch.finfo(parameter.dtype).eps:
+            if has_values(parameter) and torch.finfo(source).eps > torch.finfo(parameter.dtype).eps:
                 with torch.no_grad():
                     parameter.copy_(manifold.projx(parameter.detach()))
 
     def _warn_if_off_manifold(self, name: str, value: Any, manifold: Any) -> None:
-        if not _has_values(value):
+        if not has_values(value):
             return
         on_manifold, reason = manifold.check_point_on_manifold(value.detach(), explain=True)
         if not on_manifold:
@@ -122,7 +125,7 @@ class ManifoldModule(nn.Module):
             )
 
 
-def _has_values(tensor: Tensor) -> bool:
+def has_values(tensor: Tensor) -> bool:
     """False for meta and fake tensors, and for shards, which hold a part of a point."""
     return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter, ManifoldParameter)
 

@@ -1,8 +1,15 @@
 """Manifolds: the contract and the spaces that keep it."""
 
 from .base import Manifold as Manifold
+from .constant_curvature import ConstantCurvature as ConstantCurvature
+from .conversions import change_curvature as change_curvature
+from .conversions import convert as convert
 from .euclidean import Euclidean as Euclidean
 from .grassmann import Grassmann as Grassmann
+from .gyro import GyroManifold as GyroManifold
+from .kernels import use_kernels as use_kernels
+from .klein import Klein as Klein
+from .lorentz import Lorentz as Lorentz
 from .operation import operation as operation
 from .orthogonal import Orthogonal as Orthogonal
 from .orthogonal import SpecialOrthogonal as SpecialOrthogonal
@@ -16,4 +23,8 @@ from .rotations import rotation_from_axis_angle as rotation_from_axis_angle
 from .rotations import rotation_from_quaternion as rotation_from_quaternion
 from .scaled import Scaled as Scaled
 from .sphere import Sphere as Sphere
+from .stereographic import PoincareBall as PoincareBall
+from .stereographic import ProjectedSphere as ProjectedSphere
+from .stereographic import Stereographic as Stereographic
 from .stiefel import Stiefel as Stiefel
+from .wrapped_normal import WrappedNormal as WrappedNormal

@@ -186,11 +186,26 @@ class Manifold(CheckedManifold):
         t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
         return t.reshape(t.shape + (1,) * self.ndim)
 
+    def _check_geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> None:
+        """Raise unless `x`, `y` are points and `t` broadcasts to their batch; say so if `t` came first."""
+        where = f"{type(self).__name__}.geodesic"
+        order = f"{where}: expected x, y, t in this order, t last; "
+        for name, point in (("x", x), ("y", y)):
+            if not isinstance(point, Tensor):
+                raise ValueError(f"{order}{name} is {point!r}")
+        if isinstance(t, Tensor) and self._shape_reason(t.shape) is None:
+            ends = [a.shape[a.dim() - self.ndim :] for a in (x, y, t)]
+            no_point = self._shape_reason(x.shape) is not None and self._shape_reason(y.shape) is None
+            if no_point or ends[0] != ends[1] == ends[2]:
+                raise ValueError(f"{order}their shapes are {tuple(x.shape)}, {tuple(y.shape)}, {tuple(t.shape)}")
+        self._check_operands("geodesic", [x, y])
+        if isinstance(t, Tensor):
+            self._check_batches(where, [*(a.shape[: a.dim() - self.ndim] for a in (x, y)), t.shape])
+
     @in_full_precision
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
-        """The shortest geodesic from `x` (t = 0) to `y` (t = 1). `t` has the shape ``*B`` or is a number."""
-        if not isinstance(x, Tensor):
-            raise ValueError(f"{type(self).__name__}.geodesic: expected x, y, t in this order, t last; x is {x!r}")
+        """The shortest geodesic from `x` (t = 0) to `y` (t = 1). `t` is a number or broadcasts with ``*B``."""
+        self._check_geodesic(x, y, t)
         u = self.logmap(x, y)
         return self.expmap(x, self._per_point(t, u) * u)
 
@@ -278,6 +293,14 @@ class Manifold(CheckedManifold):
         w = frechet.normalised_weights(self, x, weights)
         return self.norm(mu, (w * self.logmap(mu, x)).sum(0))
 
+    def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
+        """The step of an iteration for the mean, from the logarithms of the points at its present estimate."""
+        return (w * logs).sum(0)
+
+    def _mean_hessian(self, mu: Tensor, x: Tensor, w: Tensor) -> frechet.LinearMap:
+        """The Hessian of half the weighted mean squared distance at its minimum `mu`."""
+        return frechet.hessian_by_pullback(self, mu, x, w)
+
     # ---- derived: sampling ------------------------------------------------------------------------------------
 
     def random(self, *size: int, **kwargs: Any) -> Tensor:
@@ -312,7 +335,7 @@ class Manifold(CheckedManifold):
             ("mean", () if mean is None else mean.shape[: mean.dim() - self.ndim]),
             ("std", _shape(std)),
         ):
-            if len(shape) > len(batch) or torch.broadcast_shapes(shape, batch) != batch:
+            if not _expands(shape, batch):
                 raise ValueError(
                     f"{type(self).__name__}.random_normal: {name} must broadcast to the batch {tuple(batch)} of the "
                     f"size that is asked for, got {tuple(shape)}"
@@ -324,6 +347,11 @@ class Manifold(CheckedManifold):
 
 def _shape(number: float | Tensor) -> torch.Size:
     return number.shape if isinstance(number, Tensor) else torch.Size()
+
+
+def _expands(shape: tuple[int, ...], batch: tuple[int, ...]) -> bool:
+    """Whether a tensor of `shape` can be expanded to `batch`."""
+    return len(shape) <= len(batch) and all(n in (1, m) for n, m in zip(shape[::-1], batch[::-1], strict=False))
 
 
 __all__ = ["Manifold", "operation"]

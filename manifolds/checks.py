@@ -15,6 +15,13 @@ def _widened(t: Tensor) -> Tensor:
     return t.detach().to(torch.promote_types(t.dtype, torch.float32))
 
 
+def described(argument: object) -> str:
+    """What a wrong argument is, for messages: no numbers of a tensor."""
+    if isinstance(argument, Tensor):
+        return f"a tensor of shape {tuple(argument.shape)}"
+    return f"the class {argument.__name__}" if isinstance(argument, type) else repr(argument)
+
+
 class CheckedManifold(abc.ABC):
     """The part of the contract that asks whether a tensor is a point or a tangent vector."""
 
@@ -35,6 +42,10 @@ class CheckedManifold(abc.ABC):
         """Why the trailing dimensions cannot be a point, or None."""
         return None
 
+    def _in_dtype(self, dtype: torch.dtype) -> Any:
+        """The same space with its tensor options in `dtype`, which its points have."""
+        return self
+
     # ---- shapes -----------------------------------------------------------------------------------------------
 
     def _shape_reason(self, shape: tuple[int, ...]) -> str | None:
@@ -49,6 +60,9 @@ class CheckedManifold(abc.ABC):
         where = f"{type(self).__name__}.{operation_name}"
         if not tensors:
             raise ValueError(f"{where}: expected tensors")
+        for t in tensors:
+            if not isinstance(t, Tensor):
+                raise ValueError(f"{where}: expected tensors, got {described(t)}; convert it with torch.as_tensor")
         first = tensors[0].shape
         same = True
         for t in tensors:
@@ -101,7 +115,8 @@ class CheckedManifold(abc.ABC):
         if reason is not None or x.numel() == 0:
             return reason
         with torch.autocast(x.device.type, enabled=False):
-            residual, formula = self._point_residual(_widened(x))
+            x_wide = _widened(x)
+            residual, formula = self._in_dtype(x_wide.dtype)._point_residual(x_wide)
         tolerance = self._tolerance(x.dtype, atol) + (rtol or 0.0)
         return self._residual_reason(residual, f"x has {formula}", tolerance, x.dtype, "call projx(x)")
 
@@ -111,7 +126,8 @@ class CheckedManifold(abc.ABC):
             return reason
         self._check_operands("check_vector_on_tangent", [x, u])
         with torch.autocast(x.device.type, enabled=False):
-            residual, formula = self._vector_residual(_widened(x), _widened(u))
+            x_wide = _widened(x)
+            residual, formula = self._in_dtype(x_wide.dtype)._vector_residual(x_wide, _widened(u))
         relative = self._tolerance(u.dtype, rtol)
         tolerance = self._tolerance(u.dtype, atol) + relative * float(u.detach().abs().max())
         return self._residual_reason(residual, f"u has {formula}", tolerance, u.dtype, "call proju(x, u)")

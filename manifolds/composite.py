@@ -9,28 +9,23 @@ import torch
 from torch import Tensor
 
 from .base import Manifold
+from .composite_gyro import GyroComposite
 from .frechet import normalised_weights
 from .functional.series import safe_norm
+from .gyro import GyroManifold
 from .operation import in_full_precision, operation
 
 
-class Composite(Manifold):
+class Composite(GyroComposite):
     """A manifold made of parts: other manifolds, whose formulas it uses and does not repeat.
 
     A subclass states how an operation reaches its parts: `_each` for answers that are points or vectors, `_values` for
     answers that are numbers, `_drawn` for samples. The metric is that of the Riemannian product unless overridden.
-    An operation that a part does not have raises ``NotImplementedError`` naming both.
+    An operation that a part does not have raises ``NotImplementedError`` naming both. Normal and frame coordinates of
+    the parts stand side by side, and gyro-operations are part by part, if every part has them.
     """
 
-    # ---- what a composite states ------------------------------------------------------------------------------
-
-    @abc.abstractmethod
-    def _each(self, name: str, *arguments: Tensor | None, **options: Any) -> Any:
-        """The points or vectors (or pairs of them) that the method `name` of the parts gives, put together."""
-
-    @abc.abstractmethod
-    def _values(self, name: str, *arguments: Tensor | None, **options: Any) -> Tensor:
-        """The numbers that the method `name` of the parts gives, side by side. ``-> *B,k``."""
+    # ---- what a composite states, beside the hooks of GyroComposite -------------------------------------------
 
     @abc.abstractmethod
     def _drawn(self, name: str, size: tuple[int, ...], **options: Any) -> Tensor:
@@ -41,13 +36,12 @@ class Composite(Manifold):
         return number
 
     def _ask(self, part: Manifold, where: str, name: str, *arguments: Any, **options: Any) -> Any:
+        if name in vars(GyroManifold) and not isinstance(part, GyroManifold):
+            raise NotImplementedError(f"{type(self).__name__}: {where}{part._missing(name)}")
         try:
             return getattr(part, name)(*arguments, **options)
         except NotImplementedError as error:
             raise NotImplementedError(f"{type(self).__name__}: {where}{error}") from error
-
-    def _kept(self, value: Tensor, keepdim: bool) -> Tensor:
-        return value.reshape(value.shape + (1,) * self.ndim) if keepdim else value
 
     # ---- part by part -----------------------------------------------------------------------------------------
 
@@ -123,7 +117,7 @@ class Composite(Manifold):
     @in_full_precision
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
         """The geodesic of every part."""
-        self._check_operands("geodesic", [x, y])
+        self._check_geodesic(x, y, t)
         return self._each("geodesic", x, y, t=self._per_part(t))
 
     @in_full_precision

@@ -8,15 +8,15 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from .base import Manifold
 from .functional.embedded import embedded_inner, embedded_norm
 from .functional.series import safe_norm
-from .operation import operation
+from .gyro import GyroManifold
+from .operation import in_full_precision, operation
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Euclidean(Manifold):
+class Euclidean(GyroManifold):
     """R^n with the standard metric. Points are ``*B,n``; a scalar parameter is a point of R^1, ``*B,1``."""
 
     ndim: ClassVar[int] = 1
@@ -116,6 +116,52 @@ class Euclidean(Manifold):
         """The coordinate vectors."""
         n = x.shape[-1]
         return torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], n, n)
+
+    # ---- gyro structure: the vector space itself --------------------------------------------------------------
+
+    def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of the point."""
+        return tuple(point_shape)
+
+    @in_full_precision
+    def tangent_from_normal(self, z: Tensor) -> Tensor:
+        """The identity."""
+        self._check_normal("tangent_from_normal", z)
+        return z.clone()
+
+    @operation
+    def normal_from_tangent(self, u: Tensor) -> Tensor:
+        """The identity."""
+        return u.clone()
+
+    @operation
+    def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + y."""
+        return x + y
+
+    @operation
+    def gyroinv(self, x: Tensor) -> Tensor:
+        """-x."""
+        return -x
+
+    @operation
+    def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """z: the addition is associative."""
+        return self.proju(x + y, z)
+
+    @operation
+    def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
+        """y - x."""
+        return y - x
+
+    @in_full_precision
+    def transport_frame(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """z."""
+        self._check_operands("transport_frame", [x, y])
+        self._check_frame("transport_frame", x, z)
+        return self.proju(x + y, z)
+
+    # ---- sampling ---------------------------------------------------------------------------------------------
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
         """Zero."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +15,8 @@ from .functional.tracing import LastDerivative, values_readable
 
 if TYPE_CHECKING:
     from .base import Manifold
+
+LinearMap = Callable[[Tensor], Tensor]
 
 _NO_SECOND = "the Frechet mean has a first derivative by the implicit function theorem, not a second one"
 CG_TOL = 1e-12  # relative residual of the implicit solve, far below the accuracy of a mean
@@ -53,28 +57,41 @@ def normalised_weights(manifold: Manifold, x: Tensor, weights: Tensor | None) ->
     return w / w.sum(0, keepdim=True)
 
 
-def _karcher_flow(manifold: Manifold, x: Tensor, w: Tensor, max_iter: int, tol: float) -> Tensor:
-    """mu <- exp_mu(mean of log_mu x_i) until the step is below `tol` times the spread.
+def karcher_flow(
+    manifold: Manifold | Any, x: Tensor, w: Tensor, start: Tensor, *, max_iter: int, tol: float, warn: bool = True
+) -> Tensor:
+    """mu <- exp_mu(step) until the mean of the logarithms is below `tol` times the spread.
+
+    The manifold says what the step is, by default that mean itself. A step after which the mean squared distance is not
+    enough smaller (Armijo's condition) is taken back and halved: under negative curvature a plain step overshoots
+    as soon as the points are some radii of curvature away.
 
     Finished items stand still where nobody differentiates the flow itself; there every item keeps moving, because an
     item that starts at its mean has the right derivative only after it moved.
     """
-    readable = values_readable(x) and values_readable(w)
-    mu = x.select(0, 0)
-    step = norm = goal = torch.zeros(())
+    readable = _readable(manifold, x, w)
+    eps = torch.finfo(x.dtype).eps
+    mu = best = start
+    step = norm = goal = gain = torch.zeros((), dtype=x.dtype, device=x.device)
+    square = torch.full_like(step, torch.inf)
     for _ in range(max_iter):
         logs = manifold.logmap(mu, x)
-        step = (w * logs).sum(0)
-        norm = manifold.norm(mu, step, keepdim=True)
-        spread = (w * manifold.inner(mu, logs, keepdim=True)).sum(0).sqrt()
+        mean = (w * logs).sum(0)
+        norm = manifold.norm(mu, mean, keepdim=True)
+        now = (w * manifold.inner(mu, logs, keepdim=True)).sum(0)
         # The floor keeps coincident points, whose spread is itself rounding, from never converging.
-        goal = tol * spread + 10 * torch.finfo(x.dtype).eps
+        goal = tol * now.sqrt() + 10 * eps
         if readable and bool((norm <= goal).all()):
             return mu
+        rises = now > square - 0.2 * gain + 64 * eps * square
+        onwards = manifold._mean_step(mu, logs, w)
+        step = torch.where(rises, 0.5 * step, onwards)
+        gain = torch.where(rises, 0.5 * gain, manifold.inner(mu, onwards, mean, keepdim=True))
+        best, square = torch.where(rises, best, mu), torch.where(rises, square, now)
         # exp multiplies a deviation from the manifold at every step: restored, or it grows without bound.
-        moved = manifold.restore(manifold.expmap(mu, step))
+        moved = manifold.restore(manifold.expmap(best, step))
         mu = torch.where(norm <= goal, mu, moved) if readable else moved
-    if readable:
+    if readable and warn:
         worst = float((norm - goal).amax())
         warnings.warn(
             f"{type(manifold).__name__}.frechet_mean: not converged after {max_iter} iterations, the mean of the "
@@ -90,30 +107,30 @@ def _field(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor) -> Tensor:
     return (w * manifold.logmap(mu, x)).sum(0)
 
 
-def _solve_hessian(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """H^-1 b by conjugate gradients, H the Hessian of half the weighted mean squared distance at its minimum.
+def hessian_by_pullback(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor) -> LinearMap:
+    """The Hessian of half the weighted mean squared distance at its minimum `mu`, as a map of tangent vectors.
 
-    H v is minus the derivative of the field of mean logarithms along v. It is self-adjoint in the metric, so a
-    vector-Jacobian product gives it.
+    Applied to v it is minus the derivative of the field of mean logarithms along v. It is self-adjoint in the metric,
+    so a vector-Jacobian product gives it.
     """
     pullback = torch.func.vjp(lambda m: _field(manifold, m, x, w), mu)[1]
+    return lambda v: -manifold.egrad2rgrad(mu, pullback(_lower(manifold, mu, v))[0])
 
-    def hessian(v: Tensor) -> Tensor:
-        flat = _lower(manifold, mu, v)
-        return -manifold.egrad2rgrad(mu, pullback(flat)[0])
 
+def solve(manifold: Manifold | Any, mu: Tensor, hessian: LinearMap, b: Tensor, *, rounds: int) -> Tensor:
+    """H^-1 b for a self-adjoint H by `rounds` conjugate gradients at most; b itself where H is not positive along b."""
     z = torch.zeros_like(b)
     r = p = b
     rr = start = manifold.inner(mu, r, keepdim=True)
-    for _ in range(manifold.dimension(tuple(mu.shape))):
+    for i in range(rounds):
         hp = hessian(p)
         curvature = manifold.inner(mu, p, hp, keepdim=True)
         active = (rr > CG_TOL**2 * start) & (curvature > 0)
-        alpha = torch.where(active, rr / torch.where(active, curvature, 1.0), 0.0)
+        alpha = torch.where(active, rr / torch.where(active, curvature, 1.0), 1.0 if i == 0 else 0.0)
         z, r = z + alpha * p, r - alpha * hp
         previous, rr = rr, manifold.inner(mu, r, keepdim=True)
         beta = torch.where(active, rr / torch.where(active, previous, 1.0), 0.0)
-        p = r + beta * p
+        p = torch.where(active, r + beta * p, 0.0)
     return z
 
 
@@ -122,40 +139,69 @@ def _lower(manifold: Manifold, x: Tensor, v: Tensor) -> Tensor:
     return torch.func.grad(lambda u: manifold.inner(x, u, v).sum())(torch.zeros_like(v))
 
 
+def _readable(manifold: Manifold | Any, x: Tensor, w: Tensor) -> bool:
+    return all(values_readable(t) for t in (x, w, *vars(manifold).values()) if isinstance(t, Tensor))
+
+
+def _options(manifold: Manifold) -> list[Tensor]:
+    """What the manifold itself depends on and learns, such as a curvature."""
+    values = (getattr(manifold, f.name) for f in dataclasses.fields(manifold))  # type: ignore[arg-type]
+    return [v for v in values if isinstance(v, Tensor) and v.requires_grad]
+
+
 class _FrechetMean(Function):
     @staticmethod
-    def forward(x: Tensor, w: Tensor, manifold: Manifold, max_iter: int, tol: float) -> Tensor:
-        return _karcher_flow(manifold, x, w, max_iter, tol)
+    def forward(
+        x: Tensor, w: Tensor, start: Tensor, manifold: Manifold, max_iter: int, tol: float, *options: Tensor
+    ) -> Tensor:
+        return karcher_flow(manifold, x, w, start, max_iter=max_iter, tol=tol).clone()  # it may be `start` itself
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(inputs[0], inputs[1], output)
-        ctx.manifold = inputs[2]
+        ctx.manifold = inputs[3]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, w, mu = ctx.saved_tensors
         manifold = ctx.manifold
+        options = _options(manifold)
         with torch.no_grad():
-            dx, dw = _FrechetMean._pull_back(manifold, x, w, mu, grad)
+            z = _FrechetMean._solved(manifold, x, w, mu, grad)
+            dx, dw = torch.func.vjp(lambda points, weights: _field(manifold, mu, points, weights), x, w)[1](z)
+        rest = []
+        if options:
+            with torch.enable_grad():
+                field = _field(manifold, mu.detach(), x.detach(), w.detach())
+            rest = torch.autograd.grad(field, options, z, materialize_grads=True)
         # Every input of the derivative is an anchor: the mean's own curvature is not computed.
-        for anchor in (x, w, grad):
-            dx, dw = (LastDerivative.apply(anchor, d, _NO_SECOND) for d in (dx, dw))
-        return dx, dw, None, None, None
+        found = [dx, dw, *rest]
+        for anchor in (x, w, grad, *options):
+            found = [LastDerivative.apply(anchor, d, _NO_SECOND) for d in found]
+        return (*found[:2], None, None, None, None, *found[2:])
 
     @staticmethod
-    def _pull_back(manifold: Manifold, x: Tensor, w: Tensor, mu: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def _solved(manifold: Manifold, x: Tensor, w: Tensor, mu: Tensor, grad: Tensor) -> Tensor:
         # mu solves F(mu, x, w) = sum w log_mu(x) = 0, and D_mu F = -H: dmu = H^-1 (D_x F dx + D_w F dw).
         b = manifold.egrad2rgrad(mu, grad)
-        z = _lower(manifold, mu, _solve_hessian(manifold, mu, x, w, b))
-        pullback = torch.func.vjp(lambda points, weights: _field(manifold, mu, points, weights), x, w)[1]
-        return pullback(z)
+        rounds = manifold.dimension(tuple(mu.shape))
+        return _lower(manifold, mu, solve(manifold, mu, manifold._mean_hessian(mu, x, w), b, rounds=rounds))
+
+
+def mean_from(
+    manifold: Manifold, x: Tensor, w: Tensor, start: Tensor | None = None, *, max_iter: int, tol: float | None
+) -> Tensor:
+    """The mean under normalised weights `w`, sought from `start`, by default the first point."""
+    start = x.select(0, 0) if start is None else start
+    tol = 100 * torch.finfo(x.dtype).eps if tol is None else tol
+    if not _readable(manifold, x, w):
+        return karcher_flow(manifold, x, w, start, max_iter=max_iter, tol=tol)
+    options = _options(manifold) if torch.is_grad_enabled() else []
+    mu: Any = _FrechetMean.apply(x, w, start.detach(), manifold, max_iter, tol, *options)
+    # The manifold moves with its options; the derivative above is along the manifold.
+    return manifold.restore(mu) if options else mu
 
 
 def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None, *, max_iter: int, tol: float | None) -> Tensor:
     """See `Manifold.frechet_mean`."""
-    w = normalised_weights(manifold, x, weights)
-    tol = 100 * torch.finfo(x.dtype).eps if tol is None else tol
-    if not (values_readable(x) and values_readable(w)):
-        return _karcher_flow(manifold, x, w, max_iter, tol)
-    return _FrechetMean.apply(x, w, manifold, max_iter, tol)  # type: ignore[return-value]
+    return mean_from(manifold, x, normalised_weights(manifold, x, weights), max_iter=max_iter, tol=tol)

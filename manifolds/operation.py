@@ -42,6 +42,8 @@ def in_full_precision(method: Method) -> Method:
     @functools.wraps(method)
     def widened(self, *args, **kwargs):
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.is_floating_point()]
+        # Numbers in tensors promote nothing, as among torch's own arguments.
+        tensors = [a for a in tensors if a.dim() > 0] or tensors
         return _without_autocast(method, self, tensors, args, kwargs) if tensors else method(self, *args, **kwargs)
 
     return widened  # type: ignore[return-value]
@@ -67,12 +69,12 @@ def _refuse_other_types(manifold, name, args):
 def _in_full_precision(method, self, tensors, args, kwargs):
     dtype = tensors[0].dtype
     if dtype not in HALF_DTYPES and all(t.dtype == dtype for t in tensors):
-        return method(self, *args, **kwargs)
+        return method(self._in_dtype(dtype), *args, **kwargs)
     dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
     wide = torch.promote_types(dtype, torch.float32)
     args = tuple(_cast(a, wide) for a in args)
     kwargs = {name: _cast(a, wide) for name, a in kwargs.items()}
-    return _cast(method(self, *args, **kwargs), dtype)
+    return _cast(method(self._in_dtype(wide), *args, **kwargs), dtype)
 
 
 def _cast(value, dtype):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ class ManifoldParameter(geoopt.ManifoldParameter):
     """A `torch.nn.Parameter` on a manifold, understood by our optimizers and by geoopt's.
 
     The constructor does not project: a tensor off the manifold raises ``ValueError`` with the residual.
-    ``ManifoldParameter.project(tensor, manifold)`` projects first.
+    ``ManifoldParameter.project(tensor, manifold)`` projects first. A manifold of which an option requires a gradient,
+    such as a learnable curvature, raises as well: when the option moves, the points are left behind.
 
     A label on a tensor does not survive everything (``.to("meta")``, ``load_state_dict(assign=True)``,
     ``fully_shard``); `layers.ManifoldModule.register_manifold_parameter` keeps it on the module as well.
@@ -40,6 +42,7 @@ class ManifoldParameter(geoopt.ManifoldParameter):
 
     def __new__(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
         _check_arguments(data, manifold)
+        check_options_rest(manifold, "ManifoldParameter")
         manifold.assert_check_point(data)
         if data.is_meta or is_fake(data):  # no values to check
             return cls._label(data.detach(), manifold, requires_grad)
@@ -82,6 +85,28 @@ def _check_arguments(data: Any, manifold: Any) -> None:
         raise ValueError(f"ManifoldParameter: manifold must be an instance such as Sphere(), got {shown}")
     if not isinstance(data, Tensor):
         raise ValueError(f"ManifoldParameter: data must be a tensor, got {type(data).__name__}; call torch.as_tensor")
+
+
+def tensor_options(value: Any) -> Iterator[Tensor]:
+    """The tensors among the options of a manifold and of the manifolds that it is made of."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from tensor_options(part)
+    elif isinstance(value, Manifold):
+        for field in dataclasses.fields(value):  # type: ignore[arg-type]
+            yield from tensor_options(getattr(value, field.name))
+
+
+def check_options_rest(manifold: Any, where: str) -> None:
+    """Raise ``ValueError`` if an option of `manifold` is learnable: a point does not follow it."""
+    if any(option.requires_grad for option in tensor_options(manifold)):
+        raise ValueError(
+            f"{where}: an option of {manifold!r} requires a gradient; when it moves, a point that is stored on the "
+            "manifold is left off it. Learn the point in normal coordinates z and take manifold.from_normal(z) in "
+            "forward: these follow the option. Or give the manifold a number"
+        )
 
 
 def _rebuild(data: Tensor, manifold: Any, requires_grad: bool) -> ManifoldParameter:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .base import Manifold
 from .composite import Composite
+from .gyro import GyroManifold
 from .operation import operation
 from .sphere import Sphere
 
@@ -49,6 +50,10 @@ class Power(Composite):
         """That of `manifold`."""
         return self.manifold.retraction_order
 
+    @property
+    def _members(self) -> tuple[Manifold, ...]:
+        return (self.manifold,)
+
     # ---- asking the manifold, for which n is a batch dimension ------------------------------------------------
 
     def _each(self, name: str, *arguments: Tensor | None, **options: Any) -> Any:
@@ -56,6 +61,20 @@ class Power(Composite):
 
     def _values(self, name: str, *arguments: Tensor | None, **options: Any) -> Tensor:
         return self._ask(self.manifold, "", name, *arguments, **options)
+
+    def _framed(self, name: str, *points: Tensor, z: Tensor | None = None, normal: bool = False) -> Tensor:
+        if z is not None and z.shape[-self.normal_ndim] != self.n:
+            raise ValueError(f"Power.{name}: expected normal coordinates of {self.n} points, got {tuple(z.shape)}")
+        return self._ask(self.manifold, "", name, *points, *(() if z is None else (z,)))
+
+    @property
+    def normal_ndim(self) -> int:
+        """One more than that of `manifold`."""
+        return 1 + (self.manifold.normal_ndim if isinstance(self.manifold, GyroManifold) else 1)
+
+    def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """n times that of `manifold`."""
+        return (self.n, *self._ask(self.manifold, "", "normal_shape", tuple(point_shape[1:])))
 
     def _drawn(self, name: str, size: tuple[int, ...], **options: Any) -> Tensor:
         self._raise(self._shape_reason(size))

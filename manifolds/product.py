@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from .base import Manifold
 from .composite import Composite
+from .gyro import is_gyro
 from .operation import operation
 
 
@@ -59,6 +60,10 @@ class Product(Composite):
         return sum(self._sizes)
 
     @property
+    def _members(self) -> tuple[Manifold, ...]:
+        return self.factors
+
+    @property
     def _sizes(self) -> list[int]:
         return [math.prod(shape) for shape in self.shapes]
 
@@ -77,9 +82,10 @@ class Product(Composite):
         self._check_operands("split", [x])
         return self._parts(x)
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        pieces = x.split(self._sizes, -1)
-        return tuple(p.reshape(p.shape[:-1] + shape) for p, shape in zip(pieces, self.shapes, strict=True))
+    def _parts(self, x: Tensor, shapes: Sequence[tuple[int, ...]] | None = None) -> tuple[Tensor, ...]:
+        shapes = self.shapes if shapes is None else shapes
+        pieces = x.split([math.prod(shape) for shape in shapes], -1)
+        return tuple(p.reshape(p.shape[:-1] + shape) for p, shape in zip(pieces, shapes, strict=True))
 
     def join(self, *parts: Tensor) -> Tensor:
         """The point (or tangent vector) with these factors, broadcast over the batch. ``*B,P_i -> *B,N``."""
@@ -95,8 +101,9 @@ class Product(Composite):
         batch = torch.broadcast_shapes(*batches)
         return self._joined([part.expand(batch + shape) for part, shape in zip(parts, self.shapes, strict=True)])
 
-    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
-        rows = [p.flatten(-len(shape)) for p, shape in zip(parts, self.shapes, strict=True)]
+    def _joined(self, parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]] | None = None) -> Tensor:
+        shapes = self.shapes if shapes is None else shapes
+        rows = [p.flatten(-len(shape)) for p, shape in zip(parts, shapes, strict=True)]
         if any(row.shape[:-1] != rows[0].shape[:-1] for row in rows):  # a factor may leave out what does not concern it
             batch = torch.broadcast_shapes(*(row.shape[:-1] for row in rows))
             rows = [row.expand(batch + row.shape[-1:]) for row in rows]
@@ -118,6 +125,30 @@ class Product(Composite):
 
     def _values(self, name: str, *arguments: Tensor | None, **options: Any) -> Tensor:
         return torch.stack(self._answers(name, *arguments, **options), -1)
+
+    def _framed(self, name: str, *points: Tensor, z: Tensor | None = None, normal: bool = False) -> Tensor:
+        shapes = self._normal_shapes(name)
+        parts = [self._parts(p) for p in points]
+        if z is not None:
+            size = sum(map(math.prod, shapes))
+            if z.shape[-1] != size:
+                raise ValueError(f"Product.{name}: there are {size} normal coordinates, got {z.shape[-1]}")
+            parts.append(self._parts(z, shapes))
+        asked = enumerate(zip(self.factors, zip(*parts, strict=True), strict=True))
+        answers = [self._ask(factor, f"factor {i}, ", name, *own) for i, (factor, own) in asked]
+        return self._joined(answers, shapes if normal else None)
+
+    def _normal_shapes(self, name: str) -> list[tuple[int, ...]]:
+        found = []
+        for i, (factor, shape) in enumerate(zip(self.factors, self.shapes, strict=True)):
+            if not is_gyro(factor):
+                raise NotImplementedError(f"Product: factor {i}, {factor._missing(name)}")
+            found.append(self._ask(factor, f"factor {i}, ", "normal_shape", shape))
+        return found
+
+    def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """One vector, in which those of the factors stand side by side."""
+        return (sum(map(math.prod, self._normal_shapes("normal_shape"))),)
 
     def _drawn(self, name: str, size: tuple[int, ...], mean: Tensor | None = None, **options: Any) -> Tensor:
         self._raise(self._shape_reason(size))

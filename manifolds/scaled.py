@@ -12,6 +12,7 @@ from torch import Tensor
 from .base import Manifold
 from .composite import Composite
 from .functional.tracing import values_readable
+from .gyro import GyroManifold
 from .operation import operation
 
 
@@ -21,8 +22,9 @@ class Scaled(Composite):
     r"""`manifold` with the metric multiplied by s^2, s = `scale` > 0, a number or a 0-dim tensor.
 
     Distances and the injectivity radius are multiplied by s, gradients and Hessians divided by s^2, the curvature
-    divided by s^2, an orthonormal basis divided by s. Points, geodesics, transports and means stay what they are, and
-    so does `logdet_dexp`, since the bases at both ends scale alike.
+    divided by s^2, an orthonormal basis divided by s, normal coordinates multiplied by s. Points, geodesics,
+    transports, gyro-sums and means stay what they are, and so does `logdet_dexp`, since the bases at both ends scale
+    alike.
 
     Tangent vectors are velocities in the coordinates of `manifold`: ``expmap(x, u)`` is the same point whatever s, and
     u has s times the length. (geoopt's `Scaled` hands out s u instead: its ``expmap(x, s u)`` is ours of u.)
@@ -42,7 +44,7 @@ class Scaled(Composite):
             if self.scale.dim() > 0:
                 raise ValueError(f"Scaled: scale must be a number or a 0-dim tensor, got {tuple(self.scale.shape)}")
             known = values_readable(self.scale) and not self.scale.is_meta
-            wrong = known and not 0 < float(self.scale) < math.inf
+            wrong = known and not 0 < float(self.scale.detach()) < math.inf
         else:
             number = isinstance(self.scale, (int, float)) and not isinstance(self.scale, bool)
             wrong = not number or not 1e-150 < self.scale < 1e150  # its square is a number too
@@ -59,6 +61,10 @@ class Scaled(Composite):
         """That of `manifold`, whose geodesics these are."""
         return self.manifold.retraction_order
 
+    @property
+    def _members(self) -> tuple[Manifold, ...]:
+        return (self.manifold,)
+
     # ---- asking the manifold ----------------------------------------------------------------------------------
 
     def _each(self, name: str, *arguments: Tensor | None, **options: Any) -> Any:
@@ -66,6 +72,19 @@ class Scaled(Composite):
 
     def _values(self, name: str, *arguments: Tensor | None, **options: Any) -> Tensor:
         return self._each(name, *arguments, **options).unsqueeze(-1)
+
+    def _framed(self, name: str, *points: Tensor, z: Tensor | None = None, normal: bool = False) -> Tensor:
+        out = self._ask(self.manifold, "", name, *points, *(() if z is None else (z / self.scale,)))
+        return self.scale * out if normal else out
+
+    @property
+    def normal_ndim(self) -> int:
+        """That of `manifold`."""
+        return self.manifold.normal_ndim if isinstance(self.manifold, GyroManifold) else 1
+
+    def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of `manifold`; the coordinates are s times as long."""
+        return self._ask(self.manifold, "", "normal_shape", point_shape)
 
     def _drawn(self, name: str, size: tuple[int, ...], **options: Any) -> Tensor:
         self._raise(self._shape_reason(size))
@@ -105,6 +124,11 @@ class Scaled(Composite):
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """s times that of `manifold`."""
         return self.scale * self._each("dist", x, y, keepdim=keepdim)
+
+    @operation
+    def dist0(self, x: Tensor, *, keepdim: bool = False) -> Tensor:
+        """s times that of `manifold`."""
+        return self.scale * self._each("dist0", x, keepdim=keepdim)
 
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:

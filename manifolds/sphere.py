@@ -9,10 +9,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from .base import Manifold
+from .constant_curvature import ConstantCurvature
 from .functional.embedded import embedded_inner, embedded_norm
 from .functional.series import atan_ratio, cos_sqrt, safe_norm, sinc_sqrt, versine_sqrt
-from .operation import operation
+from .operation import in_full_precision, operation
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Sphere(Manifold):
+class Sphere(ConstantCurvature):
     r"""Vectors of length 1/sqrt(K) with the metric of the ambient space: constant sectional curvature K > 0.
 
     Points are ``*B,n``; the dimension is n - 1. `curvature` is a number or a 0-dim tensor, K. Two points have an angle
@@ -31,19 +31,18 @@ class Sphere(Manifold):
     Stable forms. Distances come from the chord ``D = y - x`` and the sum ``m = x + y`` by ``2 atan2(|D|, |m|)``, the
     shorter of the two first projected off the longer, because the rounding of |x| and |y| enters |D| by far more than
     the angle does when the points are close.
+
+    The origin is the first axis, and normal coordinates are those along the other ones. Gyro-operations that move the
+    origin to its antipode do not exist, and are NaN or far off next to it: the antipode has no frame.
+
+    Raises ``ValueError`` if `curvature` is not positive and finite.
     """
 
     curvature: float | Tensor = 1.0
 
-    ndim: ClassVar[int] = 1
+    sign: ClassVar[int] = 1
     name: ClassVar[str] = "Sphere"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.curvature, Tensor):
-            if self.curvature.dim() > 0:
-                raise ValueError(f"Sphere: curvature must be a number or a 0-dim tensor, got {self.curvature.shape}")
-        elif not isinstance(self.curvature, (int, float)) or not 0 < self.curvature < math.inf:
-            raise ValueError(f"Sphere: curvature must be a positive finite number, got {self.curvature!r}")
+    _pivots: ClassVar[bool] = False  # every point is as good as the origin, but its antipode cannot be moved there
 
     @property
     def _radius(self) -> float | Tensor:
@@ -182,26 +181,6 @@ class Sphere(Manifold):
         return torch.where(c > 0, self.proju(x, y) / torch.where(c > 0, c, 1.0), torch.nan)
 
     @operation
-    def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """K."""
-        return torch.zeros_like((x + u + v).sum(-1)) + self.curvature
-
-    def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
-        """pi/sqrt(K)."""
-        return math.pi * self._radius
-
-    @operation
-    def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
-        """Everywhere but at the antipode."""
-        return self.dist(x, y) < math.pi * self._radius - margin
-
-    @operation
-    def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
-        """(n - 2) log|sin(t)/t| with t = sqrt(K) |u|."""
-        z = self.curvature * (_dot(u, u) + 0 * _dot(x, x))
-        return (x.shape[-1] - 2) * sinc_sqrt(z).abs().log().squeeze(-1)
-
-    @operation
     def basis(self, x: Tensor) -> Tensor:
         """Columns of the Householder reflection that sends the first axis to -+x: smooth but for a sign at x_0 = 0."""
         n = x.shape[-1]
@@ -212,6 +191,50 @@ class Sphere(Manifold):
         reflection = eye - 2 * w.unsqueeze(-1) * w.unsqueeze(-2) / _dot(w, w).unsqueeze(-1)
         return reflection[..., 1:, :]
 
+    # ---- gyro structure ---------------------------------------------------------------------------------------
+
+    def _to_cosine_sine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[..., :1] / self._radius, x[..., 1:]
+
+    def _from_cosine_sine(self, t: Tensor, s: Tensor) -> Tensor:
+        return torch.cat([t * self._radius, s], -1)
+
+    def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """n - 1 coordinates."""
+        return (point_shape[-1] - 1,)
+
+    @in_full_precision
+    def tangent_from_normal(self, z: Tensor) -> Tensor:
+        """(0, z)."""
+        self._check_normal("tangent_from_normal", z)
+        return torch.cat([torch.zeros_like(z[..., :1]), z], -1)
+
+    @operation
+    def normal_from_tangent(self, u: Tensor) -> Tensor:
+        """u without its first entry, which is zero."""
+        return u[..., 1:].clone()
+
+    @in_full_precision
+    def tangent_from_frame(self, x: Tensor, z: Tensor) -> Tensor:
+        """The transvection to x is linear in the ambient space, and is applied to (0, z)."""
+        self._check_frame("tangent_from_frame", x, z)
+        t, s = self._to_cosine_sine(x)
+        along = self.curvature * _dot(s, z)
+        return torch.cat([-self._radius * along, z - along / self._one_plus(t, s) * s], -1)
+
+    @operation
+    def frame_from_tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        """The transvection back, ``u_s - sqrt(K) u_t s/(1 + t)`` of a tangent vector."""
+        t, s = self._to_cosine_sine(x)
+        return u[..., 1:] - u[..., :1] / (self._radius * self._one_plus(t, s)) * s
+
+    @operation
+    def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
+        """The coordinates of ``logmap(x, y)``, which keeps its digits when the points are close."""
+        return self.frame_from_tangent(x, self.logmap(x, y))
+
+    # ---- sampling ---------------------------------------------------------------------------------------------
+
     def _pole(self, like: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(torch.zeros((), dtype=torch.long, device=like.device), like.shape[-1]).to(
             like.dtype
@@ -221,7 +244,7 @@ class Sphere(Manifold):
         """The first axis, at length 1/sqrt(K)."""
         self._raise(self._shape_reason(size))
         x = torch.zeros(size, dtype=dtype, device=device)
-        return (self._pole(x) * self._radius).expand(size).contiguous()
+        return (self._pole(x) * self._in_dtype(x.dtype)._radius).expand(size).contiguous()
 
     def random_uniform(
         self,

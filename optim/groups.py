@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds.base import Manifold
-from torchriemann.manifolds.parameter import named_manifolds
+from torchriemann.manifolds.parameter import named_manifolds, tensor_options
 
 from .sharding import complaint, is_dtensor
 
@@ -102,19 +101,9 @@ def _check_manifold(manifold: Any, where: str) -> None:
     if isinstance(manifold, nn.Module):
         moving = any(p.requires_grad for p in manifold.parameters())
     else:
-        moving = _has_tensor_option(manifold)
+        moving = next(tensor_options(manifold), None) is not None
     if moving:
         raise ValueError(
             f"{where} is on {manifold!r}, an option of which is a tensor: if it moved, the point would be left off its "
             "manifold. Build the manifold with a number, or learn the point in normal coordinates"
         )
-
-
-def _has_tensor_option(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return True
-    if isinstance(value, (tuple, list)):
-        return any(map(_has_tensor_option, value))
-    if isinstance(value, Manifold):
-        return any(_has_tensor_option(getattr(value, f.name)) for f in dataclasses.fields(value))  # type: ignore[arg-type]
-    return False

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from tests.composites import SUMS, power, product, scaled
 from torchriemann.manifolds import Euclidean, Grassmann, Orthogonal, SpecialOrthogonal, Sphere
+from torchriemann.manifolds.klein import Klein
+from torchriemann.manifolds.lorentz import Lorentz
+from torchriemann.manifolds.stereographic import PoincareBall, ProjectedSphere, Stereographic
 from torchriemann.manifolds.stiefel import Stiefel
 from torchriemann.testing import Case, Trial
 
@@ -62,6 +65,133 @@ def sphere(curvature: float, costly: tuple[str, ...] | None = METRIC) -> Case:
         bad_shapes=((0,),),
         tolerance={"*": 80, "frechet_mean_balances_logarithms": 400},
         exempt={"infinite_injectivity_radius": "pi/sqrt(K)"},
+    )
+
+
+# ---- constant curvature ---------------------------------------------------------------------------------------
+
+
+def space_rotations(t: Trial):
+    """Rotations of the space part, and a boost. All are linear, of points and of tangent vectors."""
+    q = torch.eye(t.shape[-1], dtype=t.dtype)
+    q[1:, 1:] = orthogonal(t, t.shape[-1] - 1)
+    boost = t.manifold.boost_matrix(t.manifold.from_normal(reach(t.manifold.curvature) / 6 * t.noise(t.shape[-1] - 1)))
+    return {"rotation": lambda x: x @ q, "boost": lambda x: x @ boost.mT}
+
+
+def reach(curvature: float) -> float:
+    """Three in units of the radius of curvature, where that is the shorter one."""
+    return 3 / max(1.0, -curvature) ** 0.5
+
+
+# Other curvatures of a space repeat the formulas that its first row has tested: few draws, and little to compile.
+AGAIN = ("expmap", "dist2")
+
+
+def few(costly: tuple[str, ...] | None) -> int | None:
+    """How many draws such a row makes."""
+    return None if costly is None else 5
+
+
+def lorentz(curvature: float, costly: tuple[str, ...] | None = AGAIN) -> Case:
+    return Case(
+        Lorentz(curvature),
+        shapes=((3,), (2,), (5,)),
+        reach=reach(curvature),
+        spread=reach(curvature) / 3,
+        isometries=space_rotations,
+        degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        costly=costly,
+        draws=few(costly),
+        bad_shapes=((1,), (0,)),
+        tolerance={
+            "*": 600,
+            # Coordinates, and what is left of them by subtraction, grow as cosh of the radius, up to seven here.
+            "isometries_are_respected": 15_000,
+            "geodesic_transport_reaches_beyond_the_cut_locus": 1_000_000,
+            # So do derivatives; of the fifth, which the quotient leaves out, coordinates and velocities both do.
+            "forward_derivatives_match_finite_differences": 5e7 * max(1.0, -curvature) ** 5,
+        },
+        missing={"random_uniform": "the volume is infinite"},
+        exempt={
+            "retraction_has_its_order": "the retraction is the exponential map",
+            "injectivity_radius_is_exact": "infinite",
+            "uniform_law_is_invariant": "the volume is infinite",
+            "proju_is_self_adjoint": "inner reads the space parts of tangent vectors, and knows no others",
+            "extreme_numbers_give_no_nan": OVERFLOW,
+            "extreme_vectors_transport_without_nan": OVERFLOW,
+        },
+    )
+
+
+OVERFLOW = "coordinates grow as cosh of the radius: none exist at radius 1000"
+
+
+def far_outside(x: Tensor) -> Tensor:
+    return 1e6 * x
+
+
+def ball(manifold: PoincareBall | Klein | Stereographic, costly: tuple[str, ...] | None = AGAIN) -> Case:
+    """A chart of hyperbolic space, or of flat space, on a ball or all of R^n."""
+    flat, klein, exempt = manifold.curvature == 0, isinstance(manifold, Klein), {}
+    if manifold.curvature <= -1:
+        exempt["infinite_injectivity_radius"] = "the ball holds no points so far out, or next to none"
+    if klein:
+        exempt["forward_derivatives_match_finite_differences"] = NEAR_THE_RIM
+    if manifold == Klein(-4.0):
+        exempt["half_precision_is_computed_in_single"] = "in bfloat16 the model ends at radius 1.6"
+    return Case(
+        manifold,
+        shapes=((3,), (1,), (7,)),
+        reach=reach(manifold.curvature) / (2 if klein else 1),
+        spread=None if flat else reach(manifold.curvature) / (6 if klein else 3),
+        isometries=rotations,
+        degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        costly=costly,
+        draws=few(costly),
+        off=infinite if flat else far_outside,
+        bad_shapes=((0,),),
+        tolerance={
+            "*": 800,  # eps times cosh of the radius, or its square in Klein coordinates
+            "infinite_injectivity_radius": 1e7,  # eps exp(length): what coordinates next to the rim resolve
+            # Truncation of difference quotients: their step over the way to the rim.
+            "forward_derivatives_match_finite_differences": 4e11,
+            "frechet_mean_has_its_implicit_gradient": 4.5e9,
+        },
+        missing={"random_uniform": "the volume is infinite"},
+        exempt={
+            "retraction_has_its_order": "the retraction is the exponential map",
+            "injectivity_radius_is_exact": "infinite",
+            "uniform_law_is_invariant": "the volume is infinite",
+            **exempt,
+        },
+    )
+
+
+NEAR_THE_RIM = "the step of the quotient is not short beside the way to the rim; see the tests of the class"
+
+
+def projected(manifold: ProjectedSphere | Stereographic, costly: tuple[str, ...] | None = AGAIN) -> Case:
+    return Case(
+        manifold,
+        shapes=((3,), (2,), (7,)),
+        reach=1.2 / manifold.curvature**0.5,
+        spread=0.4 / manifold.curvature**0.5,
+        isometries=rotations,
+        cut=lambda t, x: t.direction(x),
+        degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        costly=costly,
+        draws=few(costly),
+        off=infinite,
+        bad_shapes=((0,),),
+        tolerance={
+            "*": 150,
+            "forward_derivatives_match_finite_differences": 1e11,  # truncation: the step over the way to infinity
+        },
+        exempt={
+            "retraction_has_its_order": "the retraction is the exponential map",
+            "infinite_injectivity_radius": "pi/sqrt(K)",
+        },
     )
 
 
@@ -205,6 +335,19 @@ TABLE = [
     sphere(1.0, None),
     sphere(0.3),
     sphere(4.0),
+    lorentz(-1.0, None),
+    lorentz(-0.3),
+    lorentz(-4.0),
+    ball(PoincareBall(), None),
+    ball(PoincareBall(-0.3)),
+    ball(Stereographic(-2.0)),
+    ball(Stereographic(-1e-6)),
+    ball(Stereographic(0.0)),
+    ball(Klein(), METRIC),
+    ball(Klein(-4.0)),
+    projected(Stereographic(1.5)),
+    projected(ProjectedSphere(0.5)),
+    projected(ProjectedSphere(), METRIC),
     grassmann("polar"),
     grassmann("qr", RETRACTIONS),
     stiefel(1.0, "polar", None),
@@ -219,6 +362,7 @@ TABLE = [
     orthogonal_group(Orthogonal("qr")),
     product(sphere(1.0), dataclasses.replace(stiefel(1.0, "polar"), shapes=((4, 2),)), EUCLIDEAN),
     product(product(dataclasses.replace(sphere(4.0), shapes=((2,),)), sphere(0.3)), sphere(1.0), costly=("dist2",)),
+    product(ball(PoincareBall(-0.3)), EUCLIDEAN, scaled(sphere(4.0), 2.5), projected(Stereographic(1.5))),
     power(sphere(1.0), 3, SUMS),
     power(grassmann("polar"), 2),
     scaled(sphere(1.0), 2.5, ("dist2",)),

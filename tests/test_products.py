@@ -36,7 +36,7 @@ def of_factor(m, i, arguments):
     for letter, a in arguments.items():
         if letter == "t":
             cut[letter] = a
-        elif letter != "z":
+        elif letter not in "zn":
             cut[letter] = a[..., start : start + sizes[i]].reshape(*a.shape[:-1], *m.shapes[i])
     return cut
 

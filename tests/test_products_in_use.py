@@ -140,6 +140,9 @@ def test_options_may_be_tensors():
     m = Product((Sphere(K), Euclidean()), ((3,), (2,)))
     assert m == copy.copy(m) and m != Product((Sphere(0.7), Euclidean()), ((3,), (2,)))
     assert Sphere(K).check_point_on_manifold(Sphere(K).projx(torch.randn(5, dtype=F64)))  # without a warning
+    with pytest.raises(ValueError, match="requires a gradient"):
+        ManifoldParameter.project(torch.randn(5, dtype=F64), m)
+    m = Product((Sphere(K.detach()), Euclidean()), ((3,), (2,)))
     p = ManifoldParameter.project(torch.randn(5, dtype=F64), m)
     with pytest.raises(ValueError, match="an option of which is a tensor"):
         optim.RiemannianSGD([p], lr=0.1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from geomstats.geometry.hypersphere import Hypersphere
 
-from torchriemann.manifolds import Sphere
+from torchriemann.manifolds import Sphere, Stiefel
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +184,36 @@ def test_distance_scales_with_curvature():
     _, x, y, _ = pairs(3)
     torch.testing.assert_close(Sphere(4.0).dist(x / 2, y / 2), Sphere().dist(x, y) / 2, rtol=1e-14, atol=0)
     assert Sphere(4.0).injectivity_radius() == math.pi / 2
+
+
+@pytest.mark.parametrize("m, shape", [(Sphere(), (3,)), (Stiefel(), (3, 2))])
+def test_geodesic_names_its_order_and_batches(m, shape):
+    x, y, t = m.random(4, *shape), m.random(4, *shape), torch.rand(4)
+    for first in (0.5, torch.tensor(0.5), t, t[:, None], torch.rand(5, 1, 1), torch.rand(1, 1)):
+        with pytest.raises(ValueError, match=rf"{m.name}.geodesic: expected x, y, t in this order, t last"):
+            m.geodesic(first, x, y)
+    with pytest.raises(ValueError, match="t last; y is 0.5"):
+        m.geodesic(x, 0.5, y)
+    with pytest.raises(
+        ValueError, match=rf"{m.name}.geodesic: batch dimensions \(4,\), \(4,\), \(5,\) do not broadcast"
+    ):
+        m.geodesic(x, y, torch.rand(5))
+    with pytest.raises(ValueError, match="needs at least|arguments are points of different shapes"):
+        m.geodesic(x, torch.rand(()), t)  # t is no point here, and not blamed
+    assert m.geodesic(x, y, t).shape == x.shape
+    assert m.geodesic(x, y[0], t[:, None]).shape == (4, *x.shape)
+    torch.testing.assert_close(m.geodesic(x[0], y[0], t)[2], m.geodesic(x[0], y[0], t[2]))
+
+
+def test_spread_that_does_not_broadcast():
+    m = Sphere()
+    for std in (torch.ones(4), torch.ones(2, 5), torch.ones(1, 1)):
+        with pytest.raises(
+            ValueError, match=r"Sphere.random_normal: std must broadcast to the batch \(5,\) of the size"
+        ):
+            m.random_normal(5, 3, std=std)
+    with pytest.raises(ValueError, match=r"std must broadcast to the batch \(1,\) of the size .* got \(5,\)"):
+        m.random_normal(1, 3, std=torch.ones(5))
+    with pytest.raises(ValueError, match=r"Sphere.random_normal: batch dimensions \(4,\), \(5,\) do not broadcast"):
+        m.random_normal(5, 3, mean=m.random(4, 3))
+    assert m.random_normal(2, 5, 3, std=torch.ones(2, 1), mean=m.random(5, 3)).shape == (2, 5, 3)

@@ -173,6 +173,22 @@ def test_third_derivative_raises(function):
         torch.autograd.grad(second.square().sum(), A)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [lambda A: symmetric_function(A, COS_SQRT), lambda A: singular_value_function(A, ANGLE_OVER_SINE)],
+    ids=["symmetric", "singular"],
+)
+def test_third_derivative_in_a_direction_raises(function):  # not a silent zero
+    A = symmetric([0.5, 0.6, 0.9])
+    one = torch.ones((), dtype=A.dtype)
+
+    def curved(t):
+        return torch.func.jvp(torch.func.grad(lambda A: function(A).square().sum()), (A,), (t * A,))[1]
+
+    with pytest.raises(NotImplementedError, match="third"):
+        torch.func.jvp(curved, (one,), (one,))
+
+
 TRANSFORMED = {
     "symmetric": lambda A: symmetric_function(A, SINC_SQRT),
     "singular": lambda A: singular_value_function(A, ANGLE_OVER_SINE),

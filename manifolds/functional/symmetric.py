@@ -153,6 +153,14 @@ def _second(a: Tensor, Q: Tensor, G: Tensor, K: Tensor, f: SpectralFunction | St
 _NO_THIRD = "spectral functions have first and second derivatives, not third ones"
 
 
+def _last(second: Tensor, *anchors: Tensor) -> Tensor:
+    """A second derivative formed in a `jvp`, where forward mode is switched off: an outer level that moves one of the
+    `anchors` is told so, for which it would be a constant."""
+    for anchor in anchors:
+        second = LastDerivative.apply(anchor, second, _NO_THIRD)  # type: ignore[assignment]
+    return second
+
+
 class _SymmetricValue(Function):
     """Q f(a) Q^T as a function of A, where (a, Q) is the eigendecomposition of A."""
 
@@ -205,7 +213,7 @@ class _SymmetricSlope(Function):
         A, a, Q, G = ctx.saved_tensors
         change = torch.zeros_like(G)
         if dA is not None:
-            change = change + LastDerivative.apply(A, _second(a, Q, _sym(G), _sym(dA), ctx.f), _NO_THIRD)
+            change = change + _last(_second(a, Q, _sym(G), _sym(dA), ctx.f), A, G, dA)
         if dG is not None:
             change = change + _SymmetricSlope.apply(A, a, Q, dG, ctx.f)
         return change
@@ -309,7 +317,7 @@ class _SingularSlope(Function):
         M, U, c, V, G = ctx.saved_tensors
         change = torch.zeros_like(G)
         if dM is not None:
-            change = change + LastDerivative.apply(M, _singular_second(U, c, V, G, dM, ctx.f), _NO_THIRD)
+            change = change + _last(_singular_second(U, c, V, G, dM, ctx.f), M, G, dM)
         if dG is not None:
             change = change + _SingularSlope.apply(M, U, c, V, dG, ctx.f)
         return change

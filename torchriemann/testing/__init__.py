@@ -4,8 +4,8 @@
     check_manifold(MyManifold(), (5, 2))
 
 A law is a function of a `Trial`: one draw of shape, dtype, seed and scale for one `Case`. `LAWS` holds all of them by
-name; their numbers group them by subject, and number 25 is left to the optimizers. Nothing here needs hypothesis but
-`trials`, which draws them.
+name; their numbers group them by subject; number 25 is left to the optimizers, and number 26 is about manifolds with
+a gyro structure only. Nothing here needs hypothesis but `trials`, which draws them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 from torchriemann.manifolds import Manifold
 
-from . import behaviour, derivatives, maps, metric, statistics
+from . import behaviour, derivatives, gyro, maps, metric, statistics
 from .derivatives import full_gradcheck as full_gradcheck
+from .operations import GYRO_OPERATIONS as GYRO_OPERATIONS
 from .operations import OPERATIONS as OPERATIONS
 from .slopes import SlopeCheck as SlopeCheck
 from .slopes import check_gradient as check_gradient
@@ -122,4 +123,11 @@ def trials(case: Case, entry: Law) -> Any:
     )
 
 
-_MODULES = (behaviour, derivatives, maps, metric, statistics)  # entering their laws into LAWS is what they are for
+_MODULES = (
+    behaviour,
+    derivatives,
+    gyro,
+    maps,
+    metric,
+    statistics,
+)  # entering their laws into LAWS is what they are for

@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from . import operations
 from .trial import Trial, law
 
-POINTS, VECTORS = "xyr", "uv"
+POINTS, VECTORS = "xyrpqs", {"u": "x", "v": "x", "w": "p"}  # vectors, and where they are tangent
 
 
 def _function(t: Trial, seed: int) -> Callable[[Tensor], Tensor]:
@@ -137,7 +137,9 @@ def _on_chart(t: Trial, name: str, letters: str) -> Callable[..., tuple[Tensor, 
             if letter in POINTS:
                 made[letter] = m.projx(value)
             elif letter in VECTORS:
-                made[letter] = m.proju(made["x"], value)
+                made[letter] = m.proju(made[VECTORS[letter]], value)
+            elif letter in "ab":
+                made[letter] = m.proju(m.origin(*value.shape, dtype=value.dtype), value)
             else:
                 made[letter] = value
         return operations.call(t, name, made)

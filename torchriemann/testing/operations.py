@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor
+
+from torchriemann.manifolds.gyro import GyroManifold, is_gyro
 
 from .trial import Case, Trial
 
@@ -38,13 +42,36 @@ OPERATIONS: dict[str, str] = {
     "restore": "x",
 }
 
+# those of gyro manifolds
+GYRO_OPERATIONS: dict[str, str] = {
+    "expmap0": "a",
+    "logmap0": "p",
+    "inner0": "ab",
+    "dist0": "p",
+    "tangent_from_normal": "n",
+    "normal_from_tangent": "a",
+    "from_normal": "n",
+    "to_normal": "p",
+    "gyroadd": "pq",
+    "gyroinv": "p",
+    "gyroscale": "tp",
+    "gyration": "pqs",
+    "expmap_frame": "pn",
+    "logmap_frame": "pq",
+    "tangent_from_frame": "pn",
+    "frame_from_tangent": "pw",
+    "transport_frame": "pqn",
+}
+
 # Through these a loss is trained: first and second derivatives everywhere, coincident points included.
 SMOOTH = ("projx", "expmap", "logmap", "retr", "dist2", "expmap_transp", "retr_transp", "parallel_transport")
+GYRO_SMOOTH = ("from_normal", "to_normal", "gyroadd", "gyration", "logmap_frame", "transport_frame")
 
 
 def of(case: Case) -> dict[str, str]:
     """The operations that the manifold has."""
-    return {name: letters for name, letters in OPERATIONS.items() if name not in case.missing}
+    known = {**OPERATIONS, **GYRO_OPERATIONS} if is_gyro(case.manifold) else OPERATIONS
+    return {name: letters for name, letters in known.items() if name not in case.missing}
 
 
 def costly(case: Case) -> dict[str, str]:
@@ -54,15 +81,18 @@ def costly(case: Case) -> dict[str, str]:
 
 def smooth(case: Case) -> dict[str, str]:
     """Those of them that have to be twice differentiable."""
-    return {name: letters for name, letters in costly(case).items() if name in SMOOTH}
+    return {name: letters for name, letters in costly(case).items() if name in SMOOTH + GYRO_SMOOTH}
 
 
 def call(trial: Trial, name: str, arguments: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """The outputs of an operation, one or two."""
-    out = getattr(trial.manifold, name)(*(arguments[letter] for letter in OPERATIONS[name]))
+    letters = OPERATIONS[name] if name in OPERATIONS else GYRO_OPERATIONS[name]
+    out = getattr(trial.manifold, name)(*(arguments[letter] for letter in letters))
     return out if isinstance(out, tuple) else (out,)
 
 
 def trailing(trial: Trial, letter: str) -> int:
     """How many dimensions of an argument are not batch."""
+    if letter == "n":
+        return cast(GyroManifold, trial.manifold).normal_ndim
     return {"t": 0, "z": 1}.get(letter, trial.manifold.ndim)

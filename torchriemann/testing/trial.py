@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchriemann.manifolds import Manifold
+from torchriemann.manifolds.gyro import GyroManifold, is_gyro
 
 Map = Callable[[Tensor], Tensor]
 
@@ -42,6 +43,8 @@ class Case:
     shapes: tuple[tuple[int, ...], ...]  # shapes of a point; the first, a small one, serves the costly laws
     order: int | None = None  # order of the retraction; None where it is the exponential map itself
     fraction: float = 0.9  # exp and log are inverse to each other below this fraction of the injectivity radius
+    reach: float = 3.0  # and below this length, where strong curvature leaves farther points few digits
+    spread: float | None = None  # of random points around the origin, where the class's own law reaches too far out
     inverse_reach: float = 1.0  # length below which inverse_retr inverts retr
     invariant: Map = _identity  # of a representative of a point: equal exactly where the points are equal
     components: Map | None = None  # sums component_inner over the factors, ``-> *B``; None where it is inner itself
@@ -103,13 +106,17 @@ class Trial:
     def point(self, batch: tuple[int, ...] | None = None) -> Tensor:
         """A random point."""
         size = (*(self.batch if batch is None else batch), *self.shape)
-        return self.manifold.random(*size, generator=self.generator, dtype=self.dtype)
+        draw, spread = {"generator": self.generator, "dtype": self.dtype}, self.case.spread
+        if spread is None:
+            return self.manifold.random(*size, **draw)
+        return self.manifold.random_normal(*size, std=spread, **draw)
 
     def radius(self, x: Tensor) -> float:
-        """The length that tangent vectors may have: `fraction` of the injectivity radius, at most 3."""
+        """The length that tangent vectors may have: `fraction` of the injectivity radius, at most `reach`."""
         if "injectivity_radius" in self.case.missing:
             return 1.0
-        return min(self.case.fraction * float(torch.as_tensor(self.manifold.injectivity_radius(x)).min()), 3.0)
+        radius = float(torch.as_tensor(self.manifold.injectivity_radius(x)).detach().min())
+        return min(self.case.fraction * radius, self.case.reach)
 
     def direction(self, x: Tensor) -> Tensor:
         """A random unit tangent vector; zero where the tangent space is a point."""
@@ -139,7 +146,39 @@ class Trial:
         t = torch.rand(leading, generator=self.generator, dtype=self.dtype)
         z = self.noise(*leading, self.manifold.dimension(self.shape))
         g, h = self.noise(*x.shape), self.noise(*x.shape)
-        return {"x": x, "y": y, "r": r, "u": u, "v": v, "g": g, "h": h, "t": t, "z": z}
+        made = {"x": x, "y": y, "r": r, "u": u, "v": v, "g": g, "h": h, "t": t, "z": z}
+        return {**made, **self.gyro_arguments(leading)} if is_gyro(self.manifold) else made
+
+    def gyro_arguments(self, batch: tuple[int, ...] | None = None) -> dict[str, Tensor]:
+        """Of gyro-operations: points p, q and s near the origin, normal coordinates n, vectors a and b at the origin
+        and w at p."""
+        batch = self.batch if batch is None else batch
+        p, q, s = (self.near_origin(batch) for _ in range(3))
+        o = self.manifold.origin(*batch, *self.shape, dtype=self.dtype)
+        a, b = self.tangent(o, self.gyro_length), self.direction(o)
+        return {"p": p, "q": q, "s": s, "n": self.normal(batch), "a": a, "b": b, "w": self.direction(p)}
+
+    @property
+    def gyro_length(self) -> float:
+        """`scale` times a third of the reach of the logarithm, so that a sum of three points has one too; without a
+        cut locus times `reach`, in float32 half of it: digits are lost with the exponential of the radius."""
+        o = self.manifold.origin(*self.shape, dtype=self.dtype)
+        radius = float(torch.as_tensor(self.manifold.injectivity_radius(o)).detach().min())
+        reach = self.case.reach if self.dtype == torch.float64 else 0.5 * self.case.reach
+        return self.scale * min(self.case.fraction * radius / 3, reach)
+
+    def near_origin(self, batch: tuple[int, ...] | None = None) -> Tensor:
+        """A random point at the distance `gyro_length` from the origin."""
+        batch = self.batch if batch is None else batch
+        o = self.manifold.origin(*batch, *self.shape, dtype=self.dtype)
+        return self.manifold.expmap(o, self.tangent(o, self.gyro_length))
+
+    def normal(self, batch: tuple[int, ...] | None = None) -> Tensor:
+        """Random normal coordinates of that length."""
+        m: Any = self.manifold
+        z = self.noise(*(self.batch if batch is None else batch), *m.normal_shape(self.shape))
+        length = torch.linalg.vector_norm(z, dim=tuple(range(-m.normal_ndim, 0)), keepdim=True)
+        return self.gyro_length * z / length
 
     def flat(self, a: Tensor) -> Tensor:
         """The point dimensions of `a` made one."""
@@ -233,7 +272,7 @@ class Trial:
 @dataclass(frozen=True)
 class Law:
     """A law with its number in the list, the default tolerance by dtype, how many draws its cost allows, and whether
-    it compares exact expressions: then a residual is rounding."""
+    it compares exact expressions: then a residual is rounding; and what manifolds it is about."""
 
     name: str
     number: int
@@ -242,6 +281,7 @@ class Law:
     float32: float | None
     examples: int | None
     exact: bool
+    about: type[Manifold]
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
@@ -269,12 +309,14 @@ def law(
     float32: float | None = None,
     examples: int | None = None,
     exact: bool = True,
+    about: type[Manifold] = Manifold,
 ) -> Callable[[Callable[[Trial], None]], Law]:
     """Enter a function of a trial into `LAWS`. Without a `float32` tolerance the law is stated for float64 only;
-    `examples` caps the number of draws; `exact` is False where a residual is truncation."""
+    `examples` caps the number of draws; `exact` is False where a residual is truncation; the law does not concern
+    manifolds that are not `about`, nor composites with a part that is not."""
 
     def enter(check: Callable[[Trial], None]) -> Law:
-        made = Law(check.__name__, number, check, float64, float32, examples, exact)
+        made = Law(check.__name__, number, check, float64, float32, examples, exact, about)
         made_with_doc: Any = made
         object.__setattr__(made_with_doc, "__doc__", check.__doc__)
         LAWS[made.name] = made
@@ -284,5 +326,9 @@ def law(
 
 
 def applying(case: Case) -> Iterator[Law]:
-    """The laws that `case` is not exempt from."""
-    return (entry for name, entry in LAWS.items() if name not in case.exempt)
+    """The laws that concern the manifold of `case` and that it is not exempt from."""
+    return (entry for name, entry in LAWS.items() if name not in case.exempt and _concerns(entry, case.manifold))
+
+
+def _concerns(entry: Law, manifold: Manifold) -> bool:
+    return isinstance(manifold, entry.about) and (entry.about is not GyroManifold or is_gyro(manifold))

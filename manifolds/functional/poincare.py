@@ -1,0 +1,195 @@
+r"""The Poincare ball of curvature K < 0: points x with -K|x|^2 < 1, metric (2/om(x))^2 times the flat one.
+
+``om(x) = 1 + K|x|^2`` is the conformal gap. Near the rim it is what tells how far out a point is, and it is never
+formed as a difference but once (`conformal_gap`): that of a sum follows from those of its terms,
+``om(x (+) y) = om(x) om(y)/(om(x) om(y) - K|x + y|^2)``. Moebius addition in the same form is
+``x (+) y = (om(x) S - K|S|^2 x)/(om(x) om(y) - K|S|^2)`` with S = x + y, sums of numbers of one sign (Ungar 2008, doi
+10.1142/6625, has the rational form that this is equal to).
+
+`curvature` is a negative number or 0-dim tensor K; points and vectors are ``*B,n``, distances ``*B``. Derivatives of
+all orders exist everywhere, those of the distance at coincident points being zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .compensated import conformal_gap
+from .curved import asin_ratio_k, sech_square_k, tan_ratio_k
+from .series import safe_sqrt
+from .tracing import derivative_wanted
+
+Curvature = float | Tensor
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b>, with a trailing one."""
+    return (a * b).sum(-1, keepdim=True)
+
+
+def square(a: Tensor) -> Tensor:
+    """|a|^2, with a trailing one."""
+    if derivative_wanted(a):
+        return dot(a, a)
+    return torch.linalg.vector_norm(a, dim=-1, keepdim=True).square()  # a third of the time
+
+
+def rim_gap(x: Tensor, curvature: Curvature) -> Tensor:
+    """The conformal gap of a point, NaN outside the ball: there is no metric."""
+    gap = conformal_gap(x, curvature, -1)
+    return torch.where(gap <= 0, torch.nan, gap)
+
+
+def poincare_inside(x: Tensor, curvature: Curvature, eps: float | None = None) -> Tensor:
+    """`x` itself inside the ball, elsewhere the point in its direction at (1 - eps)/sqrt(-K), by default of twice the
+    eps of the dtype, which is what the rounding of that point may take; NaN stays NaN."""
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    outside = (conformal_gap(x, curvature, -1) <= 0) | (curvature * largest.square() <= -1)
+    limit = torch.finfo(x.dtype).max  # of infinite entries: then the others are as good as zero
+    unit = torch.where(outside, x.clamp(-limit, limit) / torch.where(outside, largest.clamp(max=limit), 1.0), 0.0)
+    bend = torch.where(outside, -curvature * (unit * unit).sum(-1, keepdim=True), 1.0)
+    eps = 2 * torch.finfo(x.dtype).eps if eps is None else eps
+    return torch.where(outside, (1 - eps) * bend.rsqrt() * unit, x)
+
+
+def _rim_factor(y: Tensor, curvature: Curvature) -> Tensor:
+    """One, or where rounding put `y` on the rim or beyond, what draws it to the largest representable radius."""
+    k = curvature.detach() if isinstance(curvature, Tensor) else curvature
+    gap = conformal_gap(y.detach(), k, -1)
+    outside = gap <= 0  # in this sense NaN stays NaN
+    # |y| sqrt(-K) = sqrt(1 - gap), one and what rounding adds to it. Such a factor has no derivative to speak of.
+    shrunk = (1 - 2 * torch.finfo(y.dtype).eps) * torch.where(outside, 1 - gap, 1.0).rsqrt()
+    return torch.where(outside, shrunk, 1.0)
+
+
+def into_ball(y: Tensor, curvature: Curvature) -> Tensor:
+    """`y`, drawn to the largest representable radius where rounding put it on the rim or beyond."""
+    return y * _rim_factor(y, curvature)
+
+
+def _translated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, k: Curvature) -> Tensor:
+    """x (+) w for w = beta u with gap g."""
+    s = torch.addcmul(x, beta, u)
+    bend = k * square(s)
+    scale = 1 / (om * g - bend)
+    y = torch.addcmul(om * scale * s, -bend * scale, x)
+    return y.mul_(_rim_factor(y, k))  # in place: one tensor less of its size
+
+
+def without_overflow(z: Tensor) -> Tensor:
+    """z, NaN where a square overflowed: tanh(r)/r would be zero, and a long vector would not move its point at all."""
+    return torch.where(z == -torch.inf, torch.nan, z)
+
+
+def poincare_exp(x: Tensor, u: Tensor, curvature: Curvature) -> Tensor:
+    """x (+) tanh(r)/r u/om(x) with r = sqrt(-K) |u|/om(x), half of sqrt(-K) times the length of u."""
+    om = rim_gap(x, curvature)
+    z = without_overflow(curvature * square(u) / om.square())
+    return _translated(x, om, tan_ratio_k(z, -1) / om, u, sech_square_k(z), curvature)
+
+
+def poincare_exp_frame(x: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+    """x (+) w, w the point with normal coordinates `z`: ``tanh(r)/r z/2`` with r = sqrt(-K) |z|/2."""
+    q = without_overflow(curvature * square(z) / 4)
+    return _translated(x, rim_gap(x, curvature), 0.5 * tan_ratio_k(q, -1), z, sech_square_k(q), curvature)
+
+
+def poincare_from_normal(z: Tensor, curvature: Curvature) -> Tensor:
+    """tanh(r)/r z/2 with r = sqrt(-K) |z|/2."""
+    return into_ball(0.5 * tan_ratio_k(without_overflow(curvature * square(z) / 4), -1) * z, curvature)
+
+
+def poincare_to_normal(x: Tensor, curvature: Curvature) -> Tensor:
+    """2 asinh(r)/(r sqrt(om)) x with r = sqrt(-K) |x|/sqrt(om)."""
+    om = rim_gap(x, curvature)
+    return 2 * asin_ratio_k(curvature * square(x) / om, -1) * om.rsqrt() * x
+
+
+def poincare_gyroadd(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+    """x (+) y."""
+    om_x, om_y = rim_gap(x, curvature), rim_gap(y, curvature)
+    return _translated(x, om_x, torch.ones_like(om_y), y, om_y, curvature)
+
+
+def separation(x: Tensor, y: Tensor, k: Curvature) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """D = y - x, |D|^2, om(x), om(y)."""
+    d = y - x
+    return d, square(d), rim_gap(x, k), rim_gap(y, k)
+
+
+def poincare_log(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+    """asinh(r)/(r sqrt(1 + r^2)) (om(x) D + K|D|^2 x)/om(y) with r as in `poincare_dist`."""
+    d, dd, om_x, om_y = separation(x, y, curvature)
+    s = curvature * dd / (om_x * om_y)
+    scale = asin_ratio_k(s, -1) * (1 - s).rsqrt() / om_y
+    return torch.addcmul(scale * om_x * d, scale * curvature * dd, x)
+
+
+def poincare_log_frame(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+    """Normal coordinates of (-x) (+) y: twice the logarithm over om(x)."""
+    d, dd, om_x, om_y = separation(x, y, curvature)
+    s = curvature * dd / (om_x * om_y)
+    scale = 2 * asin_ratio_k(s, -1) * (1 - s).rsqrt() / om_y
+    return torch.addcmul(scale * d, scale * curvature * dd / om_x, x)
+
+
+def poincare_dist(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+    """2/sqrt(-K) asinh(r), r = sqrt(-K) |y - x|/sqrt(om(x) om(y))."""
+    _, dd, om_x, om_y = separation(x, y, curvature)
+    q = dd / (om_x * om_y)
+    return (2 * safe_sqrt(q) * asin_ratio_k(curvature * q, -1)).squeeze(-1)
+
+
+def poincare_dist2(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+    """The squared distance, smooth at coincident points."""
+    _, dd, om_x, om_y = separation(x, y, curvature)
+    q = dd / (om_x * om_y)
+    return (4 * q * asin_ratio_k(curvature * q, -1).square()).squeeze(-1)
+
+
+def poincare_transport(x: Tensor, y: Tensor, v: Tensor, curvature: Curvature) -> Tensor:
+    """om(y)/om(x) gyr[y, -x] v, the Levi-Civita transport along the geodesic."""
+    d, _, om_x, om_y = separation(x, y, curvature)
+    return om_y / om_x * turned(x, d, om_x, om_y, v, curvature)
+
+
+def poincare_transport_frame(x: Tensor, y: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+    """gyr[y, -x] z: the transport in frame coordinates, a rotation."""
+    d, _, om_x, om_y = separation(x, y, curvature)
+    return turned(x, d, om_x, om_y, z, curvature)
+
+
+def turned(x: Tensor, d: Tensor, om_x: Tensor, om_y: Tensor, v: Tensor, k: Curvature) -> Tensor:
+    r"""gyr[y, -x] v = v + 2K/M (P D - Q x) in terms that are small where its angle is: D = y - x,
+    M = om(x) om(y) - K|D|^2, P = (om(y) - K|D|^2) <x,v> + (1 - om(x)) <D,v>, Q = om(x) <D,v> + K|D|^2 <x,v>."""
+    xv, dv, bend = dot(x, v), dot(d, v), k * square(d)
+    scale = 2 * k / (om_x * om_y - bend)
+    p = scale * ((om_y - bend) * xv + (1 - om_x) * dv)
+    q = scale * (om_x * dv + bend * xv)
+    return torch.addcmul(torch.addcmul(v, p, d), -q, x)
+
+
+def gyrated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, v: Tensor, k: Curvature) -> Tensor:
+    """gyr[x, w] v for w = beta u with gap g: as `turned`, with S = x + w in the place of D."""
+    s = torch.addcmul(x, beta, u)
+    wv, sv, bend = beta * dot(u, v), dot(s, v), k * square(s)
+    scale = 2 * k / (om * g - bend)
+    p = scale * ((1 - g) * sv - (om - bend) * wv)
+    q = scale * (g * sv - bend * wv)
+    return torch.addcmul(torch.addcmul(v, p, s), q * beta, u)
+
+
+def poincare_exp_transport(x: Tensor, u: Tensor, v: Tensor, curvature: Curvature) -> tuple[Tensor, Tensor]:
+    """The exponential y of u, and v transported along that geodesic: om(y)/om(x) gyr[x, w] v with y = x (+) w."""
+    om = rim_gap(x, curvature)
+    z = without_overflow(curvature * square(u) / om.square())
+    beta, g = tan_ratio_k(z, -1) / om, sech_square_k(z)
+    y = _translated(x, om, beta, u, g, curvature)
+    return y, rim_gap(y, curvature) / om * gyrated(x, om, beta, u, g, v, curvature)
+
+
+def poincare_gyration(x: Tensor, y: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+    """gyr[x, y] z of points: a rotation of z about the origin."""
+    om_x, om_y = rim_gap(x, curvature), rim_gap(y, curvature)
+    return into_ball(gyrated(x, om_x, torch.ones_like(om_y), y, om_y, z, curvature), curvature)

@@ -1,0 +1,174 @@
+"""Gyro structure: normal coordinates at a base point, and the addition that parallel transport makes of them."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+from torch import Tensor
+
+from .base import Manifold
+from .operation import in_full_precision, operation
+
+
+class GyroManifold(Manifold):
+    r"""A manifold with a base point e, normal coordinates there, and a gyro-addition.
+
+    ``x (+) y = exp_x(PT_{e->x} log_e y)``, ``(-)x = exp_e(-log_e x)``, ``t (*) x = exp_e(t log_e x)`` (Nguyen 2022,
+    "The Gyro-Structure of Some Matrix Manifolds"; Ungar 2008, doi 10.1142/6625, for the laws that they obey).
+
+    Coordinates. Tangent vectors at the origin are in the manifold's own ambient coordinates (`expmap0`, `logmap0`,
+    `inner0`). *Normal* coordinates z are orthonormal at the origin: ``dist(origin, from_normal(z)) == |z|`` below the
+    injectivity radius. *Frame* coordinates at x are normal coordinates transported from the origin to x; they lose no
+    digit where ambient vectors grow without bound. Both have the shape ``normal_shape(point_shape)``.
+
+    A class defines `normal_shape`, `tangent_from_normal` and `normal_from_tangent`; all else follows from the contract,
+    and closed forms override it.
+    """
+
+    normal_ndim: ClassVar[int] = 1  # dimensions of the normal coordinates of one point
+
+    @property
+    def has_gyro_structure(self) -> bool:
+        """True, except of a composite with a part that has none: there these operations raise NotImplementedError."""
+        return True
+
+    # ---- primitives -------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the normal coordinates of one point."""
+
+    @abc.abstractmethod
+    def tangent_from_normal(self, z: Tensor) -> Tensor:
+        """The tangent vector at the origin with orthonormal coordinates `z`."""
+
+    @abc.abstractmethod
+    def normal_from_tangent(self, u: Tensor) -> Tensor:
+        """Orthonormal coordinates of a tangent vector `u` at the origin."""
+
+    # ---- at the origin ----------------------------------------------------------------------------------------
+
+    def _origin_of(self, x: Tensor) -> Tensor:
+        return self.origin(*x.shape[x.dim() - self.ndim :], dtype=x.dtype, device=x.device)
+
+    @operation
+    def expmap0(self, u: Tensor) -> Tensor:
+        """``expmap(origin, u)``."""
+        return self.expmap(self._origin_of(u), u)
+
+    @operation
+    def logmap0(self, x: Tensor) -> Tensor:
+        """``logmap(origin, x)``."""
+        return self.logmap(self._origin_of(x), x)
+
+    @operation
+    def inner0(self, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        """``inner(origin, u, v)``."""
+        return self.inner(self._origin_of(u), u, v, keepdim=keepdim)
+
+    @operation
+    def dist0(self, x: Tensor, *, keepdim: bool = False) -> Tensor:
+        """``dist(origin, x)``, the gyro-norm."""
+        return self.dist(self._origin_of(x), x, keepdim=keepdim)
+
+    @in_full_precision
+    def from_normal(self, z: Tensor) -> Tensor:
+        """The point with normal coordinates `z`."""
+        self._check_normal("from_normal", z)
+        return self.expmap0(self.tangent_from_normal(z))
+
+    @operation
+    def to_normal(self, x: Tensor) -> Tensor:
+        """Normal coordinates of `x`."""
+        return self.normal_from_tangent(self.logmap0(x))
+
+    # ---- gyro-operations --------------------------------------------------------------------------------------
+
+    @operation
+    def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x (+) y``: left translation by x, an isometry in y."""
+        return self.expmap(x, self.parallel_transport(self._origin_of(x), x, self.logmap0(y)))
+
+    @operation
+    def gyroinv(self, x: Tensor) -> Tensor:
+        """``(-)x``: the geodesic reflection of x in the origin."""
+        return self.expmap0(-self.logmap0(x))
+
+    @in_full_precision
+    def gyroscale(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """``t (*) x``: the point t times as far from the origin. `t` has the shape ``*B`` or is a number."""
+        self._check_scaled(t, x)
+        return self.expmap0(self._per_point(t, x) * self.logmap0(x))
+
+    @operation
+    def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """``gyr[x, y] z = (-)(x (+) y) (+) (x (+) (y (+) z))`` of points: a rotation about the origin."""
+        return self.gyroadd(self.gyroinv(self.gyroadd(x, y)), self.gyroadd(x, self.gyroadd(y, z)))
+
+    # ---- frame coordinates ------------------------------------------------------------------------------------
+
+    @in_full_precision
+    def expmap_frame(self, x: Tensor, z: Tensor) -> Tensor:
+        """The exponential at `x` of the tangent vector with frame coordinates `z`: ``x (+) from_normal(z)``."""
+        self._check_frame("expmap_frame", x, z)
+        return self.gyroadd(x, self.from_normal(z))
+
+    @operation
+    def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
+        """Frame coordinates of ``logmap(x, y)``: ``to_normal((-)x (+) y)``."""
+        return self.to_normal(self.gyroadd(self.gyroinv(x), y))
+
+    @in_full_precision
+    def tangent_from_frame(self, x: Tensor, z: Tensor) -> Tensor:
+        """The tangent vector at `x` with frame coordinates `z`."""
+        self._check_frame("tangent_from_frame", x, z)
+        return self.parallel_transport(self._origin_of(x), x, self.tangent_from_normal(z))
+
+    @operation
+    def frame_from_tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        """Frame coordinates of the tangent vector `u` at `x`."""
+        return self.normal_from_tangent(self.parallel_transport(x, self._origin_of(x), u))
+
+    @in_full_precision
+    def transport_frame(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """Parallel transport from `x` to `y` in frame coordinates: a rotation of `z`."""
+        self._check_operands("transport_frame", [x, y])
+        self._check_frame("transport_frame", x, z)
+        return self.frame_from_tangent(y, self.parallel_transport(x, y, self.tangent_from_frame(x, z)))
+
+    # ---- shapes -----------------------------------------------------------------------------------------------
+
+    def _check_normal(self, operation_name: str, z: Tensor) -> None:
+        """Raise unless `z` is a real tensor with as many dimensions as normal coordinates have."""
+        where = f"{type(self).__name__}.{operation_name}"
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            got = z.dtype if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(f"{where}: normal coordinates must be a floating-point tensor, got {got}")
+        if z.dim() < self.normal_ndim:
+            raise ValueError(f"{where}: normal coordinates need {self.normal_ndim} dimension(s), got {tuple(z.shape)}")
+
+    def _check_scaled(self, t: Tensor | float, x: Tensor) -> None:
+        where = f"{type(self).__name__}.gyroscale"
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{where}: expected t, x in this order, x a tensor of points; x is {x!r}")
+        self._check_operands("gyroscale", [x])
+        if isinstance(t, Tensor):
+            self._check_batches(where, [t.shape, x.shape[: x.dim() - self.ndim]])
+
+    def _check_frame(self, operation_name: str, x: Tensor, z: Tensor) -> None:
+        """Raise unless `z` is shaped like normal coordinates of the point `x` and broadcasts with it."""
+        self._check_operands(operation_name, [x])
+        self._check_normal(operation_name, z)
+        where = f"{type(self).__name__}.{operation_name}"
+        want = tuple(self.normal_shape(tuple(x.shape[x.dim() - self.ndim :])))
+        if tuple(z.shape[z.dim() - len(want) :]) != want:
+            raise ValueError(
+                f"{where}: normal coordinates of points {tuple(x.shape)} end in {want}, got {tuple(z.shape)}"
+            )
+        self._check_batches(where, [x.shape[: x.dim() - self.ndim], z.shape[: z.dim() - len(want)]])
+
+
+def is_gyro(manifold: Manifold) -> bool:
+    """Whether gyro-operations exist on `manifold`."""
+    return isinstance(manifold, GyroManifold) and manifold.has_gyro_structure

@@ -1,0 +1,11 @@
+"""Operations with fused kernels, of the same signatures as the plain formulas on which they fall back."""
+
+from .lorentz import lorentz_dist as lorentz_dist
+from .lorentz import lorentz_exp as lorentz_exp
+from .lorentz import lorentz_log as lorentz_log
+from .lorentz import lorentz_transport as lorentz_transport
+from .poincare import poincare_dist as poincare_dist
+from .poincare import poincare_exp as poincare_exp
+from .poincare import poincare_log as poincare_log
+from .poincare import poincare_transport as poincare_transport
+from .switch import use_kernels as use_kernels
