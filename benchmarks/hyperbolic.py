@@ -108,7 +108,10 @@ def lines(rows: int):
                     f"{model}, {name}, {kind}",
                     [
                         Contender("torchriemann", runs[kind], error(runs[kind], truth)),
-                        Contender("geoopt", runs["geoopt"], error(runs["geoopt"], truth)),
+                        # geoopt's gradient has a part in the stored time, ours stands in the space part alone.
+                        Contender(
+                            "geoopt", runs["geoopt"], dict if name == "dist, backward" else error(runs["geoopt"], truth)
+                        ),
                         Contender("copy of the bytes", floor(name, given)),
                     ],
                     {
