@@ -32,9 +32,8 @@ class Lorentz(ConstantCurvature):
 
     At radius r (in units of R) coordinates are rounded by eps cosh(r) in arc length across, and a vector of length one
     has coordinates as large as cosh(r). What is computed is within a few times that of the exact result for the rounded
-    arguments; the distance of points in general position to two eps. Of two points on nearly one ray from the origin the
-    distance loses its digits from radius 34 (15) on. Frame coordinates (`logmap_frame`,
-    `transport_frame`) do not grow.
+    arguments; the distance of points in general position to two eps. On nearly one ray from the origin it loses its
+    digits from radius 34 (15) on. Frame coordinates (`logmap_frame`, `transport_frame`) do not grow.
     """
 
     curvature: float | Tensor = -1.0
