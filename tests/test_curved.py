@@ -32,7 +32,6 @@ ASIN = root(lambda r: mpmath.asin(r) / r)
 EXACT = {
     "cos_k": root(mpmath.cos),
     "sin_ratio_k": root(lambda r: mpmath.sin(r) / r),
-    "versine_k": lambda z: (mpmath.cos(mpmath.sqrt(z)) - 1) / z,
     "tan_ratio_k": TAN,
     "tan_ratio_slope_k": slope(TAN),
     "atan_ratio_k": root(lambda r: mpmath.atan(r) / r),

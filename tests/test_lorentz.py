@@ -129,7 +129,7 @@ def test_exponential_and_gyroaddition_reach_the_rounding_of_the_point(curvature,
     assert torch.allclose(m.expmap_frame(x, z), total, rtol=1e3 * eps, atol=0)
 
 
-@pytest.mark.parametrize("rho, ambient, framed", [(4.0, 4e-15, 3e-15), (8.0, 7.5e-14, 5e-14), (12.0, 6e-12, 2e-12)])
+@pytest.mark.parametrize("rho, ambient, framed", [(4.0, 4e-15, 2e-15), (8.0, 7.5e-14, 2e-15), (12.0, 6e-12, 2e-15)])
 def test_logarithm_of_a_unit_step(rho, ambient, framed):
     # Ambient coordinates round the result itself by eps cosh(rho).
     m, space, n = Lorentz(), Space(-1), 64
@@ -197,8 +197,8 @@ def test_normal_coordinates_to_the_largest_radius(dtype, radii):
         z = (rho * directions(COUNT, 5, 11)).to(dtype)
         x = m.from_normal(z)
         assert x.isfinite().all()
-        assert ((m.to_normal(x) - z).norm(dim=-1) <= 8 * (1 + rho) * torch.finfo(dtype).eps * rho).all()
-        assert ((m.dist0(x) - rho).abs() <= 8 * (1 + rho) * torch.finfo(dtype).eps * rho).all()
+        assert ((m.to_normal(x) - z).norm(dim=-1) <= 4 * torch.finfo(dtype).eps * rho).all()
+        assert ((m.dist0(x) - rho).abs() <= 4 * torch.finfo(dtype).eps * rho).all()
         assert m.check_point_on_manifold(x)
 
 

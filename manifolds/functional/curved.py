@@ -105,11 +105,6 @@ def sin_ratio_k(z: Tensor, sign: int = 0) -> Tensor:
     return _joined(z, _SIN, lambda r: r.sin() / r, lambda r: r.sinh() / r, sign, exact=True)
 
 
-def versine_k(z: Tensor, sign: int = 0) -> Tensor:
-    """(cos(sqrt z) - 1)/z, without cancellation."""
-    return -0.5 * sin_ratio_k(z / 4, sign).square()
-
-
 def tan_ratio_k(z: Tensor, sign: int = 0) -> Tensor:
     """tan(sqrt z)/sqrt z, tanh(sqrt(-z))/sqrt(-z)."""
     return _joined(z, _TAN, lambda r: r.tan() / r, lambda r: r.tanh() / r, sign, exact=True)
