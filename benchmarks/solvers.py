@@ -21,7 +21,7 @@ import torch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.problems import PROBLEMS, large_eigenspace, solve, solve_with_pymanopt  # noqa: E402
+from tests.support.problems import PROBLEMS, large_eigenspace, solve, solve_with_pymanopt  # noqa: E402
 from torchriemann.optim import RiemannianCG, RiemannianLBFGS, RiemannianTrustRegion  # noqa: E402
 
 MAX_ITER = 500

@@ -1,7 +1,13 @@
 """Layers: modules whose parameters may be points of a manifold."""
 
+if __name__ != "torchriemann.layers":
+    raise ImportError(
+        "this folder is torchriemann.layers: run `pip install -e .` in the checkout, and import it by that "
+        "name, as in `from torchriemann.layers import GrassmannClassifier`"
+    )
+
 from .base import ManifoldModule as ManifoldModule
 from .classifiers import GrassmannClassifier as GrassmannClassifier
-from .curvature import Curvature as Curvature
-from .entailment import EntailmentCones as EntailmentCones
+from .hyperbolic import Curvature as Curvature
+from .hyperbolic import EntailmentCones as EntailmentCones
 from .hyperbolic import LorentzIsometry as LorentzIsometry

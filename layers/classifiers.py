@@ -91,7 +91,7 @@ class GrassmannClassifier(ManifoldModule):
         wide = torch.promote_types(self.weight.dtype, torch.float32)
         with torch.no_grad():
             if is_traceable_wrapper_subclass(self.weight):
-                from .class_parallel import draw_shard  # here: it imports a second's worth of torch.distributed
+                from .class_shards import draw_shard  # here: it imports a second's worth of torch.distributed
 
                 return draw_shard(self.manifold, self.weight, wide)
             self.weight.copy_(self.manifold.random_uniform(*self.weight.shape, device=self.weight.device, dtype=wide))
@@ -100,7 +100,7 @@ class GrassmannClassifier(ManifoldModule):
         """The logits, ``*B,d -> *B,K``."""
         self._check_input(x)
         if is_traceable_wrapper_subclass(self.weight):
-            from .class_parallel import on_shards
+            from .class_shards import on_shards
 
             return on_shards(self._logits, x, self.weight)
         return self._logits(x, self.weight)

@@ -1,30 +1,36 @@
 """Manifolds: the contract and the spaces that keep it."""
 
+if __name__ != "torchriemann.manifolds":
+    raise ImportError(
+        "this folder is torchriemann.manifolds: run `pip install -e .` in the checkout, and import it by that "
+        "name, as in `from torchriemann.manifolds import Sphere`"
+    )
+
 from .base import Manifold as Manifold
+from .composite import Power as Power
+from .composite import Product as Product
+from .composite import Scaled as Scaled
 from .constant_curvature import ConstantCurvature as ConstantCurvature
-from .conversions import change_curvature as change_curvature
-from .conversions import convert as convert
+from .constant_curvature import Klein as Klein
+from .constant_curvature import Lorentz as Lorentz
+from .constant_curvature import Oblique as Oblique
+from .constant_curvature import PoincareBall as PoincareBall
+from .constant_curvature import ProjectedSphere as ProjectedSphere
+from .constant_curvature import Sphere as Sphere
+from .constant_curvature import Stereographic as Stereographic
+from .constant_curvature import change_curvature as change_curvature
+from .constant_curvature import convert as convert
 from .euclidean import Euclidean as Euclidean
-from .grassmann import Grassmann as Grassmann
+from .frames import Grassmann as Grassmann
+from .frames import Orthogonal as Orthogonal
+from .frames import SpecialOrthogonal as SpecialOrthogonal
+from .frames import Stiefel as Stiefel
+from .frames import axis_angle_from_rotation as axis_angle_from_rotation
+from .frames import quaternion_from_rotation as quaternion_from_rotation
+from .frames import rotation_from_axis_angle as rotation_from_axis_angle
+from .frames import rotation_from_quaternion as rotation_from_quaternion
 from .gyro import GyroManifold as GyroManifold
 from .kernels import use_kernels as use_kernels
-from .klein import Klein as Klein
-from .lorentz import Lorentz as Lorentz
 from .operation import operation as operation
-from .orthogonal import Orthogonal as Orthogonal
-from .orthogonal import SpecialOrthogonal as SpecialOrthogonal
 from .parameter import ManifoldParameter as ManifoldParameter
-from .power import Oblique as Oblique
-from .power import Power as Power
-from .product import Product as Product
-from .rotations import axis_angle_from_rotation as axis_angle_from_rotation
-from .rotations import quaternion_from_rotation as quaternion_from_rotation
-from .rotations import rotation_from_axis_angle as rotation_from_axis_angle
-from .rotations import rotation_from_quaternion as rotation_from_quaternion
-from .scaled import Scaled as Scaled
-from .sphere import Sphere as Sphere
-from .stereographic import PoincareBall as PoincareBall
-from .stereographic import ProjectedSphere as ProjectedSphere
-from .stereographic import Stereographic as Stereographic
-from .stiefel import Stiefel as Stiefel
 from .wrapped_normal import WrappedNormal as WrappedNormal

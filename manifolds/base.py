@@ -150,7 +150,7 @@ class Manifold(CheckedManifold):
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
         """All distances between two sets of points. ``(*B,N,P), (*B,M,P) -> *B,N,M``."""
         for points in (x, y):  # apart: their batches end in N and M
-            self._check_operands("cdist", [points])
+            self.check_operands("cdist", [points])
         return self.dist(x.unsqueeze(-self.ndim - 1), y.unsqueeze(-self.ndim - 2))
 
     def restore(self, x: Tensor) -> Tensor:
@@ -198,9 +198,9 @@ class Manifold(CheckedManifold):
             no_point = self._shape_reason(x.shape) is not None and self._shape_reason(y.shape) is None
             if no_point or ends[0] != ends[1] == ends[2]:
                 raise ValueError(f"{order}their shapes are {tuple(x.shape)}, {tuple(y.shape)}, {tuple(t.shape)}")
-        self._check_operands("geodesic", [x, y])
+        self.check_operands("geodesic", [x, y])
         if isinstance(t, Tensor):
-            self._check_batches(where, [*(a.shape[: a.dim() - self.ndim] for a in (x, y)), t.shape])
+            self.check_batches(where, [*(a.shape[: a.dim() - self.ndim] for a in (x, y)), t.shape])
 
     @in_full_precision
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
@@ -254,7 +254,7 @@ class Manifold(CheckedManifold):
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         """The tangent vector with coordinates `z` in ``basis(x)``. ``*B,d -> *B,P``."""
-        self._check_operands("from_coordinates", [x])
+        self.check_operands("from_coordinates", [x])
         return (z.reshape(z.shape + (1,) * self.ndim) * self.basis(x)).sum(-self.ndim - 1)
 
     @operation
@@ -312,7 +312,7 @@ class Manifold(CheckedManifold):
 
         The default is for a metric that is the Frobenius inner product on tangent vectors; any other overrides it.
         """
-        self._check_operands("random_tangent", [x])
+        self.check_operands("random_tangent", [x])
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.proju(x, noise)
 
@@ -330,7 +330,7 @@ class Manifold(CheckedManifold):
         self._raise(self._shape_reason(size))
         batch = size[: len(size) - self.ndim]
         if mean is not None:
-            self._check_operands("random_normal", [mean, torch.empty(size, device="meta")])
+            self.check_operands("random_normal", [mean, torch.empty(size, device="meta")])
         for name, shape in (
             ("mean", () if mean is None else mean.shape[: mean.dim() - self.ndim]),
             ("std", _shape(std)),

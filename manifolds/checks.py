@@ -42,7 +42,7 @@ class CheckedManifold(abc.ABC):
         """Why the trailing dimensions cannot be a point, or None."""
         return None
 
-    def _in_dtype(self, dtype: torch.dtype) -> Any:
+    def in_dtype(self, dtype: torch.dtype) -> Any:
         """The same space with its tensor options in `dtype`, which its points have."""
         return self
 
@@ -55,7 +55,7 @@ class CheckedManifold(abc.ABC):
             return f"needs at least {self.ndim} dimension(s), got shape {tuple(shape)}"
         return self._shape_complaint(tuple(shape[len(shape) - self.ndim :]))
 
-    def _check_operands(self, operation_name: str, tensors: list[Tensor]) -> None:
+    def check_operands(self, operation_name: str, tensors: list[Tensor]) -> None:
         """Raise unless all `tensors` are real, shaped like one kind of point, and broadcast over the batch."""
         where = f"{type(self).__name__}.{operation_name}"
         if not tensors:
@@ -79,9 +79,9 @@ class CheckedManifold(abc.ABC):
                     f"the last {self.ndim} dimension(s) must agree"
                 )
         if not same:
-            self._check_batches(where, [t.shape[: t.dim() - self.ndim] for t in tensors])
+            self.check_batches(where, [t.shape[: t.dim() - self.ndim] for t in tensors])
 
-    def _check_batches(self, where: str, batches: list[torch.Size]) -> None:
+    def check_batches(self, where: str, batches: list[torch.Size]) -> None:
         try:
             torch.broadcast_shapes(*batches)
         except RuntimeError:
@@ -116,7 +116,7 @@ class CheckedManifold(abc.ABC):
             return reason
         with torch.autocast(x.device.type, enabled=False):
             x_wide = _widened(x)
-            residual, formula = self._in_dtype(x_wide.dtype)._point_residual(x_wide)
+            residual, formula = self.in_dtype(x_wide.dtype)._point_residual(x_wide)
         tolerance = self._tolerance(x.dtype, atol) + (rtol or 0.0)
         return self._residual_reason(residual, f"x has {formula}", tolerance, x.dtype, "call projx(x)")
 
@@ -124,10 +124,10 @@ class CheckedManifold(abc.ABC):
         reason = self._type_reason("u", u)
         if reason is not None or u.numel() == 0:
             return reason
-        self._check_operands("check_vector_on_tangent", [x, u])
+        self.check_operands("check_vector_on_tangent", [x, u])
         with torch.autocast(x.device.type, enabled=False):
             x_wide = _widened(x)
-            residual, formula = self._in_dtype(x_wide.dtype)._vector_residual(x_wide, _widened(u))
+            residual, formula = self.in_dtype(x_wide.dtype)._vector_residual(x_wide, _widened(u))
         relative = self._tolerance(u.dtype, rtol)
         tolerance = self._tolerance(u.dtype, atol) + relative * float(u.detach().abs().max())
         return self._residual_reason(residual, f"u has {formula}", tolerance, u.dtype, "call proju(x, u)")

@@ -157,7 +157,7 @@ class Euclidean(GyroManifold):
     @in_full_precision
     def transport_frame(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """z."""
-        self._check_operands("transport_frame", [x, y])
+        self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
         return self.proju(x + y, z)
 

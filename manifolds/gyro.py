@@ -133,7 +133,7 @@ class GyroManifold(Manifold):
     @in_full_precision
     def transport_frame(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """Parallel transport from `x` to `y` in frame coordinates: a rotation of `z`."""
-        self._check_operands("transport_frame", [x, y])
+        self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
         return self.frame_from_tangent(y, self.parallel_transport(x, y, self.tangent_from_frame(x, z)))
 
@@ -152,13 +152,13 @@ class GyroManifold(Manifold):
         where = f"{type(self).__name__}.gyroscale"
         if not isinstance(x, Tensor):
             raise ValueError(f"{where}: expected t, x in this order, x a tensor of points; x is {x!r}")
-        self._check_operands("gyroscale", [x])
+        self.check_operands("gyroscale", [x])
         if isinstance(t, Tensor):
-            self._check_batches(where, [t.shape, x.shape[: x.dim() - self.ndim]])
+            self.check_batches(where, [t.shape, x.shape[: x.dim() - self.ndim]])
 
     def _check_frame(self, operation_name: str, x: Tensor, z: Tensor) -> None:
         """Raise unless `z` is shaped like normal coordinates of the point `x` and broadcasts with it."""
-        self._check_operands(operation_name, [x])
+        self.check_operands(operation_name, [x])
         self._check_normal(operation_name, z)
         where = f"{type(self).__name__}.{operation_name}"
         want = tuple(self.normal_shape(tuple(x.shape[x.dim() - self.ndim :])))
@@ -166,7 +166,7 @@ class GyroManifold(Manifold):
             raise ValueError(
                 f"{where}: normal coordinates of points {tuple(x.shape)} end in {want}, got {tuple(z.shape)}"
             )
-        self._check_batches(where, [x.shape[: x.dim() - self.ndim], z.shape[: z.dim() - len(want)]])
+        self.check_batches(where, [x.shape[: x.dim() - self.ndim], z.shape[: z.dim() - len(want)]])
 
 
 def is_gyro(manifold: Manifold) -> bool:

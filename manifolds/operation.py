@@ -30,7 +30,7 @@ def operation(method: Method) -> Method:
         tensors = [a for a in (*args, *named) if isinstance(a, Tensor)]
         if len(tensors) < len(args):
             _refuse_other_types(self, method.__name__, args)
-        self._check_operands(method.__name__, tensors)
+        self.check_operands(method.__name__, tensors)
         return _without_autocast(method, self, tensors, args, kwargs)
 
     return checked  # type: ignore[return-value]
@@ -69,12 +69,12 @@ def _refuse_other_types(manifold, name, args):
 def _in_full_precision(method, self, tensors, args, kwargs):
     dtype = tensors[0].dtype
     if dtype not in HALF_DTYPES and all(t.dtype == dtype for t in tensors):
-        return method(self._in_dtype(dtype), *args, **kwargs)
+        return method(self.in_dtype(dtype), *args, **kwargs)
     dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
     wide = torch.promote_types(dtype, torch.float32)
     args = tuple(_cast(a, wide) for a in args)
     kwargs = {name: _cast(a, wide) for name, a in kwargs.items()}
-    return _cast(method(self._in_dtype(wide), *args, **kwargs), dtype)
+    return _cast(method(self.in_dtype(wide), *args, **kwargs), dtype)
 
 
 def _cast(value, dtype):

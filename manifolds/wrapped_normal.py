@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from .checks import described
-from .constant_curvature import ConstantCurvature
+from .constant_curvature.model import ConstantCurvature
 from .functional.series import safe_norm
 from .gyro import GyroManifold
 from .operation import in_full_precision
@@ -75,7 +75,7 @@ class WrappedNormal(Distribution):
         if (scale is None) == (scale_tril is None):
             raise ValueError("WrappedNormal: exactly one of scale and scale_tril must be given")
         _check_tensor("loc", loc)
-        manifold._check_operands("WrappedNormal", [loc])
+        manifold.check_operands("WrappedNormal", [loc])
         self.manifold = manifold
         event_shape = loc.shape[loc.dim() - manifold.ndim :]
         self._normal_shape = torch.Size(manifold.normal_shape(tuple(event_shape)))
@@ -177,7 +177,7 @@ class WrappedNormal(Distribution):
 
     def _validate_sample(self, value: Tensor) -> None:
         _check_tensor("value", value)
-        self.manifold._check_operands("WrappedNormal.log_prob", [self.loc, value])
+        self.manifold.check_operands("WrappedNormal.log_prob", [self.loc, value])
         _check_on_manifold(self.manifold, "value", value)
 
     def __repr__(self) -> str:

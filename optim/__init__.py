@@ -1,12 +1,18 @@
 """Optimizers of parameters that may lie on manifolds."""
 
-from .adam import RiemannianAdam as RiemannianAdam
+if __name__ != "torchriemann.optim":
+    raise ImportError(
+        "this folder is torchriemann.optim: run `pip install -e .` in the checkout, and import it by that "
+        "name, as in `from torchriemann.optim import RiemannianAdam`"
+    )
+
 from .averaging import AveragedModel as AveragedModel
 from .clip import clip_grad_norm_ as clip_grad_norm_
 from .clip import get_total_norm as get_total_norm
-from .conjugate_gradient import RiemannianCG as RiemannianCG
 from .groups import param_groups as param_groups
-from .landing import LandingSGD as LandingSGD
-from .lbfgs import RiemannianLBFGS as RiemannianLBFGS
-from .sgd import RiemannianSGD as RiemannianSGD
-from .trust_region import RiemannianTrustRegion as RiemannianTrustRegion
+from .solvers import RiemannianCG as RiemannianCG
+from .solvers import RiemannianLBFGS as RiemannianLBFGS
+from .solvers import RiemannianTrustRegion as RiemannianTrustRegion
+from .stepwise import LandingSGD as LandingSGD
+from .stepwise import RiemannianAdam as RiemannianAdam
+from .stepwise import RiemannianSGD as RiemannianSGD

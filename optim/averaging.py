@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torchriemann.manifolds.base import Manifold
 from torchriemann.manifolds.parameter import named_manifolds, registered_manifolds
 
-from .buckets import Entry, same_points
+from .entries import Entry, same_points
 from .groups import check_parameter, is_flat
 
 

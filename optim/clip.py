@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchriemann.manifolds.base import Manifold
 
-from .buckets import Entry, bookkeeping, same_points
+from .entries import Entry, bookkeeping, same_points
 from .groups import is_flat, resolve
 from .sharding import is_dtensor, local, local_gradient
 

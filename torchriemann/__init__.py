@@ -1,6 +1,14 @@
 """torchriemann: deep learning on Riemannian manifolds."""
 
+from importlib.util import find_spec
+
 __version__ = "0.1.0"
+
+if find_spec("torchriemann.manifolds") is None:
+    raise ImportError(
+        "torchriemann/manifolds, layers and optim are links to the folders beside torchriemann, and this copy has lost "
+        "them, as archives do: run `pip install .` (or `pip install -e .`) in the folder that holds pyproject.toml"
+    )
 
 from torchriemann import layers as layers
 from torchriemann import manifolds as manifolds
@@ -28,3 +36,7 @@ from torchriemann.manifolds import WrappedNormal as WrappedNormal
 from torchriemann.manifolds import change_curvature as change_curvature
 from torchriemann.manifolds import convert as convert
 from torchriemann.manifolds.kernels import use_kernels as use_kernels
+from torchriemann.moved import alias_old_paths
+
+alias_old_paths()
+del alias_old_paths

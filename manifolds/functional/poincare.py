@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from .compensated import conformal_gap
-from .curved import asin_ratio_k, sech_square_k, tan_ratio_k
 from .series import safe_sqrt
+from .signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
 from .tracing import derivative_wanted
 
 Curvature = float | Tensor

@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .curved import asin_ratio_k, atan_ratio_k, cos_k, sin_ratio_k, tan_ratio_k
 from .poincare import Curvature, dot, square
 from .series import safe_norm, safe_sqrt
+from .signed_trigonometry import asin_ratio_k, atan_ratio_k, cos_k, sin_ratio_k, tan_ratio_k
 
 
 def _finite(denominator: Tensor) -> Tensor:

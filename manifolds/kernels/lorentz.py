@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..functional import hyperbolic as plain
-from ..functional import hyperbolic_backward as slopes
+from ..functional import lorentz as plain
+from ..functional import lorentz_backward as slopes
 from .registration import fused
 
 SOURCES = "triton_lorentz"

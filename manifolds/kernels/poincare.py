@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..functional import poincare as plain
-from ..functional import stereographic_backward as slopes
+from ..functional import poincare_backward as slopes
 from .registration import fused
 
 SOURCES = "triton_poincare"

@@ -1,7 +1,7 @@
 # pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 """Triton kernels of the Lorentz model.
 
-The formulas are those of `functional.hyperbolic`; the derivatives are written out beside them. The tile of a row is its
+The formulas are those of `functional.lorentz`; the derivatives are written out beside them. The tile of a row is its
 space part s; the time of a point is never read, and that of a result is derived. Notation as there: t^2 = 1/c + |s|^2,
 D = y - x, S = sinh^2(r/2) with r = sqrt(c) d, and q(x, y) = y - t_y/t_x x, which is -1/c times the gradient of cosh(r)
 in x. The gradient g of a vector (or point) that derives its time from its space part is folded into the space part:

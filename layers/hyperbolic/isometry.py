@@ -1,0 +1,163 @@
+"""Layers of hyperbolic space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torchriemann.manifolds import Lorentz, SpecialOrthogonal
+from torchriemann.manifolds.checks import described
+
+from ..base import ManifoldModule, in_full_precision
+
+_PARAMETRIZATIONS = ("manifold", "tangent")
+_NEWTON_STEPS = 3  # from the rounding of bfloat16 to that of float64
+
+
+class LorentzIsometry(ManifoldModule):
+    r"""A learnable isometry of hyperbolic space that keeps orientation: a rotation about the origin, then a boost.
+
+    .. math:: \Lambda = \begin{pmatrix} \cosh\eta & \sinh\eta\, e^\top \\
+              \sinh\eta\, e & I + (\cosh\eta - 1)\, e e^\top \end{pmatrix}
+              \begin{pmatrix} 1 & \\ & O \end{pmatrix}, \qquad \eta e = b
+
+    Every element of :math:`SO^+(1, n)` is such a product, of one rapidity vector b in :math:`R^n` and one rotation O in
+    SO(n) (the polar decomposition). The same :math:`\Lambda` acts on the hyperboloid of any curvature; it moves the
+    origin by :math:`|b|/\sqrt{|K|}`.
+
+    Points far from the origin lose no more digits than their coordinates carry: the boost is a gyro-addition. The
+    matrix, in whose product with a point that comes back from radius r exp(2r) cancels, is never applied.
+
+    Args:
+        dim: n, the dimension of the space.
+        parametrization: "manifold" keeps O as a `ManifoldParameter` on SO(n), for a Riemannian optimizer; "tangent"
+            keeps the n(n-1)/2 entries of a skew-symmetric matrix, of which O is the exponential, for any optimizer.
+
+    Attributes:
+        boost: b, ``n``.
+        rotation: ``n,n`` ("manifold") or ``n(n-1)/2`` ("tangent").
+
+    Shape: ``*B,n+1 -> *B,n+1``, points of the ``Lorentz(curvature)`` that is given with them. It starts as the
+    identity. The images have the dtype of the points; they are an isometry's to rounding in the wider of that dtype
+    and the parameters', so that float32 parameters move float64 points without loss.
+
+    Raises ``ValueError`` for another `parametrization`, for ``dim < 1``, for points of another size, and for a
+    manifold that is no `Lorentz`.
+
+    >>> isometry = LorentzIsometry(3)
+    >>> x = Lorentz(-0.5).random(10, 4)
+    >>> isometry(x, Lorentz(-0.5)).shape
+    torch.Size([10, 4])
+    """
+
+    boost: nn.Parameter
+    rotation: nn.Parameter
+
+    def __init__(
+        self,
+        dim: int,
+        parametrization: str = "manifold",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"LorentzIsometry: dim must be at least 1, got {dim}")
+        if parametrization not in _PARAMETRIZATIONS:
+            raise ValueError(
+                f"LorentzIsometry: parametrization must be one of {_PARAMETRIZATIONS}, got {parametrization!r}"
+            )
+        self.dim = dim
+        self.parametrization = parametrization
+        self.boost = nn.Parameter(torch.empty(dim, device=device, dtype=dtype))
+        if parametrization == "manifold":
+            identity = torch.eye(dim, device=device, dtype=dtype)
+            self.register_manifold_parameter("rotation", identity, SpecialOrthogonal())
+        else:
+            self.rotation = nn.Parameter(torch.empty(dim * (dim - 1) // 2, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Return to the identity."""
+        with torch.no_grad():
+            self.boost.zero_()
+            if self.parametrization == "manifold":
+                self.rotation.copy_(torch.eye(self.dim, device=self.rotation.device, dtype=self.rotation.dtype))
+            else:
+                self.rotation.zero_()
+
+    def rotation_matrix(self) -> Tensor:
+        """O, ``n,n``."""
+        dtype = self.rotation.dtype
+        with in_full_precision(self.rotation.device.type):
+            return self._rotation_in(torch.promote_types(dtype, torch.float32)).to(dtype)
+
+    def _rotation_in(self, dtype: torch.dtype) -> Tensor:
+        """O, orthogonal to the rounding of `dtype`, whatever the dtype of the parameter; float32 at least, because
+        torch's exponential of a half matrix is NaN."""
+        rotation = self.rotation.to(dtype)
+        if self.parametrization == "manifold":
+            for _ in range(_NEWTON_STEPS if dtype != self.rotation.dtype else 0):
+                rotation = SpecialOrthogonal().restore(rotation)
+            return rotation
+        rows, columns = torch.triu_indices(self.dim, self.dim, 1, device=rotation.device)
+        upper = rotation.new_zeros(self.dim, self.dim).index_put((rows, columns), rotation)
+        return torch.linalg.matrix_exp(upper - upper.mT)
+
+    def forward(self, x: Tensor, manifold: Lorentz) -> Tensor:
+        """The image of `x`, points of `manifold`."""
+        self._check_points(x, manifold)
+        with in_full_precision(x.device.type):
+            wide, boost, rotation = self._widened(x)
+            y = manifold.gyroadd(self._translation(boost, manifold), _rotated(wide, rotation))
+        return y.to(x.dtype)
+
+    def inverse(self, y: Tensor, manifold: Lorentz) -> Tensor:
+        """The points that `forward` sends to `y`."""
+        self._check_points(y, manifold)
+        with in_full_precision(y.device.type):
+            wide, boost, rotation = self._widened(y)
+            x = _rotated(manifold.gyroadd(self._translation(-boost, manifold), wide), rotation.mT)
+        return x.to(y.dtype)
+
+    def matrix(self) -> Tensor:
+        """The matrix Lambda of the isometry, ``n+1,n+1``: ``forward(x, m)`` is ``matrix() @ x`` up to
+        rounding."""
+        manifold, dtype = Lorentz(), self.boost.dtype
+        with in_full_precision(self.boost.device.type):
+            boost, rotation = self._parameters_in(torch.promote_types(dtype, torch.float32))
+            turn = torch.block_diag(boost.new_ones(1, 1), rotation)
+            return (manifold.boost_matrix(manifold.from_normal(boost)) @ turn).to(dtype)
+
+    def _widened(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Points, boost and rotation in one dtype, float32 at least."""
+        wide = torch.promote_types(torch.promote_types(x.dtype, self.boost.dtype), torch.float32)
+        return x.to(wide), *self._parameters_in(wide)
+
+    def _parameters_in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.boost.to(dtype), self._rotation_in(dtype)
+
+    @staticmethod
+    def _translation(boost: Tensor, manifold: Lorentz) -> Tensor:
+        """The point to which the origin goes."""
+        return manifold.from_normal(boost * (-manifold.in_dtype(boost.dtype).curvature) ** -0.5)
+
+    def _check_points(self, x: Tensor, manifold: Lorentz) -> None:
+        if not isinstance(manifold, Lorentz):
+            raise ValueError(
+                f"LorentzIsometry: manifold must be a Lorentz instance, got {described(manifold)}; convert the points"
+            )
+        manifold.check_operands("LorentzIsometry", [x])
+        if x.shape[-1] != self.dim + 1:
+            raise ValueError(
+                f"LorentzIsometry: points must have dim + 1 = {self.dim + 1} coordinates, got {tuple(x.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print(module)``."""
+        return f"dim={self.dim}, parametrization={self.parametrization!r}"
+
+
+def _rotated(x: Tensor, o: Tensor) -> Tensor:
+    """The rotation of the space part."""
+    return torch.cat([x[..., :1], x[..., 1:] @ o.mT], -1)

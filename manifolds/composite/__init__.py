@@ -1,0 +1,5 @@
+"""Manifolds that are made of others."""
+
+from .power import Power as Power
+from .product import Product as Product
+from .scaled import Scaled as Scaled

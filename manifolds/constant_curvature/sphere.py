@@ -1,0 +1,258 @@
+"""The sphere of any positive curvature."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from ..functional.embedded import embedded_inner, embedded_norm
+from ..functional.series import atan_ratio, cos_sqrt, safe_norm, sinc_sqrt, versine_sqrt
+from ..operation import in_full_precision, operation
+from .model import ConstantCurvature
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1, keepdim=True)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sphere(ConstantCurvature):
+    r"""Vectors of length 1/sqrt(K) with the metric of the ambient space: constant sectional curvature K > 0.
+
+    Points are ``*B,n``; the dimension is n - 1. `curvature` is a number or a 0-dim tensor, K. Two points have an angle
+    theta; their distance is theta/sqrt(K) and the injectivity radius pi/sqrt(K). The retraction is the metric
+    projection ``(x + u)/|x + u|/sqrt(K)``, of second order (Absil and Malick 2012, doi 10.1137/100802529).
+
+    Stable forms. Distances come from the chord ``D = y - x`` and the sum ``m = x + y`` by ``2 atan2(|D|, |m|)``, the
+    shorter of the two first projected off the longer, because the rounding of |x| and |y| enters |D| by far more than
+    the angle does when the points are close.
+
+    The origin is the first axis, and normal coordinates are those along the other ones. Gyro-operations that move the
+    origin to its antipode do not exist, and are NaN or far off next to it: the antipode has no frame.
+
+    Raises ``ValueError`` if `curvature` is not positive and finite.
+    """
+
+    curvature: float | Tensor = 1.0
+
+    sign: ClassVar[int] = 1
+    name: ClassVar[str] = "Sphere"
+    _pivots: ClassVar[bool] = False  # every point is as good as the origin, but its antipode cannot be moved there
+
+    @property
+    def _radius(self) -> float | Tensor:
+        return self.curvature**-0.5
+
+    @property
+    def retraction_order(self) -> int:
+        """2: `retr` is a metric projection."""
+        return 2
+
+    def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
+        return None if point_shape[-1] > 0 else f"points must have at least one coordinate, got {point_shape[-1]}"
+
+    def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
+        return ((self.curvature * _dot(x, x)).sqrt() - 1).abs().amax(), "max|sqrt(K) |x| - 1|"
+
+    def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
+        return (self.curvature**0.5 * _dot(x, u)).abs().amax(), "max|sqrt(K) <x, u>|"
+
+    def dimension(self, shape: tuple[int, ...]) -> int:
+        """n - 1."""
+        return shape[-1] - 1
+
+    @operation
+    def projx(self, x: Tensor) -> Tensor:
+        """x/(sqrt(K) |x|); the zero vector, from which every point is equally far, goes to the origin."""
+        zero = (x == 0).all(-1, keepdim=True)
+        return torch.where(zero, self._pole(x) * self._radius, self._normalised(torch.where(zero, 1.0, x)))
+
+    def _normalised(self, w: Tensor) -> Tensor:
+        # Divided by the largest entry first: squares overflow from 2e19 on in float32.
+        w = w / w.detach().abs().amax(-1, keepdim=True)
+        return w * (self._radius / torch.linalg.vector_norm(w, dim=-1, keepdim=True))
+
+    @operation
+    def restore(self, x: Tensor) -> Tensor:
+        """x/(sqrt(K) |x|) for an x that is nearly that long."""
+        return x * (self._radius / torch.linalg.vector_norm(x, dim=-1, keepdim=True))
+
+    @operation
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """u - K <x, u> x."""
+        return u - self.curvature * _dot(x, u) * x
+
+    @operation
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        """The dot product."""
+        return embedded_inner(x, u, v, self.ndim, keepdim)
+
+    @operation
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """|u|."""
+        return embedded_norm(x, u, self.ndim, keepdim)
+
+    @operation
+    def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
+        """The tangent part of `g`."""
+        return self.proju(x, g)
+
+    @operation
+    def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
+        """proj(h) - K <x, g> u (Absil, Mahony and Trumpf 2013, doi 10.1007/978-3-642-40020-9_39)."""
+        return self.proju(x, h) - self.curvature * _dot(x, g) * u
+
+    @operation
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        """cos(t) x + sin(t)/t u with t = sqrt(K) |u|."""
+        z = self.curvature * _dot(u, u)
+        return cos_sqrt(z) * x + sinc_sqrt(z) * u
+
+    @operation
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        """theta/sin(theta) (y - cos(theta) x); at the antipode the shortest vector in a fixed direction.
+
+        With near points the tangent part of ``y - x`` is taken, with far ones that of ``y + x``: the same vector,
+        without cancellation. The direction at the antipode is that of the coordinate axis least aligned with x.
+        """
+        far = _dot(x, y) < 0
+        p = self.proju(x, torch.where(far, y + x, y - x))
+        q, theta = self._half_angle(x, y)
+        near_ratio = (1 + q) * atan_ratio(q)
+        length = safe_norm(p, keepdim=True)
+        cut = far & (length == 0)
+        axis = self.proju(x, torch.nn.functional.one_hot(x.abs().argmin(-1), x.shape[-1]).to(x.dtype))
+        p = torch.where(cut, axis, p)
+        length = torch.where(cut, safe_norm(axis, keepdim=True), length)
+        far_ratio = theta * self._radius / torch.where(length == 0, 1.0, length)
+        return torch.where(far, far_ratio, near_ratio) * p
+
+    def _half_angle(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """tan^2(theta/2), where the points are nearer than a right angle (else 0), and theta; both keepdim."""
+        chord, total = y - x, x + y
+        far = _dot(x, y) < 0
+        mixed = _dot(chord, total)
+        chord2, total2 = _dot(chord, chord), _dot(total, total)
+        chord_off = chord - mixed / torch.where(far, 1.0, total2) * total
+        total_off = total - mixed / torch.where(far, chord2, 1.0) * chord
+        short, long = torch.where(far, total_off, chord_off), torch.where(far, chord, total)
+        half = torch.atan2(safe_norm(short, keepdim=True), safe_norm(long, keepdim=True))
+        q = torch.where(far, 0.0, _dot(chord_off, chord_off) / torch.where(far, 1.0, total2))
+        return q, torch.where(far, math.pi - 2 * half, 2 * half)
+
+    @operation
+    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        """theta/sqrt(K): relative error of a few eps at every angle, exactly zero at coincident points."""
+        d = self._half_angle(x, y)[1] * self._radius
+        return d if keepdim else d.squeeze(-1)
+
+    @operation
+    def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        """theta^2/K, by a series in tan^2(theta/2) where that is small, so that it is smooth at coincidence."""
+        q, theta = self._half_angle(x, y)
+        far = _dot(x, y) < 0
+        square = torch.where(far, torch.where(far, theta, 0.0).square(), 4 * q * atan_ratio(q).square())
+        d2 = square / self.curvature
+        return d2 if keepdim else d2.squeeze(-1)
+
+    @operation
+    def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """v loses its part along u and regains it along the turned velocity:
+        ``v + <u,v> ((cos t - 1)/t^2 K u - K sin(t)/t x)``."""
+        z = self.curvature * _dot(u, u)
+        along = self.curvature * _dot(u, v)
+        w = v + along * (versine_sqrt(z) * u - sinc_sqrt(z) * x)
+        return cos_sqrt(z) * x + sinc_sqrt(z) * u, w
+
+    @operation
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        """The metric projection of x + u, which for a tangent u is never shorter than x."""
+        return self._normalised(x + u)
+
+    @operation
+    def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
+        """y/(K <x, y>) - x, defined in the open half sphere around x; NaN outside it."""
+        c = self.curvature * _dot(x, y)
+        return torch.where(c > 0, self.proju(x, y) / torch.where(c > 0, c, 1.0), torch.nan)
+
+    @operation
+    def basis(self, x: Tensor) -> Tensor:
+        """Columns of the Householder reflection that sends the first axis to -+x: smooth but for a sign at x_0 = 0."""
+        n = x.shape[-1]
+        unit = self.curvature**0.5 * x
+        sign = torch.where(unit[..., :1] < 0, -1.0, 1.0)
+        w = torch.cat([unit[..., :1] + sign, unit[..., 1:]], -1)
+        eye = torch.eye(n, dtype=x.dtype, device=x.device)
+        reflection = eye - 2 * w.unsqueeze(-1) * w.unsqueeze(-2) / _dot(w, w).unsqueeze(-1)
+        return reflection[..., 1:, :]
+
+    # ---- gyro structure ---------------------------------------------------------------------------------------
+
+    def to_cosine_sine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[..., :1] / self._radius, x[..., 1:]
+
+    def from_cosine_sine(self, t: Tensor, s: Tensor) -> Tensor:
+        return torch.cat([t * self._radius, s], -1)
+
+    def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """n - 1 coordinates."""
+        return (point_shape[-1] - 1,)
+
+    @in_full_precision
+    def tangent_from_normal(self, z: Tensor) -> Tensor:
+        """(0, z)."""
+        self._check_normal("tangent_from_normal", z)
+        return torch.cat([torch.zeros_like(z[..., :1]), z], -1)
+
+    @operation
+    def normal_from_tangent(self, u: Tensor) -> Tensor:
+        """u without its first entry, which is zero."""
+        return u[..., 1:].clone()
+
+    @in_full_precision
+    def tangent_from_frame(self, x: Tensor, z: Tensor) -> Tensor:
+        """The transvection to x is linear in the ambient space, and is applied to (0, z)."""
+        self._check_frame("tangent_from_frame", x, z)
+        t, s = self.to_cosine_sine(x)
+        along = self.curvature * _dot(s, z)
+        return torch.cat([-self._radius * along, z - along / self._one_plus(t, s) * s], -1)
+
+    @operation
+    def frame_from_tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        """The transvection back, ``u_s - sqrt(K) u_t s/(1 + t)`` of a tangent vector."""
+        t, s = self.to_cosine_sine(x)
+        return u[..., 1:] - u[..., :1] / (self._radius * self._one_plus(t, s)) * s
+
+    @operation
+    def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
+        """The coordinates of ``logmap(x, y)``, which keeps its digits when the points are close."""
+        return self.frame_from_tangent(x, self.logmap(x, y))
+
+    # ---- sampling ---------------------------------------------------------------------------------------------
+
+    def _pole(self, like: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(torch.zeros((), dtype=torch.long, device=like.device), like.shape[-1]).to(
+            like.dtype
+        )
+
+    def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
+        """The first axis, at length 1/sqrt(K)."""
+        self._raise(self._shape_reason(size))
+        x = torch.zeros(size, dtype=dtype, device=device)
+        return (self._pole(x) * self.in_dtype(x.dtype)._radius).expand(size).contiguous()
+
+    def random_uniform(
+        self,
+        *size: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """A normalised Gaussian vector: the rotation-invariant law."""
+        self._raise(self._shape_reason(size))
+        return self.projx(torch.randn(size, generator=generator, dtype=dtype, device=device))

@@ -1,0 +1,280 @@
+"""Orthonormal frames: roots of Gram matrices, factorisations without a synchronisation, invariant sampling.
+
+Everything here works on the small p x p side of an n x p frame, by matrix products and triangular solves.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .spectral import polar_factor
+from .tracing import derivative_wanted, values_readable
+
+
+def identity_like(gram: Tensor) -> Tensor:
+    """The p x p identity in the dtype and on the device of `gram`."""
+    return torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+
+
+def skew(m: Tensor) -> Tensor:
+    """(M - M^T)/2."""
+    return 0.5 * (m - m.mT)
+
+
+def sym(m: Tensor) -> Tensor:
+    """(M + M^T)/2."""
+    return 0.5 * (m + m.mT)
+
+
+def block(rows: list[list[Tensor]]) -> Tensor:
+    """A matrix from its blocks."""
+    return torch.cat([torch.cat(row, -1) for row in rows], -2)
+
+
+def polish(y: Tensor) -> Tensor:
+    """`newton_schulz_step` that answers NaN where it cannot reach the manifold: a frame that is off by more than
+    0.5 eps^(1/3) would be silently wrong after it."""
+    gram = y.mT @ y
+    identity = identity_like(gram)
+    off = (gram - identity).detach().abs().amax((-2, -1), keepdim=True)
+    reach = 0.5 * torch.finfo(y.dtype).eps ** (1 / 3)
+    if free_to_look(gram) and reach < float(off.nan_to_num(nan=0.0).amax()) < 0.2:
+        return polish(newton_schulz_step(y))
+    # Written on the p x p factor, and so that NaN stays NaN.
+    return y @ torch.where(off > reach, torch.nan, 1.5 * identity - 0.5 * gram)
+
+
+def free_to_look(gram: Tensor) -> bool:
+    """Whether numbers may steer the work: reading costs nothing on a CPU, and no derivative may depend on a look."""
+    return gram.device.type == "cpu" and gram.numel() > 0 and not derivative_wanted(gram)
+
+
+def newton_schulz_step(y: Tensor) -> Tensor:
+    """Y (3I - Y^T Y)/2: squares the deviation E = Y^T Y - I to -3/4 E^2 + O(E^3). ``*B,n,p -> *B,n,p``."""
+    return y @ (1.5 * identity_like(y) - 0.5 * (y.mT @ y))
+
+
+# With the scaling below the smallest eigenvalue in [1/c, 1] is lifted by up to 27/4 a step, then converges
+# quadratically: 11 and 14 steps reach rounding for Gram matrices of condition 1e6 and 1e8.
+_ROOT_STEPS = {torch.float32: 11, torch.float64: 14}
+
+
+def _scales(bound: Tensor, tolerance: float, look: bool) -> list[Any]:
+    """The scaling of each step. With `look` as many numbers as the worst matrix needs to reach the tolerance, else a
+    tensor over the batch for each step of the table."""
+    low: Any = bound.rsqrt()  # smallest singular value of the iterate's square root
+    least = most = _ROOT_STEPS[bound.dtype]
+    if look:
+        # A NaN in one matrix must not drive the others.
+        low, least, most = float(low.nan_to_num(nan=1.0).min()), 1, 3 * most
+    scales = []
+    while len(scales) < least or (look and len(scales) < most and not 1 - low < tolerance):
+        scale = (3 / (1 + low + low * low)) ** 0.5
+        low = 0.5 * scale * low * (3 - (scale * low) ** 2)
+        scales.append(scale)
+    return scales
+
+
+def inverse_sqrt(gram: Tensor, bound: Tensor | None = None, *, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
+    """(S^-1/2, S^1/2) of Gram matrices with eigenvalues in [1, bound]. ``*B,p,p -> 2 x *B,p,p``.
+
+    Coupled Newton-Schulz (Higham 2008, eq. 6.35) with the stable scaling of Chen and Chow (2014): matrix products
+    only, hence differentiable to every order and without a synchronisation. `bound` (``*B,1,1``) defaults to the
+    largest row sum, which is near one for the small steps of an optimizer. `tolerance` (default eps) is the error that
+    the caller can bear, because a step of its own follows.
+    """
+    tolerance = torch.finfo(gram.dtype).eps if tolerance is None else tolerance
+    identity = identity_like(gram)
+    if bound is None:
+        bound = gram.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
+    bound = bound.detach()  # the result does not depend on it
+    y, z = gram / bound, identity
+    for step, scale in enumerate(_scales(bound, tolerance, free_to_look(gram))):
+        product = z @ y if step else y
+        t = 1.5 * scale * identity - (0.5 * scale**3) * product
+        y, z = y @ t, t @ z if step else t
+    root = bound.sqrt()
+    return z / root, y * root
+
+
+def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Thin QR with positive diagonal, W = Q R, from the Cholesky factor of W^T W. ``*B,n,p -> *B,n,p and *B,p,p``.
+
+    One Gram product, one p x p factorisation and one product with the p x p inverse, for W near orthonormal, such as
+    x + u with a tangent u. A second pass for long u, where the error has grown with the squared condition number. Still
+    longer ones, of which the Gram matrix forgets directions, by Householder reflections, where numbers can be looked
+    at; else NaN.
+    """
+    gram = w.mT @ w if gram is None else gram
+    largest = float(gram.amax()) if free_to_look(gram) else math.inf  # the largest entry is on the diagonal
+    if too_long(gram, largest):
+        return positive_qr(w)
+    q, r = _cholesky_pass(w, gram)
+    if largest <= _ONE_PASS:
+        return q, r
+    # A long step squares the condition number into the error; the second pass starts near orthonormal, or is no mend.
+    gram = q.mT @ q
+    off = (gram - identity_like(gram)).detach().abs().amax((-2, -1), keepdim=True)
+    lost = forgets_directions(r.mT @ r) | ~(off < 0.5)
+    q, again = _cholesky_pass(q, gram)
+    return torch.where(lost, torch.nan, q), again @ r
+
+
+# Squared length of a column, times eps, beyond which a Gram matrix I + u^T u is not the whole truth about x + u: the
+# error of what is computed from it is of that order.
+_LOOK, _NAN = 1e-3, 1e-2
+
+
+def too_long(gram: Tensor, largest: float) -> bool:
+    """Whether this Gram matrix of x + u, with that largest entry, should not be used."""
+    return _LOOK / torch.finfo(gram.dtype).eps < largest < math.inf
+
+
+def forgets_directions(gram: Tensor) -> Tensor:
+    """Where frames made from this Gram matrix of x + u may be wrong though orthonormal. ``*B,p,p -> *B,1,1`` (bool)."""
+    return gram.detach().amax((-2, -1), keepdim=True) > _NAN / torch.finfo(gram.dtype).eps
+
+
+def positive_qr(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Thin QR with positive diagonal by Householder reflections: LAPACK's signs depend on the matrix. ``*B,n,p``."""
+    q, r = torch.linalg.qr(w)
+    sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(w.dtype)
+    return q * sign.unsqueeze(-2), r * sign.unsqueeze(-1)
+
+
+def polar_step(w: Tensor) -> Tensor:
+    """The polar factor of w = x + u with a frame x and a tangent u, from the Gram matrix; long u as `cholesky_qr`."""
+    gram = w.mT @ w
+    look = free_to_look(gram)
+    if look and too_long(gram, float(gram.amax())):
+        return nearest_frame(w)
+    root = inverse_sqrt(gram, tolerance=torch.finfo(w.dtype).eps ** 0.5)[0]
+    if not look:
+        root = torch.where(forgets_directions(gram), torch.nan, root)
+    return polish(w @ root)  # squares what is left of the error
+
+
+_ONE_PASS = 10.0  # largest squared column up to which one pass leaves a few eps
+
+
+def _cholesky_pass(w: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
+    lower = torch.linalg.cholesky_ex(gram)[0]  # cholesky itself reads its error code back: a synchronisation
+    inverse = torch.linalg.solve_triangular(lower, identity_like(gram), upper=False)
+    return w @ inverse.mT, lower.mT
+
+
+def sampled_dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]:
+    """The dtype asked for, and the one to factorise in: LAPACK has no half precision."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if not dtype.is_floating_point:
+        raise ValueError(f"random: dtype must be a floating-point type, got {dtype}")
+    return dtype, torch.promote_types(dtype, torch.float32)
+
+
+def haar_frame(
+    *size: int,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Orthonormal n x p frames from the invariant law. ``size = (*B, n, p)``.
+
+    Householder QR of a Gaussian matrix with the diagonal of R made positive (Mezzadri 2007, arXiv:math-ph/0609050):
+    LAPACK's own signs depend on the matrix and would not be uniform.
+    """
+    dtype, wide = sampled_dtypes(dtype)
+    return positive_qr(torch.randn(size, generator=generator, dtype=wide, device=device))[0].to(dtype).contiguous()
+
+
+def nearest_frame(x: Tensor) -> Tensor:
+    """The orthonormal frame nearest to any full matrix: its polar factor. ``*B,n,p -> *B,n,p``.
+
+    Householder QR, then the polar factor of the p x p triangle: the Gram matrix would square the condition number.
+    Also for rank-deficient matrices an orthonormal frame, one of the nearest.
+    """
+    # Both factors are blind to scale; dividing keeps squares inside QR from overflowing.
+    size = x.detach().abs().amax((-2, -1), keepdim=True)
+    q, r = torch.linalg.qr(x / torch.where(size == 0, 1.0, size))
+    return (q @ polar_factor(r)).contiguous()
+
+
+def orthogonal_complement(x: Tensor) -> Tensor:
+    """An orthonormal basis of the complement of a frame. ``*B,n,p -> *B,n,n-p``.
+
+    ``[-z^T; I - z (I + S)^-1 z^T]`` for x O = [S; z] with O orthogonal and S symmetric, not negative: smooth in x where
+    the first p rows of x are nonsingular, which a Householder factorisation is not.
+    """
+    n, p = x.shape[-2:]
+    turned = x @ polar_factor(x[..., :p, :]).mT
+    top, z = turned[..., :p, :], turned[..., p:, :]
+    inner = torch.linalg.solve(identity_like(x) + 0.5 * (top + top.mT), z.mT)
+    eye = torch.eye(n - p, dtype=x.dtype, device=x.device)
+    return torch.cat([-z.mT, eye - z @ inner], -2)
+
+
+def normal_basis(x: Tensor) -> Tensor:
+    """q_i e_j^T, i major, with q the complement: the n x p matrices with x^T u = 0. ``*B,n,p -> *B,(n-p)p,n,p``."""
+    n, p = x.shape[-2:]
+    outer = orthogonal_complement(x).mT[..., :, None, :, None] * identity_like(x)[:, None, :]  # [i, j, n, p]
+    return outer.reshape(*x.shape[:-2], (n - p) * p, n, p)
+
+
+def so_log(v: Tensor) -> Tensor:
+    """The skew logarithm of a rotation with angles below pi, in real arithmetic. Not differentiable. ``*B,m,m``.
+
+    With the eigenvectors q of the symmetric part, (V + V^T)/2 q = cos(t) q and |(V - V^T)/2 q| = sin(t), so that
+    ``log V = skew(V) sum_q t/sin(t) q q^T``. The sine is taken per eigenvector: sqrt(1 - cos^2) loses half the digits
+    near pi. At an angle of pi, where the logarithm is not unique, the result is finite but not a logarithm.
+    """
+    turning = 0.5 * (v - v.mT)
+    cosine, q = torch.linalg.eigh(0.5 * (v + v.mT))
+    pushed = turning @ q
+    sine = pushed.square().sum(-2).sqrt()
+    tiny = torch.finfo(v.dtype).tiny
+    ratio = torch.where(sine > tiny, torch.atan2(sine, cosine) / torch.where(sine > tiny, sine, 1.0), 1.0)
+    log = (pushed * ratio.unsqueeze(-2)) @ q.mT
+    return 0.5 * (log - log.mT)
+
+
+# Taylor degree 16 in blocks of four, by six products; the first omitted term is 2e-16 at norm 0.8.
+_EXP_NORM = 0.8
+_EXP_COEFFICIENTS = tuple(1 / math.factorial(k) for k in range(17))
+_EXP_SQUARINGS = 10  # norms up to 800, where numbers cannot be looked at
+# Elsewhere as many as are needed, up to norms of 5e4 and 8e8: beyond, float32 has lost its last digit.
+_EXP_MOST_SQUARINGS = {torch.float32: 16, torch.float64: 30}
+
+
+def matrix_exp(a: Tensor) -> Tensor:
+    """exp(A) by scaling and squaring: products only, differentiable to every order. ``*B,m,m``.
+
+    In place of torch.linalg.matrix_exp, whose degree-8 branch is wrong in the tenth digit (float64) or the fifth
+    (float32) for a single matrix (pytorch issue 196592, torch 2.13 and 2.14), and which synchronises. The error grows
+    with the norm; above 8e8 (float32: 5e4), and above 800 under compile and functorch's transforms, the result is NaN.
+    """
+    identity = identity_like(a)
+    norm = a.detach().abs().sum(-2).amax(-1)[..., None, None]
+    # Detached and a power of two: the result does not depend on it, and it rounds nothing.
+    readable = values_readable(a) and a.numel() > 0
+    most = _EXP_MOST_SQUARINGS[a.dtype] if readable else _EXP_SQUARINGS
+    needed = (norm / _EXP_NORM).log2().ceil()
+    squarings = needed.clamp(0, most)
+    b = a * torch.exp2(-squarings)
+    b2 = b @ b
+    b3, b4 = b2 @ b, b2 @ b2
+
+    def quarter(k: int) -> Tensor:
+        c = _EXP_COEFFICIENTS
+        return c[k] * identity + c[k + 1] * b + c[k + 2] * b2 + c[k + 3] * b3
+
+    e = quarter(12) + _EXP_COEFFICIENTS[16] * b4
+    for k in (8, 4, 0):
+        e = quarter(k) + e @ b4
+    for k in range(int(squarings.nan_to_num(0.0).max()) if readable else _EXP_SQUARINGS):
+        active = k < squarings
+        half = torch.where(active, e, identity)  # so that an unused square cannot overflow
+        e = torch.where(active, half @ half, e)
+    return torch.where(needed > most, torch.nan, e)

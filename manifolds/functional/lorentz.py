@@ -1,0 +1,339 @@
+r"""Hyperbolic space in Lorentz coordinates, from the space parts alone.
+
+A point is a row ``(t, s)`` of n + 1 entries with ``t^2 = R^2 + |s|^2``, R^2 = -1/K for the curvature K < 0 (a number or
+a 0-dim tensor). No formula reads t: it is derived from s, because ``t^2 - |s|^2`` keeps no digit of R^2 at large radius
+(Mishne, Wan, Wang and Yang 2022, arXiv 2211.00181). Tangent vectors ``(u_t, u_s)`` likewise have ``u_t = <s, u_s>/t``.
+
+Everything follows from the *separation* of two points, ``S = sinh^2(sqrt(-K) d/2)``, as a sum of squares, and from row
+scalars: full-size passes are few, and every result is a combination of its arguments' rows. All formulas are smooth,
+coincident points and the origin included, except the distance itself at coincidence, where its gradient is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .series import horner, safe_norm, safe_sqrt
+from .signed_trigonometry import asin_ratio_k, sin_ratio_k
+from .tracing import derivative_wanted
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean scalar products of rows, with a trailing one."""
+    return (a * b).sum(-1, keepdim=True)
+
+
+def square(a: Tensor) -> Tensor:
+    """Squared Euclidean lengths of rows, with a trailing one."""
+    if not derivative_wanted(a):  # one pass without an intermediate, four times as fast
+        return torch.linalg.vector_norm(a, dim=-1, keepdim=True).square()
+    return a.square().sum(-1, keepdim=True)
+
+
+def space(x: Tensor) -> Tensor:
+    """The n space coordinates of points or vectors."""
+    return x[..., 1:]
+
+
+def time_of(s: Tensor, K: float | Tensor) -> Tensor:
+    """t = sqrt(R^2 + |s|^2), with a trailing one."""
+    return (square(s) - 1 / K).sqrt()
+
+
+def time_at_length(s: Tensor, K: float | Tensor) -> Tensor:
+    """`time_of` where squares may overflow, as they do from radius 44 (float32) and 354 (float64) on."""
+    q = square(s)
+    over = q.isinf()
+    return torch.where(over, safe_norm(s, keepdim=True), (torch.where(over, 1.0, q) - 1 / K).sqrt())
+
+
+def point_from_space(s: Tensor, K: float | Tensor) -> Tensor:
+    """The point with the space part `s`. ``*B,n -> *B,n+1``."""
+    return torch.cat([time_of(s, K), s], -1)
+
+
+def vector_from_space(s: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
+    """The tangent vector with the space part `u` at the point with the space part `s`. ``*B,n -> *B,n+1``."""
+    time = dot(s, u) / time_of(s, K)
+    return torch.cat([time, u.expand(*time.shape[:-1], u.shape[-1])], -1)
+
+
+def overwritable(K: float | Tensor, *rows: Tensor) -> bool:
+    """Whether a formula may overwrite its temporaries, and compute with full rows: all `rows` have one shape, and
+    nobody differentiates. (Any number may stand as time, even one that makes a derivative of zero times it NaN.)"""
+    if isinstance(K, Tensor) and derivative_wanted(K):
+        return False
+    return all(r.shape == rows[0].shape and not derivative_wanted(r) for r in rows)
+
+
+def shifted(a: Tensor, b: Tensor, c: Tensor, over: bool) -> Tensor:
+    """a + c b, in the place of `a` if `over`."""
+    return a.addcmul_(b, c) if over else torch.addcmul(a, b, c)
+
+
+def scaled(a: Tensor, c: Tensor, over: bool) -> Tensor:
+    """c a, in the place of `a` if `over`."""
+    return a.mul_(c) if over else c * a
+
+
+def joined(time: Tensor, rows: Tensor, over: bool) -> Tensor:
+    """Full rows with this time: of `rows` that are full if `over`, of space parts if not."""
+    if not over:
+        return torch.cat([time, rows], -1)
+    rows[..., :1] = time
+    return rows
+
+
+class Separation(NamedTuple):
+    """Two points as seen from x. All but the rows are scalars with a trailing one; rows are full if `over`."""
+
+    over: bool
+    near: Tensor  # one where the radii differ by less than a factor of two, else zero
+    base: Tensor  # rows y - near x
+    normal: Tensor  # rows q = y_s - t_y/t_x x_s
+    tx: Tensor
+    ty: Tensor
+    rise: Tensor  # t_y - t_x
+    angular: Tensor  # the part of S that the directions make; the rest is rise^2/(4 t_x t_y)
+    S: Tensor  # sinh^2(sqrt(-K) d/2)
+
+
+def separation(x: Tensor, y: Tensor, K: float | Tensor, *, keep: bool = True, bare: bool = False) -> Separation:
+    r"""``S = -K/4 (t_x/t_y) |q|^2 + (t_y - t_x)^2/(4 t_x t_y)`` with ``q = y_s - t_y/t_x x_s``.
+
+    Both terms are positive. Of points at like radii, q and t_y - t_x are made of the difference of the coordinates,
+    so that the error of S is that of the rounded coordinates; of others the difference would lose those of the
+    lower one. `keep` is False where `base` is not needed any more; `bare` rows have no time.
+    """
+    over = not bare and overwritable(K, x, y)
+    xs, ys = (x, y) if bare else (space(x), space(y))
+    tx, ty = time_of(xs, K), time_of(ys, K)
+    alike = (tx < 2 * ty) & (ty < 2 * tx)
+    near = alike.to(x.dtype)
+    row = x if over else xs
+    base = torch.addcmul(y if over else ys, row, -near)
+    if torch.compiler.is_compiling():
+        chord = ys - xs  # without the radii, so that one loop makes all sums of products
+    else:
+        chord = space(base) if over else base
+    rise = torch.where(alike, (square(chord) + 2 * dot(chord, xs)) / (tx + ty), ty - tx)
+    normal = shifted(base, row, torch.where(alike, -rise / tx, -ty / tx), over and not keep)
+    angular = -0.25 * K * (tx / ty) * square(space(normal) if over else normal)
+    return Separation(over, near, base, normal, tx, ty, rise, angular, angular + rise * (rise / (4 * tx * ty)))
+
+
+# Below z = 1/4 the next term is below the rounding of one.
+_SWITCH = 0.25
+_COSH = tuple(1 / math.factorial(2 * k) for k in range(9))
+_SINH = tuple(1 / math.factorial(2 * k + 1) for k in range(8))
+
+
+def cosh_and_ratio(z: Tensor) -> tuple[Tensor, Tensor]:
+    """cosh(r) and sinh(r)/r for z = r^2 >= 0, from one exponential."""
+    small = z < _SWITCH
+    r = torch.where(small, 1.0, z).sqrt()
+    e = r.exp()
+    f = 1 / e
+    terms = 9 if z.dtype == torch.float64 else 5
+    near = torch.where(small, z, 0.0)
+    cosh = torch.where(small, horner(_COSH[:terms], near), 0.5 * (e + f))
+    return cosh, torch.where(small, horner(_SINH[:terms], near), 0.5 * (e - f) / r)
+
+
+def sinh_quotient(t: Tensor, z: Tensor) -> Tensor:
+    """sinh(t r)/sinh(r) for z = r^2 >= 0."""
+    small = z < 1.0
+    near = torch.where(small, z, 0.0)
+    r = torch.where(small, 1.0, z).sqrt()
+    size = t.abs() * r
+    far = t.sign() * torch.exp(size - r) * torch.expm1(-2 * size) / torch.expm1(-2 * r)
+    return torch.where(small, t * sin_ratio_k(-t.square() * near, -1) / sin_ratio_k(-near, -1), far)
+
+
+def half_length(S: Tensor) -> Tensor:
+    """asinh(sqrt S), half of sqrt(-K) d; ten times as fast as torch's asinh. Its gradient is zero at zero."""
+    return torch.log1p(safe_sqrt(S) + S / (1 + (1 + S).sqrt()))
+
+
+# r/sinh(r) = sum a_k S^k, a_(k+1)/a_k = -(2k + 2)/(2k + 3): below S = 0.1 the next term is below the rounding of one,
+# and of the second derivative.
+_RATIO = tuple((-1) ** n * math.prod((2 * k + 2) / (2 * k + 3) for k in range(n)) for n in range(20))
+
+
+def log_ratio(S: Tensor) -> Tensor:
+    """r/sinh(r) as a function of S = sinh^2(r/2)."""
+    small = S < 0.1
+    far = torch.where(small, 1.0, S)
+    near = horner(_RATIO[: 20 if S.dtype == torch.float64 else 9], torch.where(small, S, 0.0))
+    return torch.where(small, near, half_length(far) / (far.sqrt() * (1 + far).sqrt()))
+
+
+# ---- distance, exponential, logarithm, transport ----------------------------------------------------------------
+
+
+def _separation_only(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
+    """S of two points."""
+    if torch.compiler.is_compiling():
+        # A slice becomes a padded copy in the compiled backward pass, a product with zeros and ones nothing.
+        keep = torch.cat([x.new_zeros(1), x.new_ones(x.shape[-1] - 1)])
+        return separation(x * keep, y * keep, K, bare=True).S
+    return separation(x, y, K, keep=False).S
+
+
+def lorentz_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
+    """Geodesic distance ``2R asinh(sqrt S)``. ``*B,n+1 -> *B``."""
+    return (half_length(_separation_only(x, y, K)) * (2 * (-K) ** -0.5)).squeeze(-1)
+
+
+def lorentz_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
+    """Squared geodesic distance, smooth at coincidence. ``*B,n+1 -> *B``."""
+    S = _separation_only(x, y, K)
+    return (S * (-4 / K) * asin_ratio_k(-S, -1).square()).squeeze(-1)
+
+
+def metric_parts(s: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """t, sigma = <s, u>/t^2 and p = u - sigma s: products of tangent vectors are ``<p, p'> + R^2 sigma sigma'``.
+
+    The difference ``|u|^2 - u_t^2`` would lose cosh^2 of the radius.
+    """
+    t2 = square(s) - 1 / K
+    sigma = dot(s, u) / t2
+    return t2.sqrt(), sigma, torch.addcmul(u, s, -sigma)
+
+
+def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
+    """The exponential ``cosh(r) x + sinh(r)/r u`` with r = sqrt(-K) |u|. ``*B,n+1; *B,n+1 -> *B,n+1``."""
+    over = overwritable(K, x, u)
+    s, row = space(x), x if over else space(x)
+    sigma = dot(s, space(u)) / (square(s) - 1 / K)
+    p = torch.addcmul(u if over else space(u), row, -sigma)
+    if torch.compiler.is_compiling():
+        # Inductor makes one loop over the rows of all this if no row scalar needs a loop of its own that it would
+        # rather vectorise: the sum ends in a reduction, and the exponential reads a number from within a row.
+        z = (sigma.square() / s.shape[-1] - K * p.square()).sum(-1, keepdim=True)
+        cosh, ratio = cosh_and_ratio(torch.where(s[..., :1].isnan(), torch.nan, z))
+        y = cosh * s + ratio * space(u)
+        return point_from_space(y, K)
+    cosh, ratio = cosh_and_ratio(sigma.square() - K * square(space(p) if over else p))
+    y = shifted(scaled(p, ratio, over), row, cosh + ratio * sigma, over)
+    return joined(time_of(space(y) if over else y, K), y, over)
+
+
+def lorentz_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
+    """The logarithm ``r/sinh(r) (y - x - 2S x)``, r = sqrt(-K) d. ``*B,n+1; *B,n+1 -> *B,n+1``."""
+    a = separation(x, y, K)
+    f = log_ratio(a.S)
+    u = shifted(scaled(a.base, f, a.over), x if a.over else space(x), f * (a.near - 1 - 2 * a.S), a.over)
+    return joined(f * (a.rise - 2 * a.S * a.tx), u, a.over)
+
+
+def lorentz_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
+    """Levi-Civita transport along the geodesic from x to y: ``v - K <y, v>/(2 + 2S) (x + y)``, Minkowski product.
+
+    ``*B,n+1; *B,n+1; *B,n+1 -> *B,n+1``.
+    """
+    over = overwritable(K, x, y, v)
+    row = x if over else space(x)
+    tx, ty = time_of(space(x), K), time_of(space(y), K)
+    ratio = ty / tx
+    q = torch.addcmul(y if over else space(y), row, -ratio)
+    # 1 + S needs no relative accuracy of S.
+    S = -0.25 * K / ratio * square(space(q) if over else q) + (ty - tx) * ((ty - tx) / (4 * tx * ty))
+    sigma = dot(space(x), space(v)) / tx.square()
+    p = torch.addcmul(v if over else space(v), row, -sigma)
+    # <y, v> = <q, p> + sigma <q, x>, the last product as it is known: both rows are rounded along x by cosh(radius).
+    product = dot(space(q) if over else q, space(p) if over else p) - sigma * ((ratio - 1 - 2 * S) / K)
+    k = -0.5 * K * product / (1 + S)
+    w = shifted(shifted(p, q, k, over), row, sigma + k * (1 + ratio), over)
+    return joined(sigma * tx + k * (tx + ty), w, over)
+
+
+# ---- normal coordinates ---------------------------------------------------------------------------------------
+
+
+def point_from_normal(z: Tensor, K: float | Tensor) -> Tensor:
+    """``(R cosh r, sinh(r)/r z)`` with r = |z|/R: the point with normal coordinates z. ``*B,n -> *B,n+1``."""
+    cosh, ratio = cosh_and_ratio(-K * square(z))
+    return torch.cat([cosh * (-K) ** -0.5, ratio * z], -1)
+
+
+def normal_from_point(x: Tensor, K: float | Tensor) -> Tensor:
+    """``asinh(|s|/R)/(|s|/R) s``: normal coordinates of x. ``*B,n+1 -> *B,n``."""
+    s = space(x)
+    q = K * square(s)
+    over = q.isinf()
+    far = safe_norm(torch.where(over, s, 1.0), keepdim=True) * (-K) ** 0.5
+    ratio = torch.where(over, (far.log() + math.log(2)) / far, asin_ratio_k(torch.where(over, -1.0, q), -1))
+    return ratio * s
+
+
+# ---- gyro-operations and frames -----------------------------------------------------------------------------------
+
+
+def lorentz_gyrodiff(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
+    """``(-)x (+) y``, the boost of y that brings x to the origin. ``*B,n+1; *B,n+1 -> *B,n+1``."""
+    a = separation(x, y, K)
+    R, xs = (-K) ** -0.5, space(x)
+    shift = a.near - 1 - (a.rise + 2 * R * a.S) / (a.tx + R)
+    z = shifted(a.base, x if a.over else xs, shift, a.over)
+    z = with_known_part(space(z) if a.over else z, xs, R * (a.rise - 2 * a.S * a.tx), a.tx.square())
+    return torch.cat([R * (1 + 2 * a.S), z], -1)
+
+
+def lorentz_gyroadd(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
+    """``x (+) y``, the boost of y that brings the origin to x. ``*B,n+1; *B,n+1 -> *B,n+1``."""
+    return lorentz_gyrodiff(-x, y, K)
+
+
+def with_known_part(z: Tensor, s: Tensor, known: Tensor, t2: Tensor) -> Tensor:
+    """z with <s, z> = `known`: where z is a difference of rows much longer than itself, the rounding along s is seen
+    cosh of the radius larger than across. A constant shift, since `known` is what <s, z> is."""
+    return torch.addcmul(z, s, ((known - dot(s, z)) / t2).detach())
+
+
+def lorentz_transport_normal(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
+    r"""Transport from x to y in frame coordinates, ``gyr[y, (-)x] z``: a rotation in the plane of x and y.
+
+    With the points p, q of the Poincare ball and w z = p <q, z> - q <p, z>:
+    ``z + 2/|1 - p q|^2 ((1 - <p, q>) w z + w^2 z)``, where ``|1 - p q|^2 = 4(1 + S)/((1 + t_x/R)(1 + t_y/R))``. None of
+    the sums cancels. ``*B,n+1; *B,n+1; *B,n -> *B,n``.
+    """
+    a = separation(x, y, K)
+    R, s = (-K) ** -0.5, space(x)
+    q = space(a.normal) if a.over else a.normal
+    # The plane is spanned by x and the normal q, made of the size of ball points.
+    px, py = a.tx + R, a.ty + R
+    qz, xz = dot(q, z) / py, dot(s, z) / px
+    qq, xx = square(q) / py.square(), (a.tx - R) / px
+    xq = (a.rise / a.tx - 2 * a.S) / (-K * px * py)
+    whole = 2 * (1 + a.S) / -K
+    once = (a.tx + a.ty + 2 * R * (1 + a.S)) * R / whole
+    twice = px * py / whole
+    on_x = (twice * (qz * xq - xz * qq) + once * qz) / px
+    on_q = (twice * (xz * xq - qz * xx) - once * xz) / py
+    return torch.addcmul(torch.addcmul(z, s, on_x), q, on_q)
+
+
+def lorentz_gyration_normal(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
+    """``gyr[x, y] z`` of normal coordinates z. ``*B,n+1; *B,n+1; *B,n -> *B,n``."""
+    return lorentz_transport_normal(-y, x, z, K)
+
+
+def tangent_from_frame(x: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
+    """The tangent vector at x with frame coordinates z: ``z + <s, z>/(R (R + t)) s``. ``*B,n+1; *B,n -> *B,n+1``."""
+    s, R = space(x), (-K) ** -0.5
+    along = dot(s, z) / R
+    return torch.cat([along, z + along / (R + time_of(s, K)) * s], -1)
+
+
+def frame_from_tangent(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
+    """Frame coordinates ``u_s - <s, u_s>/(t (R + t)) s`` of the tangent vector u at x. ``*B,n+1 -> *B,n``."""
+    s, v, R = space(x), space(u), (-K) ** -0.5
+    t2 = square(s) - 1 / K
+    t = t2.sqrt()
+    along = dot(s, v) / t
+    return with_known_part(v - along / (R + t) * s, s, R * along, t2)

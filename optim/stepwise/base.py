@@ -1,0 +1,251 @@
+"""What the Riemannian optimizers share: manifolds of parameters, stacked state, and steps that happen whole or not."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchriemann.manifolds.base import Manifold
+
+from .. import groups
+from ..entries import Entry, State, bookkeeping, same_points
+from ..optimizer import MANIFOLDS, ManifoldOptimizer
+from ..sharding import everywhere, is_dtensor, local
+from .flat_bucket import FlatBucket
+from .point_bucket import PointBucket, Proposal, same_items
+
+_FLAGS = (
+    "capturable",
+    "differentiable",
+    "fused",
+    "foreach",
+    "check_finite",
+)  # of how a step runs, not of what it computes
+
+
+class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
+    """An optimizer that makes one step at a time, of points in batches and of flat parameters as torch does.
+
+    A step is atomic. Shapes, labels, dtypes and options are checked, then the new values of all points are computed,
+    then everything is written: an error leaves parameters and state as they were. Flat parameters are stepped in place
+    by torch's functions, before any point is written; with `check_finite` copies of them are, beforehand.
+    """
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        self._plan: list[PointBucket | FlatBucket] | None = None
+        self._check_options(defaults)
+        _check_flags(type(self).__name__, defaults)
+        super().__init__(params, defaults)
+
+    # ---- what an optimizer states -----------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _check_options(self, options: State) -> None:
+        """Raise ``ValueError`` unless the numbers among the options of the optimizer, or of a group, make sense."""
+
+    @abc.abstractmethod
+    def _state_names(self, group: State) -> tuple[str, ...]:
+        """Names of the tensors that a point's state holds beside "step"."""
+
+    @abc.abstractmethod
+    def _point_update(
+        self, group: State, manifold: Any, points: Tensor, grads: Tensor, state: dict[str, Tensor], step: float | Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """New points and new state of a batch of points, writing into nothing."""
+
+    @abc.abstractmethod
+    def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
+        """Step parameters of flat space in place."""
+
+    @abc.abstractmethod
+    def _import_state(self, entry: Entry, state: State, geoopt: bool) -> None:
+        """Bring the state of a point that torch's optimizer of that name saved, or geoopt's, into the form of this
+        one."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its key ``"manifold"``, if there, is the manifold of all its parameters (None: flat)."""
+        super().add_param_group(param_group)
+        self._plan = None
+
+    def _check_group(self, group: State) -> None:
+        name = type(self).__name__
+        self._check_options(group)
+        _check_flags(name, group)
+        if group["differentiable"] != self.defaults["differentiable"]:
+            raise ValueError(
+                f"{name}: a step is differentiable as a whole or not at all, but a group says "
+                f"differentiable={group['differentiable']}; give the flag to the constructor"
+            )
+
+    def _entries(self, index: int) -> list[Entry]:
+        entries = super()._entries(index)
+        for entry in entries:
+            _check_capturable(self.param_groups[index], entry)
+        return entries
+
+    # ---- the plan: which parameters are stepped together ------------------------------------------------------
+
+    @bookkeeping
+    def _buckets(self) -> list[PointBucket | FlatBucket]:
+        if self._plan is None or not self._plan_is_current(self._plan):
+            self._plan = None
+            self._plan = [b for i in range(len(self.param_groups)) for b in self._plan_group(i)]
+            self._planned = [list(group["params"]) for group in self.param_groups]
+            self._idle = self._without_bucket(self._plan)
+            self._known_state = list(self.state.values())
+        return self._plan
+
+    def _plan_is_current(self, plan: list[PointBucket | FlatBucket]) -> bool:
+        """Cheap: nobody replaced a parameter, a piece of state or a group, and no frozen parameter got a gradient."""
+        return (
+            all(same_items(g["params"], known) for g, known in zip(self.param_groups, self._planned, strict=True))
+            and same_items(list(self.state.values()), self._known_state)
+            and all(b.state is self.state and b.holds_state(self._state_names(b.group)) for b in plan)
+            and all(p.grad is None for p in self._idle)
+        )
+
+    def _plan_group(self, index: int) -> list[PointBucket | FlatBucket]:
+        group = self.param_groups[index]
+        entries = self._entries(index)
+        flat = [e for e in entries if groups.is_flat(e.manifold)]
+        active = [e for e in entries if e.parameter.grad is not None or self.state.get(e.parameter)]
+        together = group["foreach"] is not False and not group["differentiable"]
+        names = self._state_names(group)
+        # torch's foreach functions do not take plain tensors and DTensors in one list.
+        lists = [[e for e in flat if is_dtensor(e.parameter) is sharded] for sharded in (False, True)]
+        buckets: list[PointBucket | FlatBucket] = [
+            FlatBucket(entries, group, self.state) for entries in lists if entries
+        ]
+        batches = same_points(active, together=together)
+        return buckets + [PointBucket(batch, group, names, self.state) for batch in batches]
+
+    def _without_bucket(self, plan: list[PointBucket | FlatBucket]) -> list[Tensor]:
+        placed = {id(e.parameter) for bucket in plan for e in bucket.entries}
+        return [p for group in self.param_groups for p in group["params"] if id(p) not in placed]
+
+    # ---- a step -----------------------------------------------------------------------------------------------
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step, whole or not at all.
+
+        Args:
+            closure: reevaluates the model and returns the loss, as in torch.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # A labelled parameter is a subclass of Tensor: asking each for its own version of stack and copy costs a fifth
+        # of a step of many small points.
+        with torch.set_grad_enabled(self.defaults["differentiable"]), torch._C.DisableTorchFunctionSubclass():
+            self._propose_and_commit()
+        return loss
+
+    def _propose_and_commit(self) -> None:
+        proposals = []
+        for bucket in self._buckets():
+            update = self._flat_update if isinstance(bucket, FlatBucket) else self._point_update
+            proposal = bucket.propose(update)
+            if proposal is not None:
+                proposals.append((bucket.group, proposal))
+        self._check_finite([p for group, p in proposals if group["check_finite"]])
+        # First the flat ones, which torch's functions compute now: should they raise, no point has moved.
+        for _, proposal in sorted(proposals, key=lambda pair: not pair[1].late):
+            proposal.commit()
+        if len(self.state) != len(self._known_state):
+            self._known_state = list(self.state.values())
+
+    def _check_finite(self, proposals: Sequence[Proposal]) -> None:
+        parameters = [p for group in self.param_groups if group["check_finite"] for p in group["params"]]
+        if not parameters:
+            return
+        # Also without a gradient here: processes that share a parameter have to vote together.
+        flags = [t.isfinite().all().cpu() for p in proposals for t in p.checked]
+        finite = torch.stack(flags).all() if flags else torch.ones((), dtype=torch.bool)
+        if bool(everywhere(finite.to(local(parameters[0]).device), parameters)):
+            return
+        culprits = (p.blame() for p in proposals if not all(t.isfinite().all() for t in p.checked))
+        where = next(culprits, f"{type(self).__name__}: a shard of another process")
+        raise ValueError(f"{where} would become infinite or NaN in this step; nothing was changed")
+
+    # ---- state ------------------------------------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, also that of the torch.optim or geoopt optimizer of the same name.
+
+        Raises ``ValueError`` if it was saved for other manifolds.
+        """
+        flags = [{flag: group[flag] for flag in _FLAGS} for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, own in zip(self.param_groups, flags, strict=True):
+            group.update(own)  # how a step runs is for this program to say, not for the one that saved
+        for p, state in self.state.items():  # torch would go on to share tensors with `state_dict`
+            self.state[p] = _cloned(state)
+        for i, saved in enumerate(state_dict["param_groups"]):
+            if MANIFOLDS not in saved:  # not one of ours
+                self._import_group(i, geoopt="stabilize" in saved)
+
+    def _import_group(self, index: int, geoopt: bool) -> None:
+        for entry in self._entries(index):
+            if not groups.is_flat(entry.manifold) and self.state.get(entry.parameter):
+                with torch.no_grad():
+                    self._import_state(entry, self.state[entry.parameter], geoopt)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Cloned: a pickled view carries the whole stack, and a thousand of them a thousand stacks.
+        state = type(self.state)(dict, {p: _cloned(entry) for p, entry in self.state.items()})
+        return {**super().__getstate__(), "state": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plan = None
+
+
+def _cloned(state: State) -> State:
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+def _check_flags(name: str, options: State) -> None:
+    if options.get("fused"):
+        raise ValueError(f"{name}: fused={options['fused']} is not supported; leave it out")
+    if options["foreach"] not in (None, True, False):
+        raise ValueError(f"{name}: foreach must be None, True or False, got {options['foreach']!r}")
+    for one, other, why in _CONFLICTS:
+        if options.get(one) and options.get(other):
+            raise ValueError(f"{name}: {one}=True and {other}=True exclude each other: {why}; leave one out")
+
+
+_CONFLICTS = (
+    ("capturable", "check_finite", "a captured step cannot look at values"),
+    ("capturable", "differentiable", "a captured step writes its state in place"),
+    ("foreach", "differentiable", "a batch of parameters is written in place"),
+)
+
+
+def _check_capturable(group: State, entry: Entry) -> None:
+    if group["capturable"] and not (groups.is_flat(entry.manifold) or isinstance(entry.manifold, Manifold)):
+        raise ValueError(
+            f"{entry.where} is on {entry.manifold!r} of another library, whose operations may look at values; "
+            "capturable=True steps this library's manifolds only"
+        )
+
+
+def scalar(value: float | Tensor) -> float | Tensor:
+    """A tensor option as a 0-dim tensor, which does not change the shape or the dtype of what it multiplies."""
+    return value.reshape(()) if isinstance(value, Tensor) else value
+
+
+def move_and_carry(
+    manifold: Any, points: Tensor, u: Tensor, v: Tensor, shrink: float | Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """``manifold.retr_transp(points, u, v)``, from points that decoupled weight decay has first drawn towards the
+    origin by the factor `shrink`, where the manifold has such a thing."""
+    if shrink is not None and isinstance(manifold, Manifold):
+        drawn = manifold.decay(points, shrink)
+        if drawn is not points:
+            u, v, points = manifold.transp(points, drawn, u), manifold.transp(points, drawn, v), drawn
+    return manifold.retr_transp(points, u, v)

@@ -1,0 +1,369 @@
+"""The table of manifolds that the laws are held against: a new manifold adds one row.
+
+Tolerances are multiples of eps: four or more times the worst residual of 60 draws in each dtype, of any exact law.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from tests.laws.composites import SUMS, power, product, scaled
+from torchriemann.manifolds import Euclidean, Grassmann, Orthogonal, SpecialOrthogonal, Sphere
+from torchriemann.manifolds.constant_curvature.klein import Klein
+from torchriemann.manifolds.constant_curvature.lorentz import Lorentz
+from torchriemann.manifolds.constant_curvature.stereographic import PoincareBall, ProjectedSphere, Stereographic
+from torchriemann.manifolds.frames.stiefel import Stiefel
+from torchriemann.testing import Case, Trial
+
+
+def orthogonal(t: Trial, n: int) -> Tensor:
+    """A random orthogonal matrix, of either determinant."""
+    q, r = torch.linalg.qr(t.noise(n, n))
+    return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+
+
+# ---- vectors --------------------------------------------------------------------------------------------------
+
+
+def rotations(t: Trial):
+    q = orthogonal(t, t.shape[-1])
+    return {"orthogonal map": lambda x: x @ q}
+
+
+def infinite(x: Tensor) -> Tensor:
+    return x * torch.inf
+
+
+EUCLIDEAN = Case(
+    Euclidean(),
+    shapes=((3,), (1,), (7,)),
+    isometries=rotations,
+    off=infinite,
+    tolerance={"*": 20},
+    missing={"random_uniform": "the volume is infinite"},
+    exempt={
+        "retraction_has_its_order": "the retraction is the exponential map",
+        "injectivity_radius_is_exact": "infinite",
+        "uniform_law_is_invariant": "the volume is infinite",
+    },
+)
+
+
+METRIC = ("expmap", "logmap", "expmap_transp", "dist2")  # all that another parameter of the metric changes
+
+
+def sphere(curvature: float, costly: tuple[str, ...] | None = METRIC) -> Case:
+    return Case(
+        Sphere(curvature),
+        shapes=((3,), (2,), (8,)),
+        order=2,
+        isometries=rotations,
+        cut=lambda t, x: t.direction(x),
+        degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        costly=costly,
+        bad_shapes=((0,),),
+        tolerance={"*": 80, "frechet_mean_balances_logarithms": 400},
+        exempt={"infinite_injectivity_radius": "pi/sqrt(K)"},
+    )
+
+
+# ---- constant curvature ---------------------------------------------------------------------------------------
+
+
+def space_rotations(t: Trial):
+    """Rotations of the space part, and a boost. All are linear, of points and of tangent vectors."""
+    q = torch.eye(t.shape[-1], dtype=t.dtype)
+    q[1:, 1:] = orthogonal(t, t.shape[-1] - 1)
+    boost = t.manifold.boost_matrix(t.manifold.from_normal(reach(t.manifold.curvature) / 6 * t.noise(t.shape[-1] - 1)))
+    return {"rotation": lambda x: x @ q, "boost": lambda x: x @ boost.mT}
+
+
+def reach(curvature: float) -> float:
+    """Three in units of the radius of curvature, where that is the shorter one."""
+    return 3 / max(1.0, -curvature) ** 0.5
+
+
+# Other curvatures of a space repeat the formulas that its first row has tested: few draws, and little to compile.
+AGAIN = ("expmap", "dist2")
+
+
+def few(costly: tuple[str, ...] | None) -> int | None:
+    """How many draws such a row makes."""
+    return None if costly is None else 5
+
+
+def lorentz(curvature: float, costly: tuple[str, ...] | None = AGAIN) -> Case:
+    return Case(
+        Lorentz(curvature),
+        shapes=((3,), (2,), (5,)),
+        reach=reach(curvature),
+        spread=reach(curvature) / 3,
+        isometries=space_rotations,
+        degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        costly=costly,
+        draws=few(costly),
+        bad_shapes=((1,), (0,)),
+        tolerance={
+            "*": 600,
+            # Coordinates, and what is left of them by subtraction, grow as cosh of the radius, up to seven here.
+            "isometries_are_respected": 15_000,
+            "geodesic_transport_reaches_beyond_the_cut_locus": 1_000_000,
+            # So do derivatives; of the fifth, which the quotient leaves out, coordinates and velocities both do.
+            "forward_derivatives_match_finite_differences": 5e7 * max(1.0, -curvature) ** 5,
+        },
+        missing={"random_uniform": "the volume is infinite"},
+        exempt={
+            "retraction_has_its_order": "the retraction is the exponential map",
+            "injectivity_radius_is_exact": "infinite",
+            "uniform_law_is_invariant": "the volume is infinite",
+            "proju_is_self_adjoint": "inner reads the space parts of tangent vectors, and knows no others",
+            "extreme_numbers_give_no_nan": OVERFLOW,
+            "extreme_vectors_transport_without_nan": OVERFLOW,
+        },
+    )
+
+
+OVERFLOW = "coordinates grow as cosh of the radius: none exist at radius 1000"
+
+
+def far_outside(x: Tensor) -> Tensor:
+    return 1e6 * x
+
+
+def ball(manifold: PoincareBall | Klein | Stereographic, costly: tuple[str, ...] | None = AGAIN) -> Case:
+    """A chart of hyperbolic space, or of flat space, on a ball or all of R^n."""
+    flat, klein, exempt = manifold.curvature == 0, isinstance(manifold, Klein), {}
+    if manifold.curvature <= -1:
+        exempt["infinite_injectivity_radius"] = "the ball holds no points so far out, or next to none"
+    if manifold == Klein(-4.0):
+        exempt["forward_derivatives_match_finite_differences"] = NEAR_THE_RIM
+        exempt["half_precision_is_computed_in_single"] = "in bfloat16 the model ends at radius 1.6"
+    return Case(
+        manifold,
+        shapes=((3,), (1,), (7,)),
+        reach=reach(manifold.curvature) / (2 if klein else 1),
+        spread=None if flat else reach(manifold.curvature) / (6 if klein else 3),
+        isometries=rotations,
+        degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        costly=costly,
+        draws=few(costly),
+        off=infinite if flat else far_outside,
+        bad_shapes=((0,),),
+        tolerance={
+            "*": 800,  # eps times cosh of the radius, or its square in Klein coordinates
+            "infinite_injectivity_radius": 1e7,  # eps exp(length): what coordinates next to the rim resolve
+            # Truncation of difference quotients: their step over the way to the rim.
+            "forward_derivatives_match_finite_differences": 4e11,
+            "frechet_mean_has_its_implicit_gradient": 4.5e9,
+        },
+        missing={"random_uniform": "the volume is infinite"},
+        exempt={
+            "retraction_has_its_order": "the retraction is the exponential map",
+            "injectivity_radius_is_exact": "infinite",
+            "uniform_law_is_invariant": "the volume is infinite",
+            **exempt,
+        },
+    )
+
+
+NEAR_THE_RIM = "the step of the quotient is not short beside the way to the rim; see the tests of the class"
+
+
+def projected(manifold: ProjectedSphere | Stereographic, costly: tuple[str, ...] | None = AGAIN) -> Case:
+    return Case(
+        manifold,
+        shapes=((3,), (2,), (7,)),
+        reach=1.2 / manifold.curvature**0.5,
+        spread=0.4 / manifold.curvature**0.5,
+        isometries=rotations,
+        cut=lambda t, x: t.direction(x),
+        degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
+        costly=costly,
+        draws=few(costly),
+        off=infinite,
+        bad_shapes=((0,),),
+        tolerance={
+            "*": 150,
+            "forward_derivatives_match_finite_differences": 1e11,  # truncation: the step over the way to infinity
+        },
+        exempt={
+            "retraction_has_its_order": "the retraction is the exponential map",
+            "infinite_injectivity_radius": "pi/sqrt(K)",
+        },
+    )
+
+
+# ---- frames ---------------------------------------------------------------------------------------------------
+
+
+def two_sided(t: Trial):
+    n, p = t.shape
+    left, right = orthogonal(t, n), orthogonal(t, p)
+    return {"left O(n)": lambda x: left @ x, "right O(p)": lambda x: x @ right}
+
+
+def complement(x: Tensor) -> Tensor:
+    """An orthonormal basis of what x does not span."""
+    return torch.linalg.qr(x, mode="complete")[0][..., x.shape[-1] :]
+
+
+def repeated_angles(t: Trial, x: Tensor) -> dict[str, Tensor]:
+    """All principal angles equal, and all but one zero."""
+    q = complement(x)
+    k = min(q.shape[-1], x.shape[-1])
+    turn = torch.zeros_like(x)
+    turn[..., :k] = q[..., :k]
+    single = torch.zeros_like(x)
+    single[..., :1] = q[..., :1]
+    return {"repeated angles": 0.5 * turn, "one angle": 0.5 * single @ orthogonal(t, x.shape[-1])}
+
+
+FRAME_SHAPES = ((5, 2), (4, 1), (7, 3), (3, 2))
+NOT_FRAMES = ((2, 3), (3, 0), (0, 0))
+RETRACTIONS = ("retr", "inverse_retr", "retr_transp")  # all that another retraction changes
+
+
+def grassmann(retraction: str, costly: tuple[str, ...] | None = None) -> Case:
+    def one_angle(t: Trial, x: Tensor) -> Tensor:
+        e = t.noise(1, t.shape[1])
+        return complement(x)[..., :1] @ (e / e.norm())
+
+    return Case(
+        Grassmann(retraction),
+        shapes=(*FRAME_SHAPES, (3, 3)),
+        order=2,
+        invariant=lambda x: x @ x.mT,
+        isometries=two_sided,
+        cut=one_angle,
+        degenerate=repeated_angles,
+        costly=costly,
+        bad_shapes=NOT_FRAMES,
+        tolerance={"*": 100, "frechet_mean_balances_logarithms": 200},
+        exempt={"infinite_injectivity_radius": "pi/2"},
+    )
+
+
+def frames_at_rest(t: Trial, x: Tensor) -> dict[str, Tensor]:
+    """No rotation within the span, nothing but one, and both of rank one."""
+    a = t.noise(*x.shape[:-2], x.shape[-1], x.shape[-1])
+    turn = x @ (a - a.mT)
+    return {**repeated_angles(t, x), "pure rotation": 0.3 * turn}
+
+
+def stiefel(beta: float, retraction: str, costly: tuple[str, ...] | None = RETRACTIONS) -> Case:
+    def one_column(t: Trial, x: Tensor) -> Tensor:
+        e = t.noise(1, t.shape[1])
+        return complement(x)[..., :1] @ (e / e.norm())
+
+    manifold = Stiefel(beta, retraction)
+    exempt = {"infinite_injectivity_radius": "finite", "extreme_vectors_transport_without_nan": LONG_TRANSPORT}
+    if retraction == "exp":
+        exempt["retraction_has_its_order"] = "the retraction is the exponential map"
+    if beta < 2 / 3:
+        exempt["injectivity_radius_is_exact"] = "a lower bound; the radius itself is not known"
+    return Case(
+        manifold,
+        shapes=FRAME_SHAPES,
+        order=None if retraction == "exp" else manifold.retraction_order,
+        inverse_reach=0.5,
+        isometries=two_sided,
+        cut=one_column,
+        degenerate=frames_at_rest,
+        costly=costly,
+        bad_shapes=NOT_FRAMES,
+        tolerance={"*": 300},
+        exempt=exempt,
+    )
+
+
+# ---- orthogonal matrices --------------------------------------------------------------------------------------
+
+
+def two_turns(t: Trial):
+    """Products with rotations from both sides, which keep the component."""
+    flip = torch.eye(t.shape[-1], dtype=t.dtype)
+    left, right = (orthogonal(t, t.shape[-1]) for _ in range(2))
+    flip[0, 0] = (torch.linalg.det(left) * torch.linalg.det(right)).sign()
+    return {"left and right": lambda x: left @ flip @ x @ right, "transposed": lambda x: x.mT}
+
+
+def planes(t: Trial, x: Tensor, *angles: float) -> Tensor:
+    """Rotations in random planes, as many as there is room for."""
+    n = x.shape[-1]
+    a, q = torch.zeros(n, n, dtype=t.dtype), orthogonal(t, n)
+    for i, angle in enumerate(angles[: n // 2]):
+        a[2 * i, 2 * i + 1], a[2 * i + 1, 2 * i] = -angle, angle
+    return x @ (q @ a @ q.mT)
+
+
+def planes_at_rest(t: Trial, x: Tensor) -> dict[str, Tensor]:
+    """Equal angles, one plane alone, angles next to each other, and next to zero."""
+    return {
+        "repeated angles": planes(t, x, 0.5, 0.5, 0.5),
+        "one plane": planes(t, x, 0.7),
+        "nearly equal angles": planes(t, x, 0.5, 0.5 + 1e-9),
+        "tiny": planes(t, x, 1e-9, 1e-9),
+    }
+
+
+def orthogonal_group(manifold: Orthogonal | SpecialOrthogonal, costly: tuple[str, ...] | None = RETRACTIONS) -> Case:
+    exempt = {"infinite_injectivity_radius": "pi"}
+    if manifold.retraction == "exp":
+        exempt["retraction_has_its_order"] = "the retraction is the exponential map"
+    if isinstance(manifold, Orthogonal):
+        exempt["extreme_numbers_give_no_nan"] = "independent points lie in two components, where logmap is NaN"
+    return Case(
+        manifold,
+        shapes=((4, 4), (3, 3), (2, 2), (7, 7)),
+        order=None if manifold.retraction == "exp" else manifold.retraction_order,
+        isometries=two_turns if isinstance(manifold, SpecialOrthogonal) else two_sided,
+        cut=lambda t, x: planes(t, x, 1.0),
+        degenerate=planes_at_rest,
+        costly=costly,
+        bad_shapes=((2, 3), (3, 2), (0, 0)),
+        tolerance={"*": 60, "geodesic_transport_reaches_beyond_the_cut_locus": 180},
+        exempt=exempt,
+    )
+
+
+LONG_TRANSPORT = "the series ends at twice the injectivity radius; NaN beyond, as the class states"
+
+TABLE = [
+    EUCLIDEAN,
+    sphere(1.0, None),
+    sphere(0.3),
+    sphere(4.0),
+    lorentz(-1.0, None),
+    lorentz(-0.3),
+    lorentz(-4.0),
+    ball(PoincareBall(), None),
+    ball(PoincareBall(-0.3)),
+    ball(Stereographic(-2.0)),
+    ball(Stereographic(-1e-6)),
+    ball(Stereographic(0.0)),
+    ball(Klein(), METRIC),
+    ball(Klein(-4.0)),
+    projected(Stereographic(1.5)),
+    projected(ProjectedSphere(0.5)),
+    projected(ProjectedSphere(), METRIC),
+    grassmann("polar"),
+    grassmann("qr", RETRACTIONS),
+    stiefel(1.0, "polar", None),
+    stiefel(1.0, "qr"),
+    stiefel(0.5, "cayley", METRIC + RETRACTIONS),
+    stiefel(0.5, "exp"),
+    stiefel(0.75, "polar", METRIC),
+    orthogonal_group(SpecialOrthogonal(), None),
+    orthogonal_group(SpecialOrthogonal("cayley")),
+    orthogonal_group(SpecialOrthogonal("exp")),
+    orthogonal_group(Orthogonal(), ("projx", "retr")),
+    orthogonal_group(Orthogonal("qr")),
+    product(sphere(1.0), dataclasses.replace(stiefel(1.0, "polar"), shapes=((4, 2),)), EUCLIDEAN),
+    product(product(dataclasses.replace(sphere(4.0), shapes=((2,),)), sphere(0.3)), sphere(1.0), costly=("dist2",)),
+    product(ball(PoincareBall(-0.3)), EUCLIDEAN, scaled(sphere(4.0), 2.5), projected(Stereographic(1.5))),
+    power(sphere(1.0), 3, SUMS),
+    power(grassmann("polar"), 2),
+    scaled(sphere(1.0), 2.5, ("dist2",)),
+    scaled(stiefel(1.0, "polar"), 0.9),
+]

@@ -1,0 +1,55 @@
+"""Every law on every row of the table, and the list of exemptions itself."""
+
+import pytest
+from hypothesis import given, settings
+
+from tests.laws.table import TABLE
+from torchriemann.testing import LAWS, applying, exemption_stands, full_gradcheck, trials
+from torchriemann.testing import Trial as Draw
+
+PAIRS = [pytest.param(case, entry, id=f"{entry.name}-{case.manifold}") for case in TABLE for entry in applying(case)]
+EXEMPT = [pytest.param(case, name, id=f"{name}-{case.manifold}") for case in TABLE for name in case.exempt]
+
+
+def hold(case, entry, examples):
+    """Hold `examples` draws to the law, fewer where it is costly."""
+
+    @settings(max_examples=examples if entry.examples is None else min(examples, entry.examples))
+    @given(trials(case, entry))
+    def holds(trial):
+        entry(trial)
+
+    holds()
+
+
+@pytest.mark.parametrize("case, entry", PAIRS)
+def test_law(case, entry):
+    hold(case, entry, case.draws or settings.default.max_examples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case, entry", [p for p in PAIRS if p.values[1].examples != 1])
+def test_law_at_length(case, entry):
+    hold(case, entry, settings.get_profile("slow").max_examples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: repr(case.manifold))
+def test_full_gradcheck(case):
+    assert full_gradcheck(Draw(case, case.shapes[0])) is None
+
+
+@pytest.mark.parametrize("case, name", EXEMPT)
+def test_exemption_stands(case, name):
+    assert case.exempt[name], "an exemption states its reason"
+    assert exemption_stands(case, name), f"{case} obeys {name}: drop the exemption"
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_every_law_runs_somewhere(name):
+    assert any(name not in case.exempt for case in TABLE)
+
+
+def test_every_law_is_stated():
+    for name, entry in LAWS.items():
+        assert entry.__doc__ and 1 <= entry.number <= 26, name

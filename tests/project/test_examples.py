@@ -1,0 +1,182 @@
+"""The examples run, and print and return what they promise; the small setting proves that, not their claims."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from torchriemann.manifolds import Lorentz
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(script: str) -> tuple[list[str], dict]:
+    """The lines that ``main(quick=True)`` prints, and its result, in a process of its own."""
+    code = (
+        "import json, runpy, sys; sys.path.insert(0, sys.argv[1]); "
+        "result = runpy.run_path(sys.argv[2])['main'](quick=True); "
+        "print(json.dumps(result))"
+    )
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, str(EXAMPLES), str(EXAMPLES / script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *printed, result = done.stdout.strip().splitlines()
+    return printed, json.loads(result)
+
+
+def helper(name: str):
+    """A module beside the examples."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_grassmann_classifier():
+    printed, means = run("01_grassmann_classifier.py")
+    heads = {"softmax", "cosine softmax", "max of 8 prototypes", "Grassmann k=1", "Grassmann k=4", "Grassmann k=8"}
+    references = {"logistic regression", "class-wise PCA (CLAFIC)", "1-nearest neighbour", "RBF-SVM"}
+    assert set(means) == {"pixels", "network", "coarse", "probe"}
+    assert set(means["pixels"]) == heads | references
+    assert set(means["network"]) == set(means["coarse"]) == set(means["probe"]) == heads
+    # Chance is 10 % and, for the probe, 2.5 %.
+    assert all(50 < value <= 100 for table in means.values() for value in table.values())
+    for name in heads | references:
+        assert sum(line.startswith(name) for line in printed) == 1
+
+
+def test_stiefel_procrustes():
+    printed, gaps = run("02_stiefel_procrustes.py")
+    assert len(gaps) == 6
+    for label, gap in gaps.items():
+        assert -1e-12 < gap < (1e-4 if label.startswith("PCA") else 0.1), label
+        assert sum(line.startswith(label) for line in printed) == 1
+
+
+def test_scale_out():
+    printed, runs = run("03_scale_out.py")
+    assert list(runs) == ["one process"]
+    assert 10 < runs["one process"]["accuracy"] <= 100  # chance is 0.4 %
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(EXAMPLES / "03_scale_out.py"), "--quick"]
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    cells = {line[:44].strip(): line[44:].split() for line in done.stdout.splitlines()}
+    assert len(set(cells["test accuracy, %"])) == 1
+    for part in ("weights", "gradient", "optimizer state"):
+        one, two = map(float, cells[f"head, {part}, MB a process"])
+        assert two == pytest.approx(one / 2, abs=0.01), part
+    counted = cells["head, handed to collectives a step, kB"][1]
+    assert f"By formula the head hands {counted} kB" in done.stdout
+    apart = re.search(r"differ by at most (\S+)\. By", done.stdout)
+    assert apart and float(apart[1]) < 1e-5
+
+
+def test_tree_embedding():
+    printed, scores = run("04_tree_embedding.py")
+    methods = {name for found in scores.values() for name in found}
+    assert len(scores) == 6 and len(methods) == 7
+    for tree, found in scores.items():
+        for name, score in found.items():
+            assert 0 < score["distortion"] < 1 and 0 < score["MAP"] <= 1, (tree, name)
+        # The control: another library's formulas for the same function.
+        for kind in ("tangent", "tangent, K learned", "points"):
+            if f"geoopt, {kind}" in found and f"ours, {kind}" in found:
+                ours, theirs = (found[f"{library}, {kind}"]["distortion"] for library in ("ours", "geoopt"))
+                assert ours == pytest.approx(theirs, rel=1e-5), (tree, kind)
+    for name in methods:
+        assert any(line.startswith(name) for line in printed), name
+
+
+def test_precision():
+    printed, results = run("05_precision.py")
+    assert len(results["errors"]) == 5 * 2 * 5  # operations, dtypes, models
+    for name, errors in results["errors"].items():
+        operation, dtype, model = name.rsplit(", ", 2)
+        near, eps = errors[:2], torch.finfo(getattr(torch, dtype)).eps
+        if "geoopt" not in model:
+            assert all(error < 20 * eps for error in near), name
+            assert all(error is None or error < 1 for error in errors[:5]), name  # to radius 12, float32: 8
+    distortions = results["distortions"]
+    assert distortions["float64, Lorentz"][-1] <= 1.12  # radius 30
+    assert distortions["float32, Lorentz"][-1] <= 1.3  # radius 20
+    assert distortions["float32, Lorentz, built in float32"][-1] <= 1.3
+    for model in ("Lorentz", "Poincaré ball"):
+        ours, truth = (results["losses"][f"{dtype}, {model}"] for dtype in ("float32", "float64"))
+        assert ours == pytest.approx(truth, rel=1e-3), model
+    assert sum(line.startswith("RAdam, float32") for line in printed) == 4
+
+
+def test_trees():
+    trees = helper("trees")
+    shapes = [
+        trees.balanced(3, 3),
+        trees.random_recursive(40, 0),
+        trees.preferential(40, 0),
+        trees.caterpillar(40, 7),
+        trees.star_of_paths(40, 3),
+    ]
+    assert [len(tree) for tree in shapes] == [40] * 5
+    for tree in shapes:
+        d = trees.hops(tree)
+        assert all(parent < node for node, parent in enumerate(tree))
+        adjacent = torch.zeros(40, 40, dtype=torch.float64)
+        for node, parent in enumerate(tree[1:], start=1):
+            adjacent[node, parent] = adjacent[parent, node] = 1
+        # Walks of n steps reach what lies n hops away or less.
+        reach = torch.eye(40, dtype=torch.float64)
+        for n in range(int(d.max())):
+            assert torch.equal(reach > 0, d <= n)
+            reach = (reach + reach @ adjacent).clamp(max=1)
+        assert trees.mean_average_precision(d, tree) == 1
+    # A path of 4 with the ends folded on each other: 1, 0 and 3 rank {3}, {1}, {0} before their neighbours.
+    line = torch.tensor([0.0, 2.0, 2.5, 0.1], dtype=torch.float64)
+    d = (line.unsqueeze(0) - line.unsqueeze(1)).abs()
+    # Node 0: its neighbour 1 comes after 3: 1/2. Node 1: 2 first, then 3, then 0: (1 + 2/3)/2. Node 2: 1, then 3: 1.
+    # Node 3: its neighbour 2 comes last: 1/3.
+    assert trees.mean_average_precision(d, [-1, 0, 1, 2]) == pytest.approx((1 / 2 + 5 / 6 + 1 + 1 / 3) / 4)
+
+
+def test_sarkar_has_equal_edges_and_angles():
+    trees, manifold = helper("trees"), Lorentz()
+    tree = trees.balanced(3, 3)
+    x = trees.sarkar(tree, manifold, 2.0)
+    parents = torch.tensor(tree[1:])
+    torch.testing.assert_close(manifold.dist(x[1:], x[parents]), torch.full((39,), 2.0, dtype=x.dtype))
+    for node in (1, 5):  # three children and a parent, at right angles
+        around = [n for n, parent in enumerate(tree) if parent == node] + [tree[node]]
+        u = manifold.logmap_frame(x[node], x[around]) / 2
+        cosines = (u @ u.mT).sort(-1).values
+        torch.testing.assert_close(cosines, torch.tensor([-1.0, 0, 0, 1], dtype=x.dtype).expand(4, 4))
+
+
+def test_exact_geometry():
+    exact = helper("exact")
+    directions = torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x, y = exact.polar(30.0, directions[0]), exact.polar(31.5, directions[0])
+    assert np.abs(exact.distance(x, y) - 1.5).max() < 1e-30  # on one ray
+    u, v = exact.tangent(x, directions[1], 2.0), exact.tangent(x, directions[2], 1.0)
+    y = exact.exponential(x, u)
+    assert np.abs(exact.inner(y, y) + 1).max() < 1e-40
+    assert np.abs(exact.distance(x, y) - 2).max() < 1e-30
+    assert exact.length(exact.logarithm(x, y) - u).max() < 1e-20
+    w = exact.transport(x, y, v)
+    assert np.abs(exact.inner(w, y)).max() < 1e-40 and np.abs(exact.length(w) - 1).max() < 1e-20
+    assert exact.length(exact.transport(x, y, u) + exact.logarithm(y, x)).max() < 1e-20
+    for chart in (exact.Ball, exact.KleinBall, exact.Hyperboloid):
+        c, h = chart.coordinates(x), exact.CONTEXT.mpf("1e-35")
+        assert exact.distance(chart.point(c), x).max() < 1e-15
+        assert exact.length(chart.tangent(x, chart.components(x, u)) - u).max() < 1e-15
+        # The differential against a difference quotient of the coordinates.
+        slope = (chart.coordinates(exact.exponential(x, h * u)) - c) / h
+        assert np.abs(slope / chart.components(x, u) - 1).max() < 1e-8
