@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-HALF_DTYPES = (torch.bfloat16, torch.float16)
+from .precision import HALF_DTYPES
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
