@@ -27,10 +27,10 @@ from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 
+from ..functional.operators import LIBRARY
 from ..precision import HALF_DTYPES
 from .switch import AUTO, PLAIN, TRITON, current_path
 
-LIBRARY = torch.library.Library("torchriemann", "DEF")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # float64: the plain formula, whose error is a few eps
 MAX_WIDTH = 4096  # a row stays in registers
 
