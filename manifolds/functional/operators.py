@@ -46,6 +46,7 @@ def define(
     *,
     numbers: Mapping[str, type] | None = None,
     count: int = 1,
+    batched: bool = True,
 ) -> Callable[..., Any]:
     """Register ``torchriemann::name`` and return it, to be called with the operands and then the numbers by position.
 
@@ -60,6 +61,7 @@ def define(
             which reads no number of a tensor. The batch of a result is that of the operands, broadcast.
         numbers: the names of the other arguments and their types: float, int, bool or str.
         count: how many results there are; one is a tensor, several a tuple.
+        batched: whether it has a rule for ``vmap``; without one torch calls it item by item.
     """
     numbers = numbers or {}
     arguments = [f"Tensor{'?' if o.shared else ''} {o.name}" for o in operands]
@@ -69,7 +71,8 @@ def define(
     LIBRARY.impl(name, _contiguous(run, count), "CompositeExplicitAutograd")
     operator = getattr(getattr(torch.ops, NAMESPACE), name).default
     torch.library.register_fake(operator, results, lib=LIBRARY)
-    torch.library.register_vmap(operator, _vmap_rule(operator, tuple(operands), count), lib=LIBRARY)
+    if batched:
+        torch.library.register_vmap(operator, _vmap_rule(operator, tuple(operands), count), lib=LIBRARY)
     return operator
 
 
