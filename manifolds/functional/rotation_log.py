@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .frames import identity_like, matrix_exp, skew, sym
+from .operators import Operand, define
 from .series import bessel_sqrt, cos_sqrt, sinc_sqrt
 from .tracing import derivative_wanted
 
@@ -44,8 +45,7 @@ def relative_log(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return a, apart
 
 
-@torch.library.custom_op("torchriemann::relative_log", mutates_args=())
-def solve(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _solve(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The values of `relative_log`."""
     n, batch = x.shape[-1], x.shape[:-2]
     x, y = x.reshape(-1, n, n), y.reshape(-1, n, n)
@@ -63,21 +63,14 @@ def solve(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     apart = torch.linalg.det(v)[:, None, None] < 0
     a = rotation_log(torch.where(apart, identity, v), torch.where(apart | still, 0.0, turning))
     a = torch.where(usable, a, torch.nan)
-    return a.contiguous().reshape(*batch, n, n), apart.reshape(*batch, 1, 1)
+    return a.reshape(*batch, n, n), apart.reshape(*batch, 1, 1)
 
 
-@solve.register_fake
-def _(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _empty(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty((*x.shape[:-2], 1, 1), dtype=torch.bool)
 
 
-@solve.register_vmap
-def _(info, in_dims, x: Tensor, y: Tensor):
-    x, y = (
-        z.expand(info.batch_size, *z.shape) if dim is None else z.movedim(dim, 0)
-        for z, dim in zip((x, y), in_dims, strict=True)
-    )
-    return solve(x, y), (0, 0)
+solve = define("relative_log", _solve, (Operand("x", 2), Operand("y", 2)), _empty, count=2)
 
 
 # ---- values ---------------------------------------------------------------------------------------------------

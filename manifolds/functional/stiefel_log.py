@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .frames import block, identity_like, matrix_exp, newton_schulz_step, skew, so_log, sym
+from .operators import Operand, define
 from .series import sinc_sqrt
 from .stiefel_geodesic import geodesic_end, norm_bound, skew_adjoint_exp
 from .tracing import derivative_wanted
@@ -40,8 +41,7 @@ def logarithm(x: Tensor, y: Tensor, beta: float) -> Tensor:
     return u
 
 
-@torch.library.custom_op("torchriemann::stiefel_log", mutates_args=())
-def solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+def _solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     """An orthonormal [x, Q], the skew A and B with log = x A + Q B; NaN where no iteration converged."""
     n, p = x.shape[-2:]
     batch, q = x.shape[:-2], min(p, n - p)
@@ -65,24 +65,16 @@ def solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
         a, b = _follow(*_canonical(target), target, beta)
     a = torch.where(finite, a, torch.nan)
     shapes = ((n, p + q), (p, p), (q, p))
-    # Contiguous, as the shapes given to the compiler below say.
-    return tuple(z.contiguous().reshape(*batch, *s) for z, s in zip((frame, a, b), shapes, strict=True))  # type: ignore
+    return tuple(z.reshape(*batch, *s) for z, s in zip((frame, a, b), shapes, strict=True))  # type: ignore
 
 
-@solve.register_fake
-def _(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+def _empty(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     n, p = x.shape[-2:]
     batch, q = x.shape[:-2], min(p, n - p)
     return x.new_empty(*batch, n, p + q), x.new_empty(*batch, p, p), x.new_empty(*batch, q, p)
 
 
-@solve.register_vmap
-def _(info, in_dims, x: Tensor, y: Tensor, beta: float):
-    x, y = (
-        z.expand(info.batch_size, *z.shape) if dim is None else z.movedim(dim, 0)
-        for z, dim in zip((x, y), in_dims[:2], strict=True)
-    )
-    return solve(x, y, beta), (0, 0, 0)
+solve = define("stiefel_log", _solve, (Operand("x", 2), Operand("y", 2)), _empty, numbers={"beta": float}, count=3)
 
 
 # ---- beta = 1/2: matrix completion ----------------------------------------------------------------------------
