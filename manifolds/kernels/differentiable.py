@@ -41,18 +41,24 @@ class Call:
     def arguments(self, primals: Tensors, saved: Tensors = ()) -> tuple[Any, ...]:
         """The arguments of the formulas."""
         count = len(self.kernel.operands)
-        rest = iter(primals[count:])
-        options = [next(rest) if option is None else option for option in self.options]
+        options = self._merged(primals[count:])
         return (*primals[:count], *saved, *options, *self.numbers)
 
     def operator_arguments(self, primals: Tensors, saved: Tensors = ()) -> tuple[Any, ...]:
         """The arguments of the operators: an option without gradient is a number, since as a tensor it would cost a
         launch to fill."""
         count = len(self.kernel.operands)
-        rest = iter(primals[count:])
-        options = [next(rest) if option is None else None for option in self.options]
-        values = [0.0 if option is None else option for option in self.options]
-        return (*primals[:count], *saved, *options, *values, *self.numbers)
+        options = self._merged(primals[count:])
+        tensors = [option if fixed is None else None for option, fixed in zip(options, self.options, strict=True)]
+        values = [0.0 if fixed is None else fixed for fixed in self.options]
+        return (*primals[:count], *saved, *tensors, *values, *self.numbers)
+
+    def _merged(self, tensors: Tensors) -> Sequence[Any]:
+        """All options, of which `tensors` are those that are tensors."""
+        if len(tensors) == len(self.options):
+            return tensors
+        rest = iter(tensors)
+        return [next(rest) if option is None else option for option in self.options]
 
     def forward(self, primals: Tensors) -> tuple[Tensor, ...]:
         """The results and the saved results."""
@@ -73,7 +79,9 @@ class Call:
         if operator:
             found = _tuple(self.kernel.backward_operator(*gradients, *self.operator_arguments(primals, saved)))
         else:
-            found = tuple(self.kernel.backward(*gradients, *self.arguments(primals, saved)))
+            found = _tuple(self.kernel.backward(*gradients, *self.arguments(primals, saved)))
+        if len(found) == len(primals):
+            return found
         count = len(self.kernel.operands)
         of_options = zip(found[count:], self.options, strict=True)
         return (*found[:count], *[g for g, option in of_options if option is None])
@@ -85,7 +93,7 @@ class Call:
 
 
 def _tuple(results: Any) -> tuple[Tensor, ...]:
-    return (results,) if isinstance(results, Tensor) else tuple(results)
+    return results if isinstance(results, tuple) else (results,)
 
 
 class Forward(Function):
@@ -103,9 +111,7 @@ class Forward(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         call: Call = ctx.call
-        count = call.kernel.results
-        gradients = gradients[:count]
-        primals, saved = _saved(ctx)
+        gradients, primals, saved = call.split((*gradients[: call.kernel.results], *ctx.saved_tensors))
         if torch.is_grad_enabled() or any(map(is_functorch_wrapped_tensor, gradients)):
             found = pull_back(call, gradients, primals, saved)
         else:
@@ -113,6 +119,8 @@ class Forward(Function):
             operator = call.operator or any(map(is_legacy_batchedtensor, gradients))
             found = call.backward(operator, gradients, primals, saved)
         count = len(call.kernel.operands)
+        if len(found) == count:
+            return None, *found
         wanted = zip(found[count:], primals[count:], ctx.needs_input_grad[1 + count :], strict=True)
         return None, *found[:count], *[g.sum().to(option.dtype) if needed else None for g, option, needed in wanted]
 
@@ -240,19 +248,13 @@ def _push_forward(formula: Any, primals: Tensors, tangents: Sequence[Tensor | No
 
 
 def _save(ctx: Any, inputs: Sequence[Any], results: Tensors) -> None:
-    call: Call = inputs[0]
-    ctx.call = call
-    saved = results[call.kernel.results :]
-    if saved:
+    """For the backward pass: the call, its primals and its saved results."""
+    ctx.call, *tensors = inputs
+    if ctx.call.kernel.saved:
+        saved = results[ctx.call.kernel.results :]
         ctx.mark_non_differentiable(*saved)
-    ctx.save_for_backward(*inputs[1:], *saved)
-
-
-def _saved(ctx: Any) -> tuple[Tensors, Tensors]:
-    """(primals, saved results)."""
-    tensors = ctx.saved_tensors
-    last = len(tensors) - ctx.call.kernel.saved
-    return tensors[:last], tensors[last:]
+        tensors += saved
+    ctx.save_for_backward(*tensors)
 
 
 def _folded(size: int, dims: Sequence[int | None], tensors: Tensors) -> list[Tensor]:
@@ -265,6 +267,8 @@ def _folded(size: int, dims: Sequence[int | None], tensors: Tensors) -> list[Ten
 def have_tangents(tensors: Tensors) -> bool:
     """Tangents of torch's own forward mode, whose levels do not nest, so that no `jvp` may be called inside: the plain
     formula is differentiated operation by operation. ``torch.func.jvp`` wraps its tensors and reads our `jvp`."""
+    if forward_ad._current_level < 0:
+        return False
     return any(not is_functorch_wrapped_tensor(t) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
