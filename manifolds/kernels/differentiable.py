@@ -111,13 +111,13 @@ class Forward(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         call: Call = ctx.call
-        gradients, primals, saved = call.split((*gradients[: call.kernel.results], *ctx.saved_tensors))
-        if torch.is_grad_enabled() or any(map(is_functorch_wrapped_tensor, gradients)):
-            found = pull_back(call, gradients, primals, saved)
+        given, primals, saved = call.split((*gradients[: call.kernel.results], *ctx.saved_tensors))
+        if torch.is_grad_enabled() or any(map(is_functorch_wrapped_tensor, given)):
+            found = pull_back(call, given, primals, saved)
         else:
             # Of `is_grads_batched`, whose older vmap knows no Function: the dispatcher calls the operator item by item.
-            operator = call.operator or any(map(is_legacy_batchedtensor, gradients))
-            found = call.backward(operator, gradients, primals, saved)
+            operator = call.operator or any(map(is_legacy_batchedtensor, given))
+            found = call.backward(operator, given, primals, saved)
         count = len(call.kernel.operands)
         if len(found) == count:
             return None, *found
