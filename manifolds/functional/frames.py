@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..precision import widen
 from .spectral import polar_factor
 from .tracing import derivative_wanted, values_readable
 
@@ -172,7 +173,7 @@ def sampled_dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not dtype.is_floating_point:
         raise ValueError(f"random: dtype must be a floating-point type, got {dtype}")
-    return dtype, torch.promote_types(dtype, torch.float32)
+    return dtype, widen(dtype)
 
 
 def haar_frame(
