@@ -18,6 +18,7 @@ MOVED = {
     "manifolds.functional.stereographic_backward": "manifolds.functional.poincare_backward",
     "manifolds.functional.symmetric": "manifolds.functional.spectral",
     "manifolds.grassmann": "manifolds.frames.grassmann",
+    "manifolds.kernels.registration": "manifolds.kernels.dispatch",
     "manifolds.klein": "manifolds.constant_curvature.klein",
     "manifolds.lorentz": "manifolds.constant_curvature.lorentz",
     "manifolds.orthogonal": "manifolds.frames.orthogonal",
