@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import identity_like, matrix_exp, skew, sym
+from .frames import identity_like, matrix_exp
+from .matrices import skew, sym
 from .series import bessel_sqrt, cos_sqrt, sinc_sqrt
 from .tracing import derivative_wanted
 
