@@ -9,31 +9,29 @@ step is compiled with Inductor, caches empty, and its first two calls are counte
 timed in turn. Seconds are of the processor (all threads and children), which other work on the machine inflates less.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
-import resource
-import statistics
-import sys
-import tempfile
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 import common
 
 common.fix_allocator()
 
-import torch
-from tqdm import tqdm
+import argparse  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+import statistics  # noqa: E402
+import sys  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-from tests.laws.table import TABLE
-from torchriemann import ManifoldParameter, Sphere, Stiefel
-from torchriemann.manifolds import Manifold
-from torchriemann.optim import RiemannianAdam
-from torchriemann.testing import Case, Trial
-from torchriemann.testing.operations import call, operations_of
+import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.laws.table import TABLE  # noqa: E402
+from torchriemann import ManifoldParameter, Sphere, Stiefel  # noqa: E402
+from torchriemann.manifolds import Manifold  # noqa: E402
+from torchriemann.optim import RiemannianAdam  # noqa: E402
+from torchriemann.testing import Case, Trial  # noqa: E402
+from torchriemann.testing.operations import call, operations_of  # noqa: E402
 
 POINTS = {
     "Stiefel, polar": (Stiefel(), (16, 4)),
