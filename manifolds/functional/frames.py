@@ -21,16 +21,6 @@ def identity_like(gram: Tensor) -> Tensor:
     return torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
 
 
-def skew(m: Tensor) -> Tensor:
-    """(M - M^T)/2."""
-    return 0.5 * (m - m.mT)
-
-
-def sym(m: Tensor) -> Tensor:
-    """(M + M^T)/2."""
-    return 0.5 * (m + m.mT)
-
-
 def block(rows: list[list[Tensor]]) -> Tensor:
     """A matrix from its blocks."""
     return torch.cat([torch.cat(row, -1) for row in rows], -2)
