@@ -24,7 +24,7 @@ from ..functional.frames import (
     sym,
 )
 from ..functional.rotation_log import nearest_rotation, relative_log, solve
-from ..functional.spectral import polar_factor
+from ..functional.singular_values import polar_factor
 from ..functional.tracing import values_readable
 from ..operation import in_full_precision, operation
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .spectral import polar_factor
+from .singular_values import polar_factor
 from .tracing import derivative_wanted, values_readable
 
 
