@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..precision import widen
-from .spectral import polar_factor
+from .singular_values import polar_factor
 from .tracing import derivative_wanted, values_readable
 
 
