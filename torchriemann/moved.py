@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 
 import torch
 
@@ -68,7 +69,7 @@ def alias_old_paths() -> None:
         _register_manifolds(module, old)
 
 
-def _register_manifolds(module: object, old: str) -> None:
+def _register_manifolds(module: ModuleType, old: str) -> None:
     from torchriemann.manifolds import Manifold
 
     known = [
