@@ -38,11 +38,15 @@ class Call:
     def __init__(self, kernel: Kernel, operator: bool, options: Sequence[float | None], numbers: Sequence[Any]) -> None:
         self.kernel, self.operator, self.options, self.numbers = kernel, operator, options, numbers
 
-    def arguments(self, primals: Tensors, saved: Tensors = ()) -> tuple[Any, ...]:
+    @property
+    def saved(self) -> int:
+        """How many results are saved."""
+        return self.kernel.operator_saved if self.operator else self.kernel.saved
+
+    def arguments(self, primals: Tensors) -> tuple[Any, ...]:
         """The arguments of the formulas."""
         count = len(self.kernel.operands)
-        options = self._merged(primals[count:])
-        return (*primals[:count], *saved, *options, *self.numbers)
+        return (*primals[:count], *self._merged(primals[count:]), *self.numbers)
 
     def operator_arguments(self, primals: Tensors, saved: Tensors = ()) -> tuple[Any, ...]:
         """The arguments of the operators: an option without gradient is a number, since as a tensor it would cost a
@@ -68,7 +72,8 @@ class Call:
 
     def saving(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """`forward` in plain torch."""
-        return _tuple(self.kernel.saving(*self.arguments(primals)))  # type: ignore[misc]
+        formula = self.kernel.saving if self.saved else self.kernel.forward
+        return _tuple(formula(*self.arguments(primals)))  # type: ignore[misc]
 
     def plain(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """The results in plain torch."""
@@ -76,19 +81,21 @@ class Call:
 
     def backward(self, operator: bool, gradients: Tensors, primals: Tensors, saved: Tensors) -> tuple[Tensor, ...]:
         """One gradient a primal, of options item by item."""
+        kernel = self.kernel
         if operator:
-            found = _tuple(self.kernel.backward_operator(*gradients, *self.operator_arguments(primals, saved)))
+            arguments = self.operator_arguments(primals, saved[: kernel.operator_saved])
+            found = _tuple(kernel.backward_operator(*gradients, *arguments))
         else:
-            found = _tuple(self.kernel.backward(*gradients, *self.arguments(primals, saved)))
+            found = _tuple(kernel.backward(*gradients, *self.arguments(primals), *saved))
         if len(found) == len(primals):
             return found
-        count = len(self.kernel.operands)
+        count = len(kernel.operands)
         of_options = zip(found[count:], self.options, strict=True)
         return (*found[:count], *[g for g, option in of_options if option is None])
 
     def split(self, items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item], Sequence[Item]]:
         """What belongs to the gradients, the primals and the saved results, which a backward pass has in this order."""
-        first, last = self.kernel.results, len(items) - self.kernel.saved
+        first, last = self.kernel.results, len(items) - self.saved
         return items[:first], items[first:last], items[last:]
 
 
@@ -127,7 +134,7 @@ class Forward(Function):
     @staticmethod
     def jvp(ctx: Any, _call: Any, *tangents: Any) -> Any:
         results = _push_forward(ctx.call.plain, ctx.saved_tensors, tangents)
-        return *results, *[None] * ctx.call.kernel.saved
+        return *results, *[None] * ctx.call.saved
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, call: Call, *primals: Tensor) -> Any:
@@ -175,12 +182,12 @@ class Backward(Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         call: Call = ctx.call
         found = torch.func.vjp(lambda *tensors: _plain_pull_back(call, tensors), *ctx.saved_tensors)[1](gradients)
-        return None, *found, *[None] * call.kernel.saved
+        return None, *found, *[None] * call.saved
 
     @staticmethod
     def jvp(ctx: Any, _call: Any, *tangents: Any) -> tuple[Tensor, ...]:
         call: Call = ctx.call
-        tangents = tangents[: len(tangents) - call.kernel.saved]
+        tangents = tangents[: len(tangents) - call.saved]
         return _push_forward(lambda *tensors: _plain_pull_back(call, tensors), ctx.saved_tensors, tangents)
 
     @staticmethod
@@ -250,7 +257,7 @@ def _push_forward(formula: Any, primals: Tensors, tangents: Sequence[Tensor | No
 def _save(ctx: Any, inputs: Sequence[Any], results: Tensors) -> None:
     """For the backward pass: the call, its primals and its saved results."""
     ctx.call, *tensors = inputs
-    if ctx.call.kernel.saved:
+    if ctx.call.saved:
         saved = results[ctx.call.kernel.results :]
         ctx.mark_non_differentiable(*saved)
         tensors += saved
