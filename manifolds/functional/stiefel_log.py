@@ -192,10 +192,9 @@ def _shoot(a: Tensor, b: Tensor, target: Tensor, beta: float) -> Tensor:
 def _transport_back(e: Tensor, f: Tensor, a: Tensor, b: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """exp(-L) of `geodesic_transport`, on blocks."""
 
-    def generator(e: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-        return (4 * beta - 1) * skew(a @ e) - skew(b.mT @ f), beta * (b @ e - f @ a)
-
-    return skew_adjoint_exp(generator, (e, f), norm_bound(a, b, beta))
+    left = torch.cat([(4 * beta - 1) * a, -b.mT], -1)
+    moved = skew_adjoint_exp(left, beta * b, -beta * a, torch.cat([e, f], -2), norm_bound(a, b, beta))
+    return moved[..., : e.shape[-2], :], moved[..., e.shape[-2] :, :]
 
 
 def _newton(a: Tensor, b: Tensor, target: Tensor, beta: float, steps: int) -> Tensor:
