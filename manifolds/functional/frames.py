@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..precision import widen
+from .decompositions import eigh_of_plain
 from .operators import Operand, define
-from .spectral import polar_factor
+from .singular_values import polar_factor
 from .tracing import derivative_wanted, values_readable
 
 
@@ -88,12 +90,9 @@ def inverse_sqrt(gram: Tensor, tolerance: float | None = None) -> tuple[Tensor, 
 
 def _differentiable_roots(gram: Tensor, inverse: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
     """The detached roots of `gram` with its derivatives, in corrections of value zero."""
-    # LAPACK raises on NaN; the roots keep it.
-    values, q = torch.linalg.eigh(gram.detach().nan_to_num())
-    half = values.clamp(min=torch.finfo(values.dtype).tiny).sqrt()
-    weight = (half.unsqueeze(-1) + half.unsqueeze(-2)).reciprocal()
+    q, weight = _sylvester_operator(gram.detach())
     identity = identity_like(gram)
-    for _ in range(2):  # d(Z S Z) = dZ S^1/2 + S^1/2 dZ
+    for _ in range(2):  # d(Z S Z) = dZ S^1/2 + S^1/2 dZ + Z dS Z
         off = q.mT @ (inverse @ gram @ inverse - identity) @ q
         change = q @ (weight * off) @ q.mT
         inverse = inverse - (change - change.detach())
@@ -115,11 +114,23 @@ def _newton_schulz_roots(gram: Tensor, tolerance: float) -> tuple[Tensor, Tensor
     return z / root, y * root
 
 
+def _sylvester_basis(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Q and w with ``dZ = Q (w * Q^T K Q) Q^T`` where ``dZ S^1/2 + S^1/2 dZ = K``."""
+    values, q = eigh_of_plain(gram)
+    half = values.clamp(min=torch.finfo(values.dtype).tiny).sqrt()
+    return q, (half.unsqueeze(-1) + half.unsqueeze(-2)).reciprocal()
+
+
+def _two_alike(gram: Tensor, *_: float) -> tuple[Tensor, Tensor]:
+    return gram.new_empty(gram.shape), gram.new_empty(gram.shape)
+
+
+_sylvester_operator = define("root_sylvester_basis", _sylvester_basis, [Operand("gram", 2)], _two_alike, count=2)
 _roots_operator = define(
     "inverse_sqrt",
     _newton_schulz_roots,
     [Operand("gram", 2)],
-    lambda gram, tolerance: (gram.new_empty(gram.shape), gram.new_empty(gram.shape)),
+    _two_alike,
     numbers={"tolerance": float},
     count=2,
 )
@@ -196,7 +207,7 @@ def sampled_dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not dtype.is_floating_point:
         raise ValueError(f"random: dtype must be a floating-point type, got {dtype}")
-    return dtype, torch.promote_types(dtype, torch.float32)
+    return dtype, widen(dtype)
 
 
 def haar_frame(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..functional.operators import Operand, define
-from ..precision import HALF_DTYPES
+from ..precision import HALF_DTYPES, widen
 from .switch import TRITON, current_path
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # float64: the plain formula, whose error is a few eps
@@ -151,7 +151,7 @@ class Kernel(Generic[Formula]):
 
 def _none(tensors: Sequence[Tensor]) -> Tensor:
     """What an operator returns as the gradient of an option that is a number. Of halves, sums want float32."""
-    return tensors[0].new_empty(0, dtype=torch.promote_types(tensors[0].dtype, torch.float32))
+    return tensors[0].new_empty(0, dtype=widen(tensors[0]))
 
 
 def _in_float(formula: Callable[..., Any], count: int) -> Callable[..., Any]:
