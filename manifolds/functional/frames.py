@@ -306,12 +306,14 @@ def _scaling_and_squaring(a: Tensor) -> Tensor:
     most = _EXP_MOST_SQUARINGS[a.dtype] if readable else _EXP_SQUARINGS
     needed = (norm / _EXP_NORM).log2().ceil()
     squarings = needed.clamp(0, most)
-    e = _taylor(b * torch.exp2(-squarings), identity)
-    for k in range(int(squarings.nan_to_num(0.0).max()) if readable else _EXP_SQUARINGS):
-        active = k < squarings
-        half = torch.where(active, e, identity)  # so that an unused square cannot overflow
-        e = torch.where(active, torch.bmm(half, half), e)
-    return torch.where(needed > most, torch.nan, e).reshape(a.shape)
+    small = _taylor(b * torch.exp2(-squarings), identity)
+    steps = int(squarings.nan_to_num(0.0).max()) if readable else _EXP_SQUARINGS
+    # Each item squares the identity until as many steps are left as it needs: no unused square overflows.
+    idle = steps - squarings
+    e = torch.where(idle <= 0, small, identity) if steps > 0 else small
+    for k in range(1, steps + 1):
+        e = torch.where(idle == k, small, torch.bmm(e, e))
+    return torch.where(needed <= most, e, torch.nan).reshape(a.shape)
 
 
 def _taylor(b: Tensor, identity: Tensor) -> Tensor:
