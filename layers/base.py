@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -128,10 +127,3 @@ class ManifoldModule(nn.Module):
 def has_values(tensor: Tensor) -> bool:
     """False for meta and fake tensors, and for shards, which hold a part of a point."""
     return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter, ManifoldParameter)
-
-
-def in_full_precision(device_type: str) -> contextlib.AbstractContextManager:
-    """A context without autocast, entered only where autocast is on: tracers then see no context at all."""
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()

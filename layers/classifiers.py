@@ -8,8 +8,9 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from torchriemann.manifolds import Grassmann, ManifoldParameter
 from torchriemann.manifolds.functional.series import safe_norm, safe_sqrt
+from torchriemann.manifolds.precision import in_full_precision, widen
 
-from .base import ManifoldModule, in_full_precision
+from .base import ManifoldModule
 
 
 class GrassmannClassifier(ManifoldModule):
@@ -88,7 +89,7 @@ class GrassmannClassifier(ManifoldModule):
         if self.weight.is_meta:
             return
         # A factorisation needs float32 at least; rounding to a half dtype comes after it.
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        wide = widen(self.weight)
         with torch.no_grad():
             if is_traceable_wrapper_subclass(self.weight):
                 from .class_shards import draw_shard  # here: it imports a second's worth of torch.distributed
@@ -106,10 +107,9 @@ class GrassmannClassifier(ManifoldModule):
         return self._logits(x, self.weight)
 
     def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
-        wide = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
-        with in_full_precision(x.device.type):
-            return self._lengths(x.to(wide), weight.to(wide)).to(x.dtype)
+        return self._lengths(x, weight).to(x.dtype)  # whatever the dtype of the weight
 
+    @in_full_precision
     def _lengths(self, x: Tensor, weight: Tensor) -> Tensor:
         length = safe_norm(x, keepdim=True)
         z = x / torch.where(length == 0, 1.0, length)

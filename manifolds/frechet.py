@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,35 @@ if TYPE_CHECKING:
     from .base import Manifold
 
 LinearMap = Callable[[Tensor], Tensor]
+
+
+class MeanSpace(Protocol):
+    """What an iteration for a mean asks of a space: a manifold, or one in other coordinates of its tangent vectors."""
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        """The tangent vector at `x` whose geodesic ends in `y`."""
+        ...
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        """The end of the geodesic that starts at `x` with velocity `u`."""
+        ...
+
+    def restore(self, x: Tensor) -> Tensor:
+        """`x` without the drift that rounding made."""
+        ...
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        """The metric at `x`."""
+        ...
+
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """The length of `u`."""
+        ...
+
+    def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
+        """The step of the iteration from the estimate `mu`, at which the points have these logarithms."""
+        ...
+
 
 _NO_SECOND = "the Frechet mean has a first derivative by the implicit function theorem, not a second one"
 CG_TOL = 1e-12  # relative residual of the implicit solve, far below the accuracy of a mean
@@ -58,7 +87,7 @@ def normalised_weights(manifold: Manifold, x: Tensor, weights: Tensor | None) ->
 
 
 def karcher_flow(
-    manifold: Manifold | Any, x: Tensor, w: Tensor, start: Tensor, *, max_iter: int, tol: float, warn: bool = True
+    manifold: MeanSpace, x: Tensor, w: Tensor, start: Tensor, *, max_iter: int, tol: float, warn: bool = True
 ) -> Tensor:
     """mu <- exp_mu(step) until the mean of the logarithms is below `tol` times the spread.
 
@@ -117,7 +146,7 @@ def hessian_by_pullback(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor) ->
     return lambda v: -manifold.egrad2rgrad(mu, pullback(_lower(manifold, mu, v))[0])
 
 
-def solve(manifold: Manifold | Any, mu: Tensor, hessian: LinearMap, b: Tensor, *, rounds: int) -> Tensor:
+def solve(manifold: MeanSpace, mu: Tensor, hessian: LinearMap, b: Tensor, *, rounds: int) -> Tensor:
     """H^-1 b for a self-adjoint H by `rounds` conjugate gradients at most; b itself where H is not positive along b."""
     z = torch.zeros_like(b)
     r = p = b
@@ -139,7 +168,7 @@ def _lower(manifold: Manifold, x: Tensor, v: Tensor) -> Tensor:
     return torch.func.grad(lambda u: manifold.inner(x, u, v).sum())(torch.zeros_like(v))
 
 
-def _readable(manifold: Manifold | Any, x: Tensor, w: Tensor) -> bool:
+def _readable(manifold: MeanSpace, x: Tensor, w: Tensor) -> bool:
     return all(values_readable(t) for t in (x, w, *vars(manifold).values()) if isinstance(t, Tensor))
 
 
@@ -174,7 +203,8 @@ class _FrechetMean(Function):
             with torch.enable_grad():
                 field = _field(manifold, mu.detach(), x.detach(), w.detach())
             rest = torch.autograd.grad(field, options, z, materialize_grads=True)
-        # Every input of the derivative is an anchor: the mean's own curvature is not computed.
+        # The gradients depend on the mean, whose own derivative is left out of them: a further derivative raises,
+        # whatever it is in.
         found = [dx, dw, *rest]
         for anchor in (x, w, grad, *options):
             found = [LastDerivative.apply(anchor, d, _NO_SECOND) for d in found]

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from torchriemann.manifolds import Lorentz, SpecialOrthogonal
 from torchriemann.manifolds.checks import described
+from torchriemann.manifolds.precision import in_full_precision, widen
 
-from ..base import ManifoldModule, in_full_precision
+from ..base import ManifoldModule
 
 _PARAMETRIZATIONS = ("manifold", "tangent")
 _NEWTON_STEPS = 3  # from the rounding of bfloat16 to that of float64
@@ -86,11 +87,10 @@ class LorentzIsometry(ManifoldModule):
             else:
                 self.rotation.zero_()
 
+    @in_full_precision
     def rotation_matrix(self) -> Tensor:
         """O, ``n,n``."""
-        dtype = self.rotation.dtype
-        with in_full_precision(self.rotation.device.type):
-            return self._rotation_in(torch.promote_types(dtype, torch.float32)).to(dtype)
+        return self._rotation_in(widen(self.rotation))
 
     def _rotation_in(self, dtype: torch.dtype) -> Tensor:
         """O, orthogonal to the rounding of `dtype`, whatever the dtype of the parameter; float32 at least, because
@@ -104,43 +104,26 @@ class LorentzIsometry(ManifoldModule):
         upper = rotation.new_zeros(self.dim, self.dim).index_put((rows, columns), rotation)
         return torch.linalg.matrix_exp(upper - upper.mT)
 
+    @in_full_precision
     def forward(self, x: Tensor, manifold: Lorentz) -> Tensor:
         """The image of `x`, points of `manifold`."""
         self._check_points(x, manifold)
-        with in_full_precision(x.device.type):
-            wide, boost, rotation = self._widened(x)
-            y = manifold.gyroadd(self._translation(boost, manifold), _rotated(wide, rotation))
-        return y.to(x.dtype)
+        turned = _rotated(x, self._rotation_in(x.dtype))
+        return manifold.gyroadd(_translation(self.boost.to(x.dtype), manifold), turned)
 
+    @in_full_precision
     def inverse(self, y: Tensor, manifold: Lorentz) -> Tensor:
         """The points that `forward` sends to `y`."""
         self._check_points(y, manifold)
-        with in_full_precision(y.device.type):
-            wide, boost, rotation = self._widened(y)
-            x = _rotated(manifold.gyroadd(self._translation(-boost, manifold), wide), rotation.mT)
-        return x.to(y.dtype)
+        back = manifold.gyroadd(_translation(-self.boost.to(y.dtype), manifold), y)
+        return _rotated(back, self._rotation_in(y.dtype).mT)
 
+    @in_full_precision
     def matrix(self) -> Tensor:
-        """The matrix Lambda of the isometry, ``n+1,n+1``: ``forward(x, m)`` is ``matrix() @ x`` up to
-        rounding."""
-        manifold, dtype = Lorentz(), self.boost.dtype
-        with in_full_precision(self.boost.device.type):
-            boost, rotation = self._parameters_in(torch.promote_types(dtype, torch.float32))
-            turn = torch.block_diag(boost.new_ones(1, 1), rotation)
-            return (manifold.boost_matrix(manifold.from_normal(boost)) @ turn).to(dtype)
-
-    def _widened(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Points, boost and rotation in one dtype, float32 at least."""
-        wide = torch.promote_types(torch.promote_types(x.dtype, self.boost.dtype), torch.float32)
-        return x.to(wide), *self._parameters_in(wide)
-
-    def _parameters_in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        return self.boost.to(dtype), self._rotation_in(dtype)
-
-    @staticmethod
-    def _translation(boost: Tensor, manifold: Lorentz) -> Tensor:
-        """The point to which the origin goes."""
-        return manifold.from_normal(boost * (-manifold.in_dtype(boost.dtype).curvature) ** -0.5)
+        """The matrix Lambda of the isometry, ``n+1,n+1``: ``forward(x, m)`` is ``matrix() @ x`` up to rounding."""
+        boost = self.boost.to(widen(self.boost, self.rotation))
+        turn = torch.block_diag(boost.new_ones(1, 1), self._rotation_in(boost.dtype))
+        return Lorentz().boost_matrix(Lorentz().from_normal(boost)) @ turn
 
     def _check_points(self, x: Tensor, manifold: Lorentz) -> None:
         if not isinstance(manifold, Lorentz):
@@ -156,6 +139,11 @@ class LorentzIsometry(ManifoldModule):
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""
         return f"dim={self.dim}, parametrization={self.parametrization!r}"
+
+
+def _translation(boost: Tensor, manifold: Lorentz) -> Tensor:
+    """The point to which the origin goes."""
+    return manifold.from_normal(boost * (-manifold.curvature) ** -0.5)
 
 
 def _rotated(x: Tensor, o: Tensor) -> Tensor:

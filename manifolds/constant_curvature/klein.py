@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ..functional.embedded import embedded_inner
-from ..functional.poincare import dot, gyrated, into_ball, poincare_inside, rim_gap, square, turned, without_overflow
+from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, turned, without_overflow
+from ..functional.rows import dot, square
 from ..functional.series import safe_sqrt
 from ..functional.signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
-from ..operation import HALF_DTYPES, in_full_precision, operation
+from ..operation import in_full_precision, operation
+from ..precision import HALF_DTYPES
 from .model import ConstantCurvature
 
 
@@ -105,16 +107,16 @@ class Klein(ConstantCurvature):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """x + T u/(1 - K T <x,u>/om) with T = tanh(r)/r, r = sqrt(-K) times the length of u."""
-        k, om = self.curvature, rim_gap(x, self.curvature)
+        K, om = self.curvature, rim_gap(x, self.curvature)
         uu, along = square(u) / om, dot(x, u) / om
-        z = without_overflow(k * uu - (k * along).square())
+        z = without_overflow(K * uu - (K * along).square())
         ratio = tan_ratio_k(z, -1)
-        p = k * ratio * along
+        p = K * ratio * along
         # Inwards 1 - p is next to zero, and (1 - p^2)/(1 + p) a sum of positive terms.
         inwards = p > 0
         safe = torch.where(inwards, p, 0.0)
-        scale = torch.where(inwards, (sech_square_k(z) - k * ratio.square() * uu) / (1 + safe), 1 - p)
-        return into_ball(torch.addcmul(x, ratio / scale, u), k)
+        scale = torch.where(inwards, (sech_square_k(z) - K * ratio.square() * uu) / (1 + safe), 1 - p)
+        return into_ball(torch.addcmul(x, ratio / scale, u), K)
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
@@ -215,9 +217,9 @@ class Klein(ConstantCurvature):
     def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
         """Einstein addition ``(a S - K <x,S>/(1 + a) x)/(1 - K <x,y>)`` with S = x + y, a = sqrt(om(x)), and twice the
         denominator ``om(x) + om(y) - K|S|^2`` (Ungar 2008, doi 10.1142/6625, has the rational form)."""
-        k, om, s = self.curvature, rim_gap(x, self.curvature), x + y
-        a, scale = om.sqrt(), 2 / (om + rim_gap(y, self.curvature) - k * square(s))
-        return into_ball(torch.addcmul(a * scale * s, -k * scale * dot(x, s) / (1 + a), x), k)
+        K, om, s = self.curvature, rim_gap(x, self.curvature), x + y
+        a, scale = om.sqrt(), 2 / (om + rim_gap(y, self.curvature) - K * square(s))
+        return into_ball(torch.addcmul(a * scale * s, -K * scale * dot(x, s) / (1 + a), x), K)
 
     @operation
     def gyroinv(self, x: Tensor) -> Tensor:
@@ -269,11 +271,11 @@ class Klein(ConstantCurvature):
 
     def _rotated(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """gyr[y, -x] z, with the difference of the Poincare points from that of x and y."""
-        k, d, a, b = self.curvature, y - x, rim_gap(x, self.curvature).sqrt(), rim_gap(y, self.curvature).sqrt()
+        K, d, a, b = self.curvature, y - x, rim_gap(x, self.curvature).sqrt(), rim_gap(y, self.curvature).sqrt()
         inner = 1 / ((1 + a) * (1 + b))
-        bend = k * (2 * dot(x, d) + square(d)) / (a + b)  # b - a
-        d = torch.addcmul((1 + a) * inner * d, -bend * inner, x)
-        return turned(x / (1 + a), d, 2 * a / (1 + a), 2 * b / (1 + b), z, k)
+        gap_difference = K * (2 * dot(x, d) + square(d)) / (a + b)  # b - a
+        d = torch.addcmul((1 + a) * inner * d, -gap_difference * inner, x)
+        return turned(x / (1 + a), d, 2 * a / (1 + a), 2 * b / (1 + b), z, K)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from .. import frechet
 from ..functional import lorentz as formulas
-from ..functional.lorentz import dot, metric_parts, point_from_space, space, square, time_of, vector_from_space
+from ..functional.lorentz import metric_parts, point_from_space, space, time_of, vector_from_space
+from ..functional.rows import dot, square
 from ..functional.series import safe_norm
 from ..kernels import lorentz_dist, lorentz_exp, lorentz_log, lorentz_transport
 from ..operation import in_full_precision, operation
+from . import means
 from .model import ConstantCurvature
 
 
@@ -330,4 +332,4 @@ class Lorentz(ConstantCurvature):
         Distance Learning for Hyperbolic Representations") and commutes with isometries. `weights` as of `frechet_mean`.
         """
         self.check_operands("centroid", [x])
-        return self._centroid(x, frechet.normalised_weights(self, x, weights))
+        return means.centroid(self, x, frechet.normalised_weights(self, x, weights))

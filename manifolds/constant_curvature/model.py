@@ -5,31 +5,27 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .. import frechet
+from ..functional.rows import dot
 from ..functional.series import safe_norm, safe_sqrt
 from ..functional.signed_trigonometry import (
     asin_ratio_k,
     atan_ratio_k,
     cos_k,
-    cot_excess_k,
     log_sin_ratio_k,
     sin_ratio_k,
 )
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..operation import in_full_precision, operation
+from . import means
 
 _SIGNS = {-1: "a negative", 0: "a", 1: "a positive"}
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(-1, keepdim=True)
 
 
 class ConstantCurvature(GyroManifold):
@@ -40,37 +36,38 @@ class ConstantCurvature(GyroManifold):
     `from_cosine_sine`. Conversions, hyperplanes and, where a model has no better form, gyro-operations go through
     them.
 
-    Means are taken at the origin, where coordinates lose no digit, by models that set `_pivots`.
+    The iteration for a mean loses digits where coordinates are large. A model that sets `_moves_mean` therefore carries
+    the points by an isometry that puts their mean next to the origin, and the mean back.
     """
 
     curvature: float | Tensor
     sign: ClassVar[int]  # of the curvature; 0 where the class leaves it open
 
     ndim: ClassVar[int] = 1
-    _pivots: ClassVar[bool] = True
+    _moves_mean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        k, name = self.curvature, type(self).__name__
+        K, name = self.curvature, type(self).__name__
         wanted = f"{name}: curvature must be {_SIGNS[self.sign]} finite number"
-        if isinstance(k, Tensor):
-            if k.dim() > 0 or not k.is_floating_point():
-                raise ValueError(f"{wanted} or a 0-dim floating-point tensor, got {k.dtype} of shape {tuple(k.shape)}")
+        if isinstance(K, Tensor):
+            if K.dim() > 0 or not K.is_floating_point():
+                raise ValueError(f"{wanted} or a 0-dim floating-point tensor, got {K.dtype} of shape {tuple(K.shape)}")
             # On an accelerator a look at the value would wait for it, in every forward.
-            if not values_readable(k) or k.device.type != "cpu":
+            if not values_readable(K) or K.device.type != "cpu":
                 return
-            value = float(k.detach())
-        elif isinstance(k, (int, float)) and not isinstance(k, bool):
-            value = float(k)
+            value = float(K.detach())
+        elif isinstance(K, (int, float)) and not isinstance(K, bool):
+            value = float(K)
         else:
-            raise ValueError(f"{wanted} or a 0-dim tensor, got {k!r}")
+            raise ValueError(f"{wanted} or a 0-dim tensor, got {K!r}")
         if not math.isfinite(value) or (self.sign != 0 and not value * self.sign > 0):
-            raise ValueError(f"{wanted}, got {k!r}")
+            raise ValueError(f"{wanted}, got {K!r}")
 
     def in_dtype(self, dtype: torch.dtype) -> Any:
-        k = self.curvature
-        if not isinstance(k, Tensor) or k.dtype == dtype:
+        K = self.curvature
+        if not isinstance(K, Tensor) or K.dtype == dtype:
             return self
-        return dataclasses.replace(self, curvature=k.to(dtype))  # type: ignore[type-var]
+        return dataclasses.replace(self, curvature=K.to(dtype))  # type: ignore[type-var]
 
     # ---- hooks ------------------------------------------------------------------------------------------------
 
@@ -91,11 +88,11 @@ class ConstantCurvature(GyroManifold):
 
     def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
         """pi/sqrt(K) for K > 0, infinite otherwise."""
-        k = self.curvature
-        if isinstance(k, Tensor):
-            positive = k > 0
-            return torch.where(positive, math.pi * torch.where(positive, k, 1.0).rsqrt(), math.inf)
-        return math.pi / math.sqrt(k) if k > 0 else math.inf
+        K = self.curvature
+        if isinstance(K, Tensor):
+            positive = K > 0
+            return torch.where(positive, math.pi * torch.where(positive, K, 1.0).rsqrt(), math.inf)
+        return math.pi / math.sqrt(K) if K > 0 else math.inf
 
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
@@ -114,7 +111,7 @@ class ConstantCurvature(GyroManifold):
     def from_normal(self, z: Tensor) -> Tensor:
         """The point with cosine and sine of `z`."""
         self._check_normal("from_normal", z)
-        square = self.curvature * _dot(z, z)
+        square = self.curvature * dot(z, z)
         return self.from_cosine_sine(cos_k(square, self.sign), sin_ratio_k(square, self.sign) * z)
 
     @operation
@@ -124,17 +121,17 @@ class ConstantCurvature(GyroManifold):
 
     def _arc(self, t: Tensor, s: Tensor) -> Tensor:
         """The shortest vector ``*B,d`` with these cosine and sine."""
-        k = self.curvature
-        square = k * _dot(s, s)
+        K = self.curvature
+        square = K * dot(s, s)
         if self.sign < 0 or s.shape[-1] == 0:
             return s * asin_ratio_k(square, self.sign)
-        back, bent = t < 0, square < 0
+        back, hyperbolic = t < 0, square < 0
         # tan(r/2) = sin/(1 + cos) stays smooth at a quarter turn, where the inverse sine does not.
-        half = torch.where(bent, 0.0, s) / (1 + torch.where(back | bent, 0.0, t))
-        near = 2 * half * atan_ratio_k(k * _dot(half, half), self.sign)
+        half = torch.where(hyperbolic, 0.0, s) / (1 + torch.where(back | hyperbolic, 0.0, t))
+        near = 2 * half * atan_ratio_k(K * dot(half, half), self.sign)
         if self.sign == 0:
-            near = torch.where(bent, s * asin_ratio_k(torch.where(bent, square, 0.0), -1), near)
-        root = _positive(k) ** 0.5
+            near = torch.where(hyperbolic, s * asin_ratio_k(torch.where(hyperbolic, square, 0.0), -1), near)
+        root = _positive(K) ** 0.5
         length = safe_norm(s, keepdim=True)
         cut = length == 0
         first = (torch.arange(s.shape[-1], device=s.device) == 0).to(s.dtype)
@@ -147,15 +144,15 @@ class ConstantCurvature(GyroManifold):
         """The transvection that moves the origin to x, applied to y (Ungar 2008, doi 10.1142/6625, as a boost of
         cosine and sine): ``t = t_x t_y - K<s_x,s_y>``, ``s = s_y + (t_y - K<s_x,s_y>/(1 + t_x)) s_x``."""
         (tx, sx), (ty, sy) = self.to_cosine_sine(x), self.to_cosine_sine(y)
-        bend = self.curvature * _dot(sx, sy)
-        return self.from_cosine_sine(tx * ty - bend, sy + (ty - bend / self._one_plus(tx, sx)) * sx)
+        along = self.curvature * dot(sx, sy)
+        return self.from_cosine_sine(tx * ty - along, sy + (ty - along / self._one_plus(tx, sx)) * sx)
 
     def _one_plus(self, t: Tensor, s: Tensor) -> Tensor:
         """1 + t; next to the antipode of the origin, where that cancels, K|s|^2/(1 - t)."""
         if self.sign < 0:
             return 1 + t
         back = t < 0
-        return torch.where(back, self.curvature * _dot(s, s) / (1 - torch.where(back, t, 0.0)), 1 + t)
+        return torch.where(back, self.curvature * dot(s, s) / (1 - torch.where(back, t, 0.0)), 1 + t)
 
     @operation
     def gyroinv(self, x: Tensor) -> Tensor:
@@ -185,15 +182,15 @@ class ConstantCurvature(GyroManifold):
         """
         self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
-        k = self.curvature
+        K = self.curvature
         (tx, sx), (ty, sy) = self.to_cosine_sine(x), self.to_cosine_sine(y)
         d = sy - sx  # in the plane with s_x as s_y is, and short where the angle is small
-        a = self._one_plus(tx, sx) * self._one_plus(ty, sy) + k * _dot(sx, sy)
+        a = self._one_plus(tx, sx) * self._one_plus(ty, sy) + K * dot(sx, sy)
 
         def turned(v: Tensor) -> Tensor:
-            return k * (_dot(sx, v) * d - _dot(d, v) * sx)
+            return K * (dot(sx, v) * d - dot(d, v) * sx)
 
-        b2 = k * k * (_dot(d, d) * _dot(sx, sx) - _dot(d, sx).square())
+        b2 = K * K * (dot(d, d) * dot(sx, sx) - dot(d, sx).square())
         bz = turned(z)
         return z + 2 / (a.square() + b2) * (a * bz + turned(bz))
 
@@ -215,23 +212,23 @@ class ConstantCurvature(GyroManifold):
         offset = torch.as_tensor(offset, dtype=x.dtype, device=x.device)
         where = f"{type(self).__name__}.hyperplane_dist"
         self.check_batches(where, [x.shape[:-1], normal.shape[:-1], offset.shape])
-        k = self.curvature
+        K = self.curvature
         t, s = self.to_cosine_sine(x)
         n = normal / safe_norm(normal, keepdim=True)
-        b = _dot(s, n)
-        p2 = k * (s - b * n).square().sum(-1, keepdim=True)
+        b = dot(s, n)
+        p2 = K * (s - b * n).square().sum(-1, keepdim=True)
         # Both are one less K|p|^2: whichever adds positive numbers.
-        tau2 = torch.where(p2 > 0, t.square() + k * b.square(), 1 - p2)
+        tau2 = torch.where(p2 > 0, t.square() + K * b.square(), 1 - p2)
         pole = tau2 <= 0
         tau = torch.where(pole, 1.0, tau2).sqrt()
         beyond = self._arc(t / tau, b / tau) - self._per_point(offset, x)
-        if self.sign < 0 or (not isinstance(k, Tensor) and k < 0):
-            return _arcsinh(k, tau, beyond).squeeze(-1)
-        if self.sign > 0 or not isinstance(k, Tensor):
+        if self.sign < 0 or (not isinstance(K, Tensor) and K < 0):
+            return _arcsinh(K, tau, beyond).squeeze(-1)
+        if self.sign > 0 or not isinstance(K, Tensor):
             return self._arc(*self._sine(torch.where(pole, 0.0, tau), beyond, p2)).squeeze(-1)
-        negative = k < 0
+        negative = K < 0
         # Where the sign is not known: each formula at what it can stand, the other one's numbers left out.
-        below = _arcsinh(torch.where(negative, k, -1.0), torch.where(negative, tau, 1.0), beyond.where(negative, 0.0))
+        below = _arcsinh(torch.where(negative, K, -1.0), torch.where(negative, tau, 1.0), beyond.where(negative, 0.0))
         parts = (torch.where(pole | negative, 0.0, tau), beyond.where(~negative, 0.0), p2.where(~negative, 1.0))
         return torch.where(negative, below, self._arc(*self._sine(*parts))).squeeze(-1)
 
@@ -244,106 +241,26 @@ class ConstantCurvature(GyroManifold):
     # ---- means ------------------------------------------------------------------------------------------------
 
     def _mean_hessian(self, mu: Tensor, x: Tensor, w: Tensor) -> frechet.LinearMap:
-        return self._hessian_from_logs(mu, self.logmap(mu, x), w, self.inner)
-
-    def _hessian_from_logs(
-        self, mu: Tensor, logs: Tensor, w: Tensor, inner: Callable[..., Tensor]
-    ) -> frechet.LinearMap:
-        r"""v -> sum_i w_i (f_i v + (1 - f_i) <e_i, v> e_i) with e_i the direction of the i-th logarithm and
-        f = r cot r, r = sqrt(K) d: the Hessian of half the mean squared distance."""
-        k = self.curvature
-        square = inner(mu, logs, keepdim=True)
-        excess = k * cot_excess_k(k * square, self.sign)  # (1 - f)/d^2
-        radial = (w * (1 - excess * square)).sum(0)
-
-        def hessian(v: Tensor) -> Tensor:
-            along = inner(mu, logs, v.expand(logs.shape), keepdim=True)
-            return radial * v + (w * excess * along * logs).sum(0)
-
-        return hessian
+        return means.hessian_from_logs(self, mu, self.logmap(mu, x), w, self.inner)
 
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
-        return self._newton_step(self, mu, logs, w)
-
-    def _newton_step(self, where: ConstantCurvature | _Frames, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
-        """Far points pull with a Hessian r coth r, under which a step of the mean logarithm overshoots.
-
-        An inexact step costs an iteration and not the limit. Where the iteration is traced it is long enough anyway.
-        """
-        rounds = min(self.dimension(tuple(mu.shape[-1:])), 10 if values_readable(mu) else 3)
-        hessian = self._hessian_from_logs(mu, logs, w, where.inner)
-        return frechet.solve(where, mu, hessian, (w * logs).sum(0), rounds=rounds)
+        return means.newton_step(self, self, mu, logs, w)
 
     @in_full_precision
     def frechet_mean(
         self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
     ) -> Tensor:
-        """By Newton's iteration, with the closed Hessian in both directions, at the origin if the model pivots."""
+        """By Newton's iteration, with the closed Hessian forwards and backwards, at the origin if `_moves_mean`."""
         w = frechet.normalised_weights(self, x, weights)
         self.check_operands("frechet_mean", [x])
-        if not self._pivots:
+        if not self._moves_mean:
             return frechet.mean_from(self, x, w, max_iter=max_iter, tol=tol)
-        return self._pivoted_mean(x, w, max_iter, tol)
-
-    def _centroid(self, x: Tensor, w: Tensor) -> Tensor:
-        r"""The points' mean in the space around, brought back: the mean (T, S) of (t, s) over ``sqrt(T^2 + K|S|^2)``.
-
-        For K < 0 that root is of the product of the means of ``t - q a`` and ``t + q a``, a the part of s along S and
-        q = sqrt(-K). Each is a sum of positive numbers, the smaller one of every point as what it has to be:
-        ``(t - q a)(t + q a) = 1 + q^2 |s - a|^2``. The difference of squares has no digit left of far points.
-        """
-        k = self.curvature
-        t, s = self.to_cosine_sine(x)
-        T, S = (w * t).sum(0), (w * s).sum(0)
-        q = torch.where(k < 0, -k, 0.0).sqrt() if isinstance(k, Tensor) else max(-k, 0.0) ** 0.5
-        length = safe_norm(S, keepdim=True)
-        direction = S / torch.where(length == 0, 1.0, length)
-        a = _dot(s, direction)
-        p = s - a * direction
-        p = p - _dot(p, direction) * direction
-        larger = t + q * a.abs()
-        smaller = (1 + q * q * _dot(p, p)) / larger
-        product = (w * torch.where(a > 0, smaller, larger)).sum(0) * (w * torch.where(a > 0, larger, smaller)).sum(0)
-        plain = T.square() + k * _dot(S, S)
-        root = (torch.where(k < 0, product, plain) if isinstance(k, Tensor) else product if k < 0 else plain).sqrt()
-        return self.from_cosine_sine(T / root, S / root)
-
-    def _pivoted_mean(self, x: Tensor, w: Tensor, max_iter: int, tol: float | None) -> Tensor:
-        """The mean of the points as seen from a pivot: first their centroid, then a point near the mean, so that the
-        mean has small coordinates. It does not depend on the pivot, and neither does its derivative."""
-        at, weight = x.detach(), w.detach()
-        pivot = self._centroid(at, weight)
-        start = self._origin_of(x).expand(x.shape[1:])
-        moved = self.from_normal(self.logmap_frame(pivot, at))
-        rough = frechet.karcher_flow(_Frames(self), moved, weight, start, max_iter=20, tol=0.01, warn=False)
-        pivot = self.expmap_frame(pivot, self.to_normal(rough)).detach()
-        moved = self.from_normal(self.logmap_frame(pivot, x))
-        mean = frechet.mean_from(self, moved, w, start, max_iter=max_iter, tol=tol)
-        return self.expmap_frame(pivot, self.to_normal(mean))
+        return means.pivoted_mean(self, x, w, max_iter, tol)
 
 
-class _Frames:
-    """What an iteration for a mean asks of a manifold, in frame coordinates: their lengths lose no digit anywhere."""
-
-    ndim = 1
-
-    def __init__(self, model: ConstantCurvature) -> None:
-        self._model = model
-        self.logmap, self.expmap, self.restore = model.logmap_frame, model.expmap_frame, model.restore
-
-    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
-        return (u * (u if v is None else v)).sum(-1, keepdim=keepdim)
-
-    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
-        return safe_norm(u, keepdim=keepdim)
-
-    def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
-        return self._model._newton_step(self, mu, logs, w)
-
-
-def _arcsinh(k: float | Tensor, tau: Tensor, length: Tensor) -> Tensor:
+def _arcsinh(K: float | Tensor, tau: Tensor, length: Tensor) -> Tensor:
     """``arcsin_K(tau sin_K(length))`` for K < 0, of which the sine, let alone its square, may overflow."""
-    root = (-k) ** 0.5
+    root = (-K) ** 0.5
     angle = root * length
     far = tau * angle.clamp(-40, 40).sinh().abs() > 1e9  # arcsinh(y) is log(2y) to 1e-19
     sine = torch.where(far, 0.0, tau) * torch.where(far, 0.0, angle).sinh()
@@ -353,6 +270,6 @@ def _arcsinh(k: float | Tensor, tau: Tensor, length: Tensor) -> Tensor:
     return torch.where(far, angle.sign() * log, near) / root
 
 
-def _positive(k: float | Tensor) -> float | Tensor:
-    """k, or one where that is not positive."""
-    return torch.where(k > 0, k, 1.0) if isinstance(k, Tensor) else (k if k > 0 else 1.0)
+def _positive(K: float | Tensor) -> float | Tensor:
+    """K, or one where that is not positive."""
+    return torch.where(K > 0, K, 1.0) if isinstance(K, Tensor) else (K if K > 0 else 1.0)

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 from ..functional.embedded import embedded_inner, embedded_norm
+from ..functional.rows import dot
 from ..functional.series import atan_ratio, cos_sqrt, safe_norm, sinc_sqrt, versine_sqrt
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(-1, keepdim=True)
 
 
 @final
@@ -42,7 +39,7 @@ class Sphere(ConstantCurvature):
 
     sign: ClassVar[int] = 1
     name: ClassVar[str] = "Sphere"
-    _pivots: ClassVar[bool] = False  # every point is as good as the origin, but its antipode cannot be moved there
+    _moves_mean: ClassVar[bool] = False  # every point is as good as the origin, but its antipode cannot be moved there
 
     @property
     def _radius(self) -> float | Tensor:
@@ -57,10 +54,10 @@ class Sphere(ConstantCurvature):
         return None if point_shape[-1] > 0 else f"points must have at least one coordinate, got {point_shape[-1]}"
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
-        return ((self.curvature * _dot(x, x)).sqrt() - 1).abs().amax(), "max|sqrt(K) |x| - 1|"
+        return ((self.curvature * dot(x, x)).sqrt() - 1).abs().amax(), "max|sqrt(K) |x| - 1|"
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
-        return (self.curvature**0.5 * _dot(x, u)).abs().amax(), "max|sqrt(K) <x, u>|"
+        return (self.curvature**0.5 * dot(x, u)).abs().amax(), "max|sqrt(K) <x, u>|"
 
     def dimension(self, shape: tuple[int, ...]) -> int:
         """n - 1."""
@@ -85,7 +82,7 @@ class Sphere(ConstantCurvature):
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """u - K <x, u> x."""
-        return u - self.curvature * _dot(x, u) * x
+        return u - self.curvature * dot(x, u) * x
 
     @operation
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
@@ -105,12 +102,12 @@ class Sphere(ConstantCurvature):
     @operation
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
         """proj(h) - K <x, g> u (Absil, Mahony and Trumpf 2013, doi 10.1007/978-3-642-40020-9_39)."""
-        return self.proju(x, h) - self.curvature * _dot(x, g) * u
+        return self.proju(x, h) - self.curvature * dot(x, g) * u
 
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """cos(t) x + sin(t)/t u with t = sqrt(K) |u|."""
-        z = self.curvature * _dot(u, u)
+        z = self.curvature * dot(u, u)
         return cos_sqrt(z) * x + sinc_sqrt(z) * u
 
     @operation
@@ -120,7 +117,7 @@ class Sphere(ConstantCurvature):
         With near points the tangent part of ``y - x`` is taken, with far ones that of ``y + x``: the same vector,
         without cancellation. The direction at the antipode is that of the coordinate axis least aligned with x.
         """
-        far = _dot(x, y) < 0
+        far = dot(x, y) < 0
         p = self.proju(x, torch.where(far, y + x, y - x))
         q, theta = self._half_angle(x, y)
         near_ratio = (1 + q) * atan_ratio(q)
@@ -135,14 +132,14 @@ class Sphere(ConstantCurvature):
     def _half_angle(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """tan^2(theta/2), where the points are nearer than a right angle (else 0), and theta; both keepdim."""
         chord, total = y - x, x + y
-        far = _dot(x, y) < 0
-        mixed = _dot(chord, total)
-        chord2, total2 = _dot(chord, chord), _dot(total, total)
+        far = dot(x, y) < 0
+        mixed = dot(chord, total)
+        chord2, total2 = dot(chord, chord), dot(total, total)
         chord_off = chord - mixed / torch.where(far, 1.0, total2) * total
         total_off = total - mixed / torch.where(far, chord2, 1.0) * chord
         short, long = torch.where(far, total_off, chord_off), torch.where(far, chord, total)
         half = torch.atan2(safe_norm(short, keepdim=True), safe_norm(long, keepdim=True))
-        q = torch.where(far, 0.0, _dot(chord_off, chord_off) / torch.where(far, 1.0, total2))
+        q = torch.where(far, 0.0, dot(chord_off, chord_off) / torch.where(far, 1.0, total2))
         return q, torch.where(far, math.pi - 2 * half, 2 * half)
 
     @operation
@@ -155,7 +152,7 @@ class Sphere(ConstantCurvature):
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """theta^2/K, by a series in tan^2(theta/2) where that is small, so that it is smooth at coincidence."""
         q, theta = self._half_angle(x, y)
-        far = _dot(x, y) < 0
+        far = dot(x, y) < 0
         square = torch.where(far, torch.where(far, theta, 0.0).square(), 4 * q * atan_ratio(q).square())
         d2 = square / self.curvature
         return d2 if keepdim else d2.squeeze(-1)
@@ -164,8 +161,8 @@ class Sphere(ConstantCurvature):
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """v loses its part along u and regains it along the turned velocity:
         ``v + <u,v> ((cos t - 1)/t^2 K u - K sin(t)/t x)``."""
-        z = self.curvature * _dot(u, u)
-        along = self.curvature * _dot(u, v)
+        z = self.curvature * dot(u, u)
+        along = self.curvature * dot(u, v)
         w = v + along * (versine_sqrt(z) * u - sinc_sqrt(z) * x)
         return cos_sqrt(z) * x + sinc_sqrt(z) * u, w
 
@@ -177,7 +174,7 @@ class Sphere(ConstantCurvature):
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
         """y/(K <x, y>) - x, defined in the open half sphere around x; NaN outside it."""
-        c = self.curvature * _dot(x, y)
+        c = self.curvature * dot(x, y)
         return torch.where(c > 0, self.proju(x, y) / torch.where(c > 0, c, 1.0), torch.nan)
 
     @operation
@@ -188,7 +185,7 @@ class Sphere(ConstantCurvature):
         sign = torch.where(unit[..., :1] < 0, -1.0, 1.0)
         w = torch.cat([unit[..., :1] + sign, unit[..., 1:]], -1)
         eye = torch.eye(n, dtype=x.dtype, device=x.device)
-        reflection = eye - 2 * w.unsqueeze(-1) * w.unsqueeze(-2) / _dot(w, w).unsqueeze(-1)
+        reflection = eye - 2 * w.unsqueeze(-1) * w.unsqueeze(-2) / dot(w, w).unsqueeze(-1)
         return reflection[..., 1:, :]
 
     # ---- gyro structure ---------------------------------------------------------------------------------------
@@ -219,7 +216,7 @@ class Sphere(ConstantCurvature):
         """The transvection to x is linear in the ambient space, and is applied to (0, z)."""
         self._check_frame("tangent_from_frame", x, z)
         t, s = self.to_cosine_sine(x)
-        along = self.curvature * _dot(s, z)
+        along = self.curvature * dot(s, z)
         return torch.cat([-self._radius * along, z - along / self._one_plus(t, s) * s], -1)
 
     @operation

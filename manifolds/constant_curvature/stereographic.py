@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from ..functional import stereographic as formulas
+from ..functional import poincare, projected_sphere
 from ..functional.embedded import embedded_inner, embedded_norm
-from ..functional.poincare import dot
+from ..functional.rows import dot
 from ..kernels import poincare_dist, poincare_exp, poincare_log, poincare_transport
-from ..operation import HALF_DTYPES, in_full_precision, operation
+from ..operation import in_full_precision, operation
+from ..precision import HALF_DTYPES
 from .model import ConstantCurvature
 
 
@@ -51,8 +53,29 @@ class StereographicModel(ConstantCurvature):
         """n."""
         return shape[-1]
 
+    def _of_sign(
+        self,
+        ball: Callable[..., Any],
+        sphere: Callable[..., Any],
+        *points: Tensor,
+        fused: Callable[..., Any] | None = None,
+    ) -> Any:
+        """What `ball` gives for K < 0, or `sphere` for K >= 0; `fused` is the kernel of `ball`, for classes whose K is
+        negative. Of a 0-dim tensor K of any sign both are evaluated, the other one at K = 0, which `fused` does not
+        know, without a look at the value."""
+        K = self.curvature
+        if self.sign < 0:
+            return (fused or ball)(*points, K)
+        if self.sign > 0 or not isinstance(K, Tensor):
+            return (sphere if self.sign > 0 or K >= 0 else ball)(*points, K)
+        negative = K < 0
+        below, above = ball(*points, torch.where(negative, K, 0.0)), sphere(*points, torch.where(negative, 0.0, K))
+        if isinstance(below, tuple):
+            return tuple(torch.where(negative, b, a) for b, a in zip(below, above, strict=True))
+        return torch.where(negative, below, above)
+
     def _gap(self, x: Tensor) -> Tensor:
-        return formulas.stereographic_gap(x, self.curvature, self.sign)
+        return self._of_sign(poincare.rim_gap, projected_sphere.projected_gap, x)
 
     def to_cosine_sine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         om = self._gap(x)
@@ -62,7 +85,7 @@ class StereographicModel(ConstantCurvature):
         # 1 + t = K|s|^2/(1 - t), without cancellation next to the antipode of the origin.
         opposed = t < 0
         denominator = torch.where(opposed, self.curvature * dot(s, s) / (1 - torch.where(opposed, t, 0.0)), 1 + t)
-        return formulas.stereographic_restored(s / denominator, self.curvature, self.sign)
+        return self._of_sign(poincare.into_ball, projected_sphere.projected_inside, s / denominator)
 
     # ---- the contract -----------------------------------------------------------------------------------------
 
@@ -74,12 +97,12 @@ class StereographicModel(ConstantCurvature):
 
     @operation
     def _inside(self, x: Tensor, *, eps: float | None) -> Tensor:
-        return formulas.stereographic_inside(x, self.curvature, self.sign, eps)
+        return self._of_sign(lambda x, K: poincare.poincare_inside(x, K, eps), projected_sphere.projected_inside, x)
 
     @operation
     def restore(self, x: Tensor) -> Tensor:
         """As `projx`, for points that rounding moved to the rim."""
-        return formulas.stereographic_restored(x, self.curvature, self.sign)
+        return self._of_sign(poincare.into_ball, projected_sphere.projected_inside, x)
 
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
@@ -114,29 +137,31 @@ class StereographicModel(ConstantCurvature):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """x (+) w with w the point of normal coordinates 2u/om(x)."""
-        return formulas.stereographic_exp(x, u, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_exp, projected_sphere.projected_exp, x, u, fused=poincare_exp)
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """om(x)/2 times the normal coordinates of (-x) (+) y."""
-        return formulas.stereographic_log(x, y, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_log, projected_sphere.projected_log, x, y, fused=poincare_log)
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The length of the logarithm: a few eps of it, exactly zero at coincident points."""
-        d = formulas.stereographic_dist(x, y, self.curvature, self.sign)
+        d = self._of_sign(poincare.poincare_dist, projected_sphere.projected_dist, x, y, fused=poincare_dist)
         return d.unsqueeze(-1) if keepdim else d
 
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared distance, smooth at coincident points."""
-        d = formulas.stereographic_dist2(x, y, self.curvature, self.sign)
+        d = self._of_sign(poincare.poincare_dist2, projected_sphere.projected_dist2, x, y)
         return d.unsqueeze(-1) if keepdim else d
 
     @operation
     def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """om(y)/om(x) gyr[y, -x] v."""
-        return formulas.stereographic_transport(x, y, v, self.curvature, self.sign)
+        return self._of_sign(
+            poincare.poincare_transport, projected_sphere.projected_transport, x, y, v, fused=poincare_transport
+        )
 
     @operation
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
@@ -146,7 +171,7 @@ class StereographicModel(ConstantCurvature):
     @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """With w as in `expmap`, x (+) w and om(x (+) w)/om(x) gyr[x, w] v."""
-        return formulas.stereographic_exp_transport(x, u, v, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_exp_transport, projected_sphere.projected_exp_transport, x, u, v)
 
     @operation
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,12 +209,12 @@ class StereographicModel(ConstantCurvature):
     def from_normal(self, z: Tensor) -> Tensor:
         """tan(r)/r z/2 with r = sqrt(K) |z|/2, or tanh."""
         self._check_normal("from_normal", z)
-        return formulas.stereographic_from_normal(z, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_from_normal, projected_sphere.projected_from_normal, z)
 
     @operation
     def to_normal(self, x: Tensor) -> Tensor:
         """2 atan(r)/r x with r = sqrt(K) |x|, or atanh, by the gap."""
-        return formulas.stereographic_to_normal(x, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_to_normal, projected_sphere.projected_to_normal, x)
 
     @operation
     def expmap0(self, u: Tensor) -> Tensor:
@@ -204,7 +229,7 @@ class StereographicModel(ConstantCurvature):
     @operation
     def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
         """Moebius addition ``((1 - 2K<x,y> - K|y|^2) x + om(x) y)/(1 - 2K<x,y> + K^2 |x|^2 |y|^2)``."""
-        return formulas.stereographic_gyroadd(x, y, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_gyroadd, projected_sphere.projected_gyroadd, x, y)
 
     @operation
     def gyroinv(self, x: Tensor) -> Tensor:
@@ -214,18 +239,18 @@ class StereographicModel(ConstantCurvature):
     @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """A rotation in the plane of x and y."""
-        return formulas.stereographic_gyration(x, y, z, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_gyration, projected_sphere.projected_gyration, x, y, z)
 
     @in_full_precision
     def expmap_frame(self, x: Tensor, z: Tensor) -> Tensor:
         """x (+) from_normal(z)."""
         self._check_frame("expmap_frame", x, z)
-        return formulas.stereographic_exp_frame(x, z, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_exp_frame, projected_sphere.projected_exp_frame, x, z)
 
     @operation
     def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
         """Normal coordinates of (-x) (+) y."""
-        return formulas.stereographic_log_frame(x, y, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_log_frame, projected_sphere.projected_log_frame, x, y)
 
     @in_full_precision
     def tangent_from_frame(self, x: Tensor, z: Tensor) -> Tensor:
@@ -243,7 +268,7 @@ class StereographicModel(ConstantCurvature):
         """gyr[y, -x] z."""
         self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
-        return formulas.stereographic_transport_frame(x, y, z, self.curvature, self.sign)
+        return self._of_sign(poincare.poincare_transport_frame, projected_sphere.projected_transport_frame, x, y, z)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 
@@ -287,7 +312,8 @@ class StereographicModel(ConstantCurvature):
 class PoincareBall(StereographicModel):
     r"""The ball |x| < 1/sqrt(-K) with the metric ``4 |u|^2/(1 + K|x|^2)^2``: hyperbolic space of curvature K < 0.
 
-    `curvature` is a negative number or a 0-dim tensor. Near the rim the rounding of coordinates moves a point by about
+    `curvature` is a negative number or a 0-dim tensor. With r = sqrt(-K) |y - x|/sqrt(om(x) om(y)) the distance is
+    ``2/sqrt(-K) asinh(r)``. Near the rim the rounding of coordinates moves a point by about
     eps exp(sqrt(-K) d)/4, d its distance from the origin; `Lorentz` has no such limit.
     """
 
@@ -295,27 +321,6 @@ class PoincareBall(StereographicModel):
 
     sign: ClassVar[int] = -1
     name: ClassVar[str] = "PoincareBall"
-
-    @operation
-    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        """x (+) tanh(r)/r u/om(x) with r = sqrt(-K) |u|/om(x)."""
-        return poincare_exp(x, u, self.curvature)
-
-    @operation
-    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        """asinh(r)/(r sqrt(1 + r^2)) (om(x) D + K|D|^2 x)/om(y) with D = y - x, r as in `dist`."""
-        return poincare_log(x, y, self.curvature)
-
-    @operation
-    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
-        """2/sqrt(-K) asinh(r), r = sqrt(-K) |y - x|/sqrt(om(x) om(y)); exactly zero at coincident points."""
-        d = poincare_dist(x, y, self.curvature)
-        return d.unsqueeze(-1) if keepdim else d
-
-    @operation
-    def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """om(y)/om(x) gyr[y, -x] v."""
-        return poincare_transport(x, y, v, self.curvature)
 
 
 @final
@@ -331,7 +336,7 @@ class ProjectedSphere(StereographicModel):
 
     sign: ClassVar[int] = 1
     name: ClassVar[str] = "ProjectedSphere"
-    _pivots: ClassVar[bool] = False  # the antipode of a pivot would go to infinity
+    _moves_mean: ClassVar[bool] = False  # the antipode of a pivot would go to infinity
 
 
 @final

@@ -20,16 +20,8 @@ from ..functional.frame_retractions import (
     polar,
     qr,
 )
-from ..functional.frames import (
-    haar_frame,
-    identity_like,
-    nearest_frame,
-    newton_schulz_step,
-    normal_basis,
-    polish,
-    skew,
-    sym,
-)
+from ..functional.frames import haar_frame, identity_like, nearest_frame, newton_schulz_step, normal_basis, polish
+from ..functional.matrices import skew, sym
 from ..functional.stiefel_geodesic import geodesic_end, geodesic_transport
 from ..functional.stiefel_log import logarithm
 from ..operation import in_full_precision, operation

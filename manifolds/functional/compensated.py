@@ -48,26 +48,26 @@ def _double_square(x: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
     return leading.sum(-1, keepdim=True), ((p - leading) + e).sum(-1, keepdim=True)
 
 
-def _accurate_gap(x: Tensor, curvature: float | Tensor) -> Tensor:
+def _accurate_gap(x: Tensor, K: float | Tensor) -> Tensor:
     if x.dtype != torch.float64:
-        k = curvature.double() if isinstance(curvature, Tensor) else curvature
-        return (1 + k * _wide_square(x)).to(x.dtype)
-    k = torch.as_tensor(curvature, dtype=torch.float64, device=x.device)
-    bound = torch.exp2(torch.ceil(-torch.log2(k.abs())))  # 1/|K| or up to twice that
-    high, low = _double_square(x, torch.where(k == 0, 1.0, bound))
-    product, error = two_product(k, high)
-    return (1 + product) + (error + k * low)
+        wide = K.double() if isinstance(K, Tensor) else K
+        return (1 + wide * _wide_square(x)).to(x.dtype)
+    K = torch.as_tensor(K, dtype=torch.float64, device=x.device)
+    bound = torch.exp2(torch.ceil(-torch.log2(K.abs())))  # 1/|K| or up to twice that
+    high, low = _double_square(x, torch.where(K == 0, 1.0, bound))
+    product, error = two_product(K, high)
+    return (1 + product) + (error + K * low)
 
 
-def conformal_gap(x: Tensor, curvature: float | Tensor, sign: int = 0) -> Tensor:
+def conformal_gap(x: Tensor, K: float | Tensor, sign: int = 0) -> Tensor:
     r"""1 + K |x|^2 to a few eps of itself, however near x is to the rim of the ball |x| < 1/sqrt(-K). ``-> *B,1``.
 
     The value is computed with twice the digits; derivatives are those of the polynomial, of which the rounding knows
     nothing. For K > 0 (`sign` 1) nothing cancels and one precision is enough.
     """
-    k = curvature.detach() if isinstance(curvature, Tensor) else curvature
-    wanted = derivative_wanted(x) or (isinstance(curvature, Tensor) and derivative_wanted(curvature))
+    fixed = K.detach() if isinstance(K, Tensor) else K
+    wanted = derivative_wanted(x) or (isinstance(K, Tensor) and derivative_wanted(K))
     if not wanted and sign <= 0:
-        return _accurate_gap(x, k)
-    plain = 1 + curvature * (x * x).sum(-1, keepdim=True)
-    return plain if sign > 0 else plain + (_accurate_gap(x.detach(), k) - plain.detach())
+        return _accurate_gap(x, fixed)
+    plain = 1 + K * (x * x).sum(-1, keepdim=True)
+    return plain if sign > 0 else plain + (_accurate_gap(x.detach(), fixed) - plain.detach())

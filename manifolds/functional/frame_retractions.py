@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .frames import block, cholesky_qr, identity_like, polar_step, polish, skew, sym
+from .frames import block, cholesky_qr, identity_like, polar_step, polish
+from .matrices import skew, sym
 
 
 def polar(x: Tensor, u: Tensor) -> Tensor:

@@ -11,23 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .spectral import polar_factor
+from ..precision import widen
+from .singular_values import polar_factor
 from .tracing import derivative_wanted, values_readable
 
 
 def identity_like(gram: Tensor) -> Tensor:
     """The p x p identity in the dtype and on the device of `gram`."""
     return torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-
-
-def skew(m: Tensor) -> Tensor:
-    """(M - M^T)/2."""
-    return 0.5 * (m - m.mT)
-
-
-def sym(m: Tensor) -> Tensor:
-    """(M + M^T)/2."""
-    return 0.5 * (m + m.mT)
 
 
 def block(rows: list[list[Tensor]]) -> Tensor:
@@ -172,7 +163,7 @@ def sampled_dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not dtype.is_floating_point:
         raise ValueError(f"random: dtype must be a floating-point type, got {dtype}")
-    return dtype, torch.promote_types(dtype, torch.float32)
+    return dtype, widen(dtype)
 
 
 def haar_frame(

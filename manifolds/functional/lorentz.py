@@ -17,21 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .rows import dot, square
 from .series import horner, safe_norm, safe_sqrt
 from .signed_trigonometry import asin_ratio_k, sin_ratio_k
 from .tracing import derivative_wanted
-
-
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean scalar products of rows, with a trailing one."""
-    return (a * b).sum(-1, keepdim=True)
-
-
-def square(a: Tensor) -> Tensor:
-    """Squared Euclidean lengths of rows, with a trailing one."""
-    if not derivative_wanted(a):  # one pass without an intermediate, four times as fast
-        return torch.linalg.vector_norm(a, dim=-1, keepdim=True).square()
-    return a.square().sum(-1, keepdim=True)
 
 
 def space(x: Tensor) -> Tensor:
@@ -47,8 +36,8 @@ def time_of(s: Tensor, K: float | Tensor) -> Tensor:
 def time_at_length(s: Tensor, K: float | Tensor) -> Tensor:
     """`time_of` where squares may overflow, as they do from radius 44 (float32) and 354 (float64) on."""
     q = square(s)
-    over = q.isinf()
-    return torch.where(over, safe_norm(s, keepdim=True), (torch.where(over, 1.0, q) - 1 / K).sqrt())
+    overflow = q.isinf()
+    return torch.where(overflow, safe_norm(s, keepdim=True), (torch.where(overflow, 1.0, q) - 1 / K).sqrt())
 
 
 def point_from_space(s: Tensor, K: float | Tensor) -> Tensor:
@@ -63,67 +52,79 @@ def vector_from_space(s: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
 
 
 def overwritable(K: float | Tensor, *rows: Tensor) -> bool:
-    """Whether a formula may overwrite its temporaries, and compute with full rows: all `rows` have one shape, and
-    nobody differentiates. (Any number may stand as time, even one that makes a derivative of zero times it NaN.)"""
+    """Whether a formula may overwrite its temporaries: all `rows` have one shape, and nobody differentiates.
+
+    It then computes with full rows, which need no copy of the space parts, and sets the time at the end. Where somebody
+    differentiates that would not do: the stored time may be infinite, and a gradient of zero times it is NaN.
+    """
     if isinstance(K, Tensor) and derivative_wanted(K):
         return False
     return all(r.shape == rows[0].shape and not derivative_wanted(r) for r in rows)
 
 
-def shifted(a: Tensor, b: Tensor, c: Tensor, over: bool) -> Tensor:
-    """a + c b, in the place of `a` if `over`."""
-    return a.addcmul_(b, c) if over else torch.addcmul(a, b, c)
+def shifted(a: Tensor, b: Tensor, c: Tensor, in_place: bool) -> Tensor:
+    """a + c b, in the place of `a` if `in_place`."""
+    return a.addcmul_(b, c) if in_place else torch.addcmul(a, b, c)
 
 
-def scaled(a: Tensor, c: Tensor, over: bool) -> Tensor:
-    """c a, in the place of `a` if `over`."""
-    return a.mul_(c) if over else c * a
+def scaled(a: Tensor, c: Tensor, in_place: bool) -> Tensor:
+    """c a, in the place of `a` if `in_place`."""
+    return a.mul_(c) if in_place else c * a
 
 
-def joined(time: Tensor, rows: Tensor, over: bool) -> Tensor:
-    """Full rows with this time: of `rows` that are full if `over`, of space parts if not."""
-    if not over:
+def joined(time: Tensor, rows: Tensor, in_place: bool) -> Tensor:
+    """Full rows with this time: of `rows` that are full if `in_place`, of space parts if not."""
+    if not in_place:
         return torch.cat([time, rows], -1)
     rows[..., :1] = time
     return rows
 
 
-class Separation(NamedTuple):
-    """Two points as seen from x. All but the rows are scalars with a trailing one; rows are full if `over`."""
+def space_of(rows: Tensor, full: bool) -> Tensor:
+    """The space parts of rows that are `full`, or that are space parts already."""
+    return space(rows) if full else rows
 
-    over: bool
-    near: Tensor  # one where the radii differ by less than a factor of two, else zero
-    base: Tensor  # rows y - near x
-    normal: Tensor  # rows q = y_s - t_y/t_x x_s
+
+class Separation(NamedTuple):
+    """Two points as seen from x. All but the rows are scalars with a trailing one; rows are full if `in_place`."""
+
+    in_place: bool
+    alike: Tensor  # one where the radii differ by less than a factor of two, else zero
+    difference: Tensor  # rows y - alike x
+    perpendicular: Tensor  # rows q = y_s - t_y/t_x x_s
     tx: Tensor
     ty: Tensor
-    rise: Tensor  # t_y - t_x
-    angular: Tensor  # the part of S that the directions make; the rest is rise^2/(4 t_x t_y)
+    time_difference: Tensor  # t_y - t_x
+    angular: Tensor  # the part of S that the directions make; the rest is time_difference^2/(4 t_x t_y)
     S: Tensor  # sinh^2(sqrt(-K) d/2)
 
 
-def separation(x: Tensor, y: Tensor, K: float | Tensor, *, keep: bool = True, bare: bool = False) -> Separation:
+def separation(
+    x: Tensor, y: Tensor, K: float | Tensor, *, need_difference: bool = True, without_time: bool = False
+) -> Separation:
     r"""``S = -K/4 (t_x/t_y) |q|^2 + (t_y - t_x)^2/(4 t_x t_y)`` with ``q = y_s - t_y/t_x x_s``.
 
     Both terms are positive. Of points at like radii, q and t_y - t_x are made of the difference of the coordinates,
     so that the error of S is that of the rounded coordinates; of others the difference would lose those of the
-    lower one. `keep` is False where `base` is not needed any more; `bare` rows have no time.
+    lower one. Without `need_difference` its memory may be overwritten. `without_time` says that the rows of x and y
+    are space parts.
     """
-    over = not bare and overwritable(K, x, y)
-    xs, ys = (x, y) if bare else (space(x), space(y))
+    in_place = not without_time and overwritable(K, x, y)
+    xs, ys = (x, y) if without_time else (space(x), space(y))
     tx, ty = time_of(xs, K), time_of(ys, K)
     alike = (tx < 2 * ty) & (ty < 2 * tx)
-    near = alike.to(x.dtype)
-    row = x if over else xs
-    base = torch.addcmul(y if over else ys, row, -near)
+    one = alike.to(x.dtype)
+    row = x if in_place else xs
+    difference = torch.addcmul(y if in_place else ys, row, -one)
     if torch.compiler.is_compiling():
         chord = ys - xs  # without the radii, so that one loop makes all sums of products
     else:
-        chord = space(base) if over else base
-    rise = torch.where(alike, (square(chord) + 2 * dot(chord, xs)) / (tx + ty), ty - tx)
-    normal = shifted(base, row, torch.where(alike, -rise / tx, -ty / tx), over and not keep)
-    angular = -0.25 * K * (tx / ty) * square(space(normal) if over else normal)
-    return Separation(over, near, base, normal, tx, ty, rise, angular, angular + rise * (rise / (4 * tx * ty)))
+        chord = space_of(difference, in_place)
+    dt = torch.where(alike, (square(chord) + 2 * dot(chord, xs)) / (tx + ty), ty - tx)
+    coefficient = torch.where(alike, -dt / tx, -ty / tx)
+    q = shifted(difference, row, coefficient, in_place and not need_difference)
+    angular = -0.25 * K * (tx / ty) * square(space_of(q, in_place))
+    return Separation(in_place, one, difference, q, tx, ty, dt, angular, angular + dt * (dt / (4 * tx * ty)))
 
 
 # Below z = 1/4 the next term is below the rounding of one.
@@ -179,9 +180,9 @@ def _separation_only(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """S of two points."""
     if torch.compiler.is_compiling():
         # A slice becomes a padded copy in the compiled backward pass, a product with zeros and ones nothing.
-        keep = torch.cat([x.new_zeros(1), x.new_ones(x.shape[-1] - 1)])
-        return separation(x * keep, y * keep, K, bare=True).S
-    return separation(x, y, K, keep=False).S
+        space_mask = torch.cat([x.new_zeros(1), x.new_ones(x.shape[-1] - 1)])
+        return separation(x * space_mask, y * space_mask, K, without_time=True).S
+    return separation(x, y, K, need_difference=False).S
 
 
 def lorentz_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
@@ -207,10 +208,10 @@ def metric_parts(s: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tenso
 
 def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     """The exponential ``cosh(r) x + sinh(r)/r u`` with r = sqrt(-K) |u|. ``*B,n+1; *B,n+1 -> *B,n+1``."""
-    over = overwritable(K, x, u)
-    s, row = space(x), x if over else space(x)
+    in_place = overwritable(K, x, u)
+    s, row = space(x), x if in_place else space(x)
     sigma = dot(s, space(u)) / (square(s) - 1 / K)
-    p = torch.addcmul(u if over else space(u), row, -sigma)
+    p = torch.addcmul(u if in_place else space(u), row, -sigma)
     if torch.compiler.is_compiling():
         # Inductor makes one loop over the rows of all this if no row scalar needs a loop of its own that it would
         # rather vectorise: the sum ends in a reduction, and the exponential reads a number from within a row.
@@ -218,17 +219,18 @@ def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
         cosh, ratio = cosh_and_ratio(torch.where(s[..., :1].isnan(), torch.nan, z))
         y = cosh * s + ratio * space(u)
         return point_from_space(y, K)
-    cosh, ratio = cosh_and_ratio(sigma.square() - K * square(space(p) if over else p))
-    y = shifted(scaled(p, ratio, over), row, cosh + ratio * sigma, over)
-    return joined(time_of(space(y) if over else y, K), y, over)
+    cosh, ratio = cosh_and_ratio(sigma.square() - K * square(space_of(p, in_place)))
+    y = shifted(scaled(p, ratio, in_place), row, cosh + ratio * sigma, in_place)
+    return joined(time_of(space_of(y, in_place), K), y, in_place)
 
 
 def lorentz_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """The logarithm ``r/sinh(r) (y - x - 2S x)``, r = sqrt(-K) d. ``*B,n+1; *B,n+1 -> *B,n+1``."""
     a = separation(x, y, K)
     f = log_ratio(a.S)
-    u = shifted(scaled(a.base, f, a.over), x if a.over else space(x), f * (a.near - 1 - 2 * a.S), a.over)
-    return joined(f * (a.rise - 2 * a.S * a.tx), u, a.over)
+    row = x if a.in_place else space(x)
+    u = shifted(scaled(a.difference, f, a.in_place), row, f * (a.alike - 1 - 2 * a.S), a.in_place)
+    return joined(f * (a.time_difference - 2 * a.S * a.tx), u, a.in_place)
 
 
 def lorentz_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
@@ -236,20 +238,20 @@ def lorentz_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Ten
 
     ``*B,n+1; *B,n+1; *B,n+1 -> *B,n+1``.
     """
-    over = overwritable(K, x, y, v)
-    row = x if over else space(x)
+    in_place = overwritable(K, x, y, v)
+    row = x if in_place else space(x)
     tx, ty = time_of(space(x), K), time_of(space(y), K)
     ratio = ty / tx
-    q = torch.addcmul(y if over else space(y), row, -ratio)
+    q = torch.addcmul(y if in_place else space(y), row, -ratio)
     # 1 + S needs no relative accuracy of S.
-    S = -0.25 * K / ratio * square(space(q) if over else q) + (ty - tx) * ((ty - tx) / (4 * tx * ty))
+    S = -0.25 * K / ratio * square(space_of(q, in_place)) + (ty - tx) * ((ty - tx) / (4 * tx * ty))
     sigma = dot(space(x), space(v)) / tx.square()
-    p = torch.addcmul(v if over else space(v), row, -sigma)
+    p = torch.addcmul(v if in_place else space(v), row, -sigma)
     # <y, v> = <q, p> + sigma <q, x>, the last product as it is known: both rows are rounded along x by cosh(radius).
-    product = dot(space(q) if over else q, space(p) if over else p) - sigma * ((ratio - 1 - 2 * S) / K)
-    k = -0.5 * K * product / (1 + S)
-    w = shifted(shifted(p, q, k, over), row, sigma + k * (1 + ratio), over)
-    return joined(sigma * tx + k * (tx + ty), w, over)
+    product = dot(space_of(q, in_place), space_of(p, in_place)) - sigma * ((ratio - 1 - 2 * S) / K)
+    c = -0.5 * K * product / (1 + S)
+    w = shifted(shifted(p, q, c, in_place), row, sigma + c * (1 + ratio), in_place)
+    return joined(sigma * tx + c * (tx + ty), w, in_place)
 
 
 # ---- normal coordinates ---------------------------------------------------------------------------------------
@@ -265,9 +267,9 @@ def normal_from_point(x: Tensor, K: float | Tensor) -> Tensor:
     """``asinh(|s|/R)/(|s|/R) s``: normal coordinates of x. ``*B,n+1 -> *B,n``."""
     s = space(x)
     q = K * square(s)
-    over = q.isinf()
-    far = safe_norm(torch.where(over, s, 1.0), keepdim=True) * (-K) ** 0.5
-    ratio = torch.where(over, (far.log() + math.log(2)) / far, asin_ratio_k(torch.where(over, -1.0, q), -1))
+    overflow = q.isinf()
+    far = safe_norm(torch.where(overflow, s, 1.0), keepdim=True) * (-K) ** 0.5
+    ratio = torch.where(overflow, (far.log() + math.log(2)) / far, asin_ratio_k(torch.where(overflow, -1.0, q), -1))
     return ratio * s
 
 
@@ -278,9 +280,9 @@ def lorentz_gyrodiff(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """``(-)x (+) y``, the boost of y that brings x to the origin. ``*B,n+1; *B,n+1 -> *B,n+1``."""
     a = separation(x, y, K)
     R, xs = (-K) ** -0.5, space(x)
-    shift = a.near - 1 - (a.rise + 2 * R * a.S) / (a.tx + R)
-    z = shifted(a.base, x if a.over else xs, shift, a.over)
-    z = with_known_part(space(z) if a.over else z, xs, R * (a.rise - 2 * a.S * a.tx), a.tx.square())
+    shift = a.alike - 1 - (a.time_difference + 2 * R * a.S) / (a.tx + R)
+    z = shifted(a.difference, x if a.in_place else xs, shift, a.in_place)
+    z = with_known_part(space_of(z, a.in_place), xs, R * (a.time_difference - 2 * a.S * a.tx), a.tx.square())
     return torch.cat([R * (1 + 2 * a.S), z], -1)
 
 
@@ -304,12 +306,12 @@ def lorentz_transport_normal(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor)
     """
     a = separation(x, y, K)
     R, s = (-K) ** -0.5, space(x)
-    q = space(a.normal) if a.over else a.normal
-    # The plane is spanned by x and the normal q, made of the size of ball points.
+    q = space_of(a.perpendicular, a.in_place)
+    # The plane is spanned by x and the perpendicular q, made of the size of ball points.
     px, py = a.tx + R, a.ty + R
     qz, xz = dot(q, z) / py, dot(s, z) / px
     qq, xx = square(q) / py.square(), (a.tx - R) / px
-    xq = (a.rise / a.tx - 2 * a.S) / (-K * px * py)
+    xq = (a.time_difference / a.tx - 2 * a.S) / (-K * px * py)
     whole = 2 * (1 + a.S) / -K
     once = (a.tx + a.ty + 2 * R * (1 + a.S)) * R / whole
     twice = px * py / whole

@@ -1,11 +1,11 @@
-r"""Closed-form backward passes of hyperbolic.py: few row combinations, and more accurate than differentiated rounding.
+r"""Closed-form backward passes of `lorentz`: few row combinations, and more accurate than differentiated rounding.
 
 Each takes the gradient `g` of its output and the arguments of the forward function, and returns the gradient of each of
 them and that of K, as one partial for each row (``*B``), which the caller sums. Time entries are not read, so their
 gradient is zero; the gradient of an output's time, which was derived, is folded into its space part. All arguments
 have the same batch shape.
 
-The gradients of S = sinh^2(sqrt(-K) d/2) are both multiples of the normal q of the separation:
+The gradients of S = sinh^2(sqrt(-K) d/2) are both multiples of the perpendicular q of the separation:
 ``dS/dx = K/2 q_x``, ``dS/dy = -K/2 q_y`` with ``q_x = s_y - t_y/t_x s_x`` and ``q_y = t_x/t_y s_y - s_x``.
 """
 
@@ -17,7 +17,6 @@ from torch import Tensor
 from .lorentz import (
     Separation,
     cosh_and_ratio,
-    dot,
     joined,
     log_ratio,
     metric_parts,
@@ -25,17 +24,18 @@ from .lorentz import (
     separation,
     shifted,
     space,
-    square,
+    space_of,
     time_of,
     with_known_part,
 )
+from .rows import dot, square
 from .series import horner, safe_sqrt
 from .signed_trigonometry import asin_ratio_slope_k
 
 
-def _padded(g: Tensor, over: bool = False) -> Tensor:
+def _padded(g: Tensor, in_place: bool = False) -> Tensor:
     """A gradient of space parts as one of full rows."""
-    return joined(torch.zeros_like(g[..., :1]), g, over)
+    return joined(torch.zeros_like(g[..., :1]), g, in_place)
 
 
 # Power series in S and in r^2 of the two derivatives below, which are 0/0 at zero: twenty terms reach 1e-17 at the
@@ -83,37 +83,38 @@ def sinh_ratio_slope(z: Tensor, cosh: Tensor, ratio: Tensor) -> Tensor:
 
 def _slopes(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
     """``half q_x`` and ``-half q_y``, each with its part along its own point as it is known: a covector is cosh of the
-    radius longer there than its coordinates show. The last use of `a.normal`."""
-    xs, ys, over = space(x), space(y), a.over
-    q = space(a.normal) if over else a.normal
+    radius longer there than its coordinates show. The last use of `a.perpendicular`."""
+    xs, ys, in_place = space(x), space(y), a.in_place
+    q = space_of(a.perpendicular, in_place)
     back = a.tx / a.ty
     xq = dot(q, xs)
     yq = a.angular * (-4 / K) + xq  # of t_x/t_y q and y, whose difference from x is q
-    at_x = ((a.rise / a.tx - 2 * a.S) / -K - xq) / a.tx.square()
-    at_y = ((a.rise / a.ty + 2 * a.S) / -K - yq) / a.ty.square()
-    gx = shifted(half * a.normal, x if over else xs, half * at_x, over)
-    gy = shifted(scaled(a.normal, -half * back, over), y if over else ys, -half * at_y, over)
+    at_x = ((a.time_difference / a.tx - 2 * a.S) / -K - xq) / a.tx.square()
+    at_y = ((a.time_difference / a.ty + 2 * a.S) / -K - yq) / a.ty.square()
+    gx = shifted(half * a.perpendicular, x if in_place else xs, half * at_x, in_place)
+    gy = shifted(scaled(a.perpendicular, -half * back, in_place), y if in_place else ys, -half * at_y, in_place)
     return gx, gy
 
 
 def _space_slopes(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
     """The space parts of `_slopes`."""
     gx, gy = _slopes(a, x, y, half, K)
-    return (space(gx), space(gy)) if a.over else (gx, gy)
+    return (space(gx), space(gy)) if a.in_place else (gx, gy)
 
 
 def lorentz_dist_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``d = 2R asinh(sqrt S)``: the gradient along q over sinh of the distance, zero at coincidence. `g` is ``*B``."""
     g = g.unsqueeze(-1)
-    a = separation(x, y, K, keep=False)
+    a = separation(x, y, K, need_difference=False)
     R = (-K) ** -0.5
     root = safe_sqrt(a.S)
     zero = root == 0
     slope = torch.where(zero, 0.0, g * R / (torch.where(zero, 1.0, root) * (1 + a.S).sqrt()))
     gx, gy = _slopes(a, x, y, 0.5 * K * slope, K)
     # R^2 d'(R) and K dS/dK nearly cancel between close points: D/2 - tanh(D/2), D = d/R, as a power series does not.
-    gK = R**2 * (slope * a.rise * (a.rise / (4 * a.tx * a.ty)) + 2 * g * R * a.S * root * asin_ratio_slope_k(-a.S, -1))
-    return _padded(gx, a.over), _padded(gy, a.over), gK.squeeze(-1)
+    radial = a.time_difference / (4 * a.tx * a.ty)
+    gK = R**2 * (slope * a.time_difference * radial + 2 * g * R * a.S * root * asin_ratio_slope_k(-a.S, -1))
+    return _padded(gx, a.in_place), _padded(gy, a.in_place), gK.squeeze(-1)
 
 
 def lorentz_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,8 +144,8 @@ def lorentz_log_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -> 
     xs = space(x)
     a = separation(x, y, K)
     f = log_ratio(a.S)
-    w = torch.addcmul(space(a.base) if a.over else a.base, xs, a.near - 1 - 2 * a.S)
-    ut = f * (a.rise - 2 * a.S * a.tx)
+    w = torch.addcmul(space_of(a.difference, a.in_place), xs, a.alike - 1 - 2 * a.S)
+    ut = f * (a.time_difference - 2 * a.S * a.tx)
     time_u, time_x, time_K = _derived_time(g[..., :1], xs, f * w, ut, a.tx, K)
     h = g[..., 1:] + time_u
     gS = log_ratio_slope(a.S) * dot(h, w) - 2 * f * dot(h, xs)
@@ -156,24 +157,26 @@ def lorentz_log_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -> 
 def lorentz_transport_backward(
     g: Tensor, x: Tensor, y: Tensor, v: Tensor, K: float | Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``w = v + k (x + y)`` with ``k = -K/2 <q_x, v>/(1 + S)``, where ``<q_x, v> = <y, v> - t_y/t_x <x, v>``."""
+    """``w = v + c (x + y)`` with ``c = -K/2 <q_x, v>/(1 + S)``, where ``<q_x, v> = <y, v> - t_y/t_x <x, v>``."""
     xs, ys, vs = space(x), space(y), space(v)
     a = separation(x, y, K)
-    qx = with_known_part(space(a.normal) if a.over else a.normal, xs, (a.rise / a.tx - 2 * a.S) / -K, a.tx.square())
+    known = (a.time_difference / a.tx - 2 * a.S) / -K
+    qx = with_known_part(space_of(a.perpendicular, a.in_place), xs, known, a.tx.square())
     along = dot(xs, vs)
     scale = -0.5 * K / (1 + a.S)
     product = dot(qx, vs)
-    k = scale * product
+    c = scale * product
     total = xs + ys
-    wt = along / a.tx + k * (a.tx + a.ty)
-    time_w, time_y, time_K = _derived_time(g[..., :1], ys, vs + k * total, wt, a.ty, K)
+    wt = along / a.tx + c * (a.tx + a.ty)
+    time_w, time_y, time_K = _derived_time(g[..., :1], ys, vs + c * total, wt, a.ty, K)
     h = g[..., 1:] + time_w
     gk = dot(h, total)
     gproduct = gk * scale
-    slope_x, slope_y = _space_slopes(a, x, y, -0.5 * K * gk * k / (1 + a.S), K)
+    slope_x, slope_y = _space_slopes(a, x, y, -0.5 * K * gk * c / (1 + a.S), K)
     ratio = a.ty / a.tx
-    gx = k * h - gproduct * ratio * (vs - along / a.tx.square() * xs) + slope_x
-    gy = k * h + gproduct * (vs - along / (a.tx * a.ty) * ys) + slope_y + time_y
-    lean = 0.5 / K**2 * (along / a.tx / a.tx) * (a.rise / a.tx) * (1 + ratio) / ratio  # each factor is a small number
-    gK = gk * k / K + gproduct * lean - gk * k / (1 + a.S) * a.angular / K + time_K
+    gx = c * h - gproduct * ratio * (vs - along / a.tx.square() * xs) + slope_x
+    gy = c * h + gproduct * (vs - along / (a.tx * a.ty) * ys) + slope_y + time_y
+    # Each factor of the product is a small number.
+    lean = 0.5 / K**2 * (along / a.tx / a.tx) * (a.time_difference / a.tx) * (1 + ratio) / ratio
+    gK = gk * c / K + gproduct * lean - gk * c / (1 + a.S) * a.angular / K + time_K
     return _padded(gx), _padded(gy), _padded(h + gproduct * qx), gK.squeeze(-1)

@@ -6,8 +6,8 @@ formed as a difference but once (`conformal_gap`): that of a sum follows from th
 ``x (+) y = (om(x) S - K|S|^2 x)/(om(x) om(y) - K|S|^2)`` with S = x + y, sums of numbers of one sign (Ungar 2008, doi
 10.1142/6625, has the rational form that this is equal to).
 
-`curvature` is a negative number or 0-dim tensor K; points and vectors are ``*B,n``, distances ``*B``. Derivatives of
-all orders exist everywhere, those of the distance at coincident points being zero.
+`K` is a negative number or 0-dim tensor; points and vectors are ``*B,n``, distances ``*B``. Derivatives of all orders
+exist everywhere, those of the distance at coincident points being zero.
 """
 
 from __future__ import annotations
@@ -16,65 +16,51 @@ import torch
 from torch import Tensor
 
 from .compensated import conformal_gap
+from .rows import dot, square
 from .series import safe_sqrt
 from .signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
-from .tracing import derivative_wanted
-
-Curvature = float | Tensor
 
 
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b>, with a trailing one."""
-    return (a * b).sum(-1, keepdim=True)
-
-
-def square(a: Tensor) -> Tensor:
-    """|a|^2, with a trailing one."""
-    if derivative_wanted(a):
-        return dot(a, a)
-    return torch.linalg.vector_norm(a, dim=-1, keepdim=True).square()  # a third of the time
-
-
-def rim_gap(x: Tensor, curvature: Curvature) -> Tensor:
+def rim_gap(x: Tensor, K: float | Tensor) -> Tensor:
     """The conformal gap of a point, NaN outside the ball: there is no metric."""
-    gap = conformal_gap(x, curvature, -1)
+    gap = conformal_gap(x, K, -1)
     return torch.where(gap <= 0, torch.nan, gap)
 
 
-def poincare_inside(x: Tensor, curvature: Curvature, eps: float | None = None) -> Tensor:
+def poincare_inside(x: Tensor, K: float | Tensor, eps: float | None = None) -> Tensor:
     """`x` itself inside the ball, elsewhere the point in its direction at (1 - eps)/sqrt(-K), by default of twice the
     eps of the dtype, which is what the rounding of that point may take; NaN stays NaN."""
     largest = x.detach().abs().amax(-1, keepdim=True)
-    outside = (conformal_gap(x, curvature, -1) <= 0) | (curvature * largest.square() <= -1)
+    outside = (conformal_gap(x, K, -1) <= 0) | (K * largest.square() <= -1)
     limit = torch.finfo(x.dtype).max  # of infinite entries: then the others are as good as zero
     unit = torch.where(outside, x.clamp(-limit, limit) / torch.where(outside, largest.clamp(max=limit), 1.0), 0.0)
-    bend = torch.where(outside, -curvature * (unit * unit).sum(-1, keepdim=True), 1.0)
+    length2 = torch.where(outside, -K * (unit * unit).sum(-1, keepdim=True), 1.0)
     eps = 2 * torch.finfo(x.dtype).eps if eps is None else eps
-    return torch.where(outside, (1 - eps) * bend.rsqrt() * unit, x)
+    return torch.where(outside, (1 - eps) * length2.rsqrt() * unit, x)
 
 
-def _rim_factor(y: Tensor, curvature: Curvature) -> Tensor:
+def _rim_factor(y: Tensor, K: float | Tensor) -> Tensor:
     """One, or where rounding put `y` on the rim or beyond, what draws it to the largest representable radius."""
-    k = curvature.detach() if isinstance(curvature, Tensor) else curvature
-    gap = conformal_gap(y.detach(), k, -1)
+    fixed = K.detach() if isinstance(K, Tensor) else K
+    gap = conformal_gap(y.detach(), fixed, -1)
     outside = gap <= 0  # in this sense NaN stays NaN
     # |y| sqrt(-K) = sqrt(1 - gap), one and what rounding adds to it. Such a factor has no derivative to speak of.
     shrunk = (1 - 2 * torch.finfo(y.dtype).eps) * torch.where(outside, 1 - gap, 1.0).rsqrt()
     return torch.where(outside, shrunk, 1.0)
 
 
-def into_ball(y: Tensor, curvature: Curvature) -> Tensor:
+def into_ball(y: Tensor, K: float | Tensor) -> Tensor:
     """`y`, drawn to the largest representable radius where rounding put it on the rim or beyond."""
-    return y * _rim_factor(y, curvature)
+    return y * _rim_factor(y, K)
 
 
-def _translated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, k: Curvature) -> Tensor:
+def _translated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, K: float | Tensor) -> Tensor:
     """x (+) w for w = beta u with gap g."""
     s = torch.addcmul(x, beta, u)
-    bend = k * square(s)
-    scale = 1 / (om * g - bend)
-    y = torch.addcmul(om * scale * s, -bend * scale, x)
-    return y.mul_(_rim_factor(y, k))  # in place: one tensor less of its size
+    k_square = K * square(s)
+    scale = 1 / (om * g - k_square)
+    y = torch.addcmul(om * scale * s, -k_square * scale, x)
+    return y.mul_(_rim_factor(y, K))  # in place: one tensor less of its size
 
 
 def without_overflow(z: Tensor) -> Tensor:
@@ -82,114 +68,114 @@ def without_overflow(z: Tensor) -> Tensor:
     return torch.where(z == -torch.inf, torch.nan, z)
 
 
-def poincare_exp(x: Tensor, u: Tensor, curvature: Curvature) -> Tensor:
+def poincare_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     """x (+) tanh(r)/r u/om(x) with r = sqrt(-K) |u|/om(x), half of sqrt(-K) times the length of u."""
-    om = rim_gap(x, curvature)
-    z = without_overflow(curvature * square(u) / om.square())
-    return _translated(x, om, tan_ratio_k(z, -1) / om, u, sech_square_k(z), curvature)
+    om = rim_gap(x, K)
+    z = without_overflow(K * square(u) / om.square())
+    return _translated(x, om, tan_ratio_k(z, -1) / om, u, sech_square_k(z), K)
 
 
-def poincare_exp_frame(x: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+def poincare_exp_frame(x: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
     """x (+) w, w the point with normal coordinates `z`: ``tanh(r)/r z/2`` with r = sqrt(-K) |z|/2."""
-    q = without_overflow(curvature * square(z) / 4)
-    return _translated(x, rim_gap(x, curvature), 0.5 * tan_ratio_k(q, -1), z, sech_square_k(q), curvature)
+    q = without_overflow(K * square(z) / 4)
+    return _translated(x, rim_gap(x, K), 0.5 * tan_ratio_k(q, -1), z, sech_square_k(q), K)
 
 
-def poincare_from_normal(z: Tensor, curvature: Curvature) -> Tensor:
+def poincare_from_normal(z: Tensor, K: float | Tensor) -> Tensor:
     """tanh(r)/r z/2 with r = sqrt(-K) |z|/2."""
-    return into_ball(0.5 * tan_ratio_k(without_overflow(curvature * square(z) / 4), -1) * z, curvature)
+    return into_ball(0.5 * tan_ratio_k(without_overflow(K * square(z) / 4), -1) * z, K)
 
 
-def poincare_to_normal(x: Tensor, curvature: Curvature) -> Tensor:
+def poincare_to_normal(x: Tensor, K: float | Tensor) -> Tensor:
     """2 asinh(r)/(r sqrt(om)) x with r = sqrt(-K) |x|/sqrt(om)."""
-    om = rim_gap(x, curvature)
-    return 2 * asin_ratio_k(curvature * square(x) / om, -1) * om.rsqrt() * x
+    om = rim_gap(x, K)
+    return 2 * asin_ratio_k(K * square(x) / om, -1) * om.rsqrt() * x
 
 
-def poincare_gyroadd(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def poincare_gyroadd(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """x (+) y."""
-    om_x, om_y = rim_gap(x, curvature), rim_gap(y, curvature)
-    return _translated(x, om_x, torch.ones_like(om_y), y, om_y, curvature)
+    om_x, om_y = rim_gap(x, K), rim_gap(y, K)
+    return _translated(x, om_x, torch.ones_like(om_y), y, om_y, K)
 
 
-def separation(x: Tensor, y: Tensor, k: Curvature) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def separation(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """D = y - x, |D|^2, om(x), om(y)."""
     d = y - x
-    return d, square(d), rim_gap(x, k), rim_gap(y, k)
+    return d, square(d), rim_gap(x, K), rim_gap(y, K)
 
 
-def poincare_log(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def poincare_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """asinh(r)/(r sqrt(1 + r^2)) (om(x) D + K|D|^2 x)/om(y) with r as in `poincare_dist`."""
-    d, dd, om_x, om_y = separation(x, y, curvature)
-    s = curvature * dd / (om_x * om_y)
+    d, dd, om_x, om_y = separation(x, y, K)
+    s = K * dd / (om_x * om_y)
     scale = asin_ratio_k(s, -1) * (1 - s).rsqrt() / om_y
-    return torch.addcmul(scale * om_x * d, scale * curvature * dd, x)
+    return torch.addcmul(scale * om_x * d, scale * K * dd, x)
 
 
-def poincare_log_frame(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def poincare_log_frame(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Normal coordinates of (-x) (+) y: twice the logarithm over om(x)."""
-    d, dd, om_x, om_y = separation(x, y, curvature)
-    s = curvature * dd / (om_x * om_y)
+    d, dd, om_x, om_y = separation(x, y, K)
+    s = K * dd / (om_x * om_y)
     scale = 2 * asin_ratio_k(s, -1) * (1 - s).rsqrt() / om_y
-    return torch.addcmul(scale * d, scale * curvature * dd / om_x, x)
+    return torch.addcmul(scale * d, scale * K * dd / om_x, x)
 
 
-def poincare_dist(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def poincare_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """2/sqrt(-K) asinh(r), r = sqrt(-K) |y - x|/sqrt(om(x) om(y))."""
-    _, dd, om_x, om_y = separation(x, y, curvature)
+    _, dd, om_x, om_y = separation(x, y, K)
     q = dd / (om_x * om_y)
-    return (2 * safe_sqrt(q) * asin_ratio_k(curvature * q, -1)).squeeze(-1)
+    return (2 * safe_sqrt(q) * asin_ratio_k(K * q, -1)).squeeze(-1)
 
 
-def poincare_dist2(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def poincare_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """The squared distance, smooth at coincident points."""
-    _, dd, om_x, om_y = separation(x, y, curvature)
+    _, dd, om_x, om_y = separation(x, y, K)
     q = dd / (om_x * om_y)
-    return (4 * q * asin_ratio_k(curvature * q, -1).square()).squeeze(-1)
+    return (4 * q * asin_ratio_k(K * q, -1).square()).squeeze(-1)
 
 
-def poincare_transport(x: Tensor, y: Tensor, v: Tensor, curvature: Curvature) -> Tensor:
+def poincare_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
     """om(y)/om(x) gyr[y, -x] v, the Levi-Civita transport along the geodesic."""
-    d, _, om_x, om_y = separation(x, y, curvature)
-    return om_y / om_x * turned(x, d, om_x, om_y, v, curvature)
+    d, _, om_x, om_y = separation(x, y, K)
+    return om_y / om_x * turned(x, d, om_x, om_y, v, K)
 
 
-def poincare_transport_frame(x: Tensor, y: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+def poincare_transport_frame(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
     """gyr[y, -x] z: the transport in frame coordinates, a rotation."""
-    d, _, om_x, om_y = separation(x, y, curvature)
-    return turned(x, d, om_x, om_y, z, curvature)
+    d, _, om_x, om_y = separation(x, y, K)
+    return turned(x, d, om_x, om_y, z, K)
 
 
-def turned(x: Tensor, d: Tensor, om_x: Tensor, om_y: Tensor, v: Tensor, k: Curvature) -> Tensor:
+def turned(x: Tensor, d: Tensor, om_x: Tensor, om_y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
     r"""gyr[y, -x] v = v + 2K/M (P D - Q x) in terms that are small where its angle is: D = y - x,
     M = om(x) om(y) - K|D|^2, P = (om(y) - K|D|^2) <x,v> + (1 - om(x)) <D,v>, Q = om(x) <D,v> + K|D|^2 <x,v>."""
-    xv, dv, bend = dot(x, v), dot(d, v), k * square(d)
-    scale = 2 * k / (om_x * om_y - bend)
-    p = scale * ((om_y - bend) * xv + (1 - om_x) * dv)
-    q = scale * (om_x * dv + bend * xv)
+    xv, dv, k_square = dot(x, v), dot(d, v), K * square(d)
+    scale = 2 * K / (om_x * om_y - k_square)
+    p = scale * ((om_y - k_square) * xv + (1 - om_x) * dv)
+    q = scale * (om_x * dv + k_square * xv)
     return torch.addcmul(torch.addcmul(v, p, d), -q, x)
 
 
-def gyrated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, v: Tensor, k: Curvature) -> Tensor:
+def gyrated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
     """gyr[x, w] v for w = beta u with gap g: as `turned`, with S = x + w in the place of D."""
     s = torch.addcmul(x, beta, u)
-    wv, sv, bend = beta * dot(u, v), dot(s, v), k * square(s)
-    scale = 2 * k / (om * g - bend)
-    p = scale * ((1 - g) * sv - (om - bend) * wv)
-    q = scale * (g * sv - bend * wv)
+    wv, sv, k_square = beta * dot(u, v), dot(s, v), K * square(s)
+    scale = 2 * K / (om * g - k_square)
+    p = scale * ((1 - g) * sv - (om - k_square) * wv)
+    q = scale * (g * sv - k_square * wv)
     return torch.addcmul(torch.addcmul(v, p, s), q * beta, u)
 
 
-def poincare_exp_transport(x: Tensor, u: Tensor, v: Tensor, curvature: Curvature) -> tuple[Tensor, Tensor]:
+def poincare_exp_transport(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
     """The exponential y of u, and v transported along that geodesic: om(y)/om(x) gyr[x, w] v with y = x (+) w."""
-    om = rim_gap(x, curvature)
-    z = without_overflow(curvature * square(u) / om.square())
+    om = rim_gap(x, K)
+    z = without_overflow(K * square(u) / om.square())
     beta, g = tan_ratio_k(z, -1) / om, sech_square_k(z)
-    y = _translated(x, om, beta, u, g, curvature)
-    return y, rim_gap(y, curvature) / om * gyrated(x, om, beta, u, g, v, curvature)
+    y = _translated(x, om, beta, u, g, K)
+    return y, rim_gap(y, K) / om * gyrated(x, om, beta, u, g, v, K)
 
 
-def poincare_gyration(x: Tensor, y: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+def poincare_gyration(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
     """gyr[x, y] z of points: a rotation of z about the origin."""
-    om_x, om_y = rim_gap(x, curvature), rim_gap(y, curvature)
-    return into_ball(gyrated(x, om_x, torch.ones_like(om_y), y, om_y, z, curvature), curvature)
+    om_x, om_y = rim_gap(x, K), rim_gap(y, K)
+    return into_ball(gyrated(x, om_x, torch.ones_like(om_y), y, om_y, z, K), K)

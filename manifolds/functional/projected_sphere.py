@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .poincare import Curvature, dot, square
+from .rows import dot, square
 from .series import safe_norm, safe_sqrt
 from .signed_trigonometry import asin_ratio_k, atan_ratio_k, cos_k, sin_ratio_k, tan_ratio_k
 
@@ -22,88 +22,98 @@ def _finite(denominator: Tensor) -> Tensor:
     return denominator.clamp_min(torch.finfo(denominator.dtype).eps ** 2)
 
 
-def _antipodal_gap(x: Tensor, y: Tensor, k: Curvature) -> Tensor:
+def projected_gap(x: Tensor, K: float | Tensor) -> Tensor:
+    """om(x)."""
+    return 1 + K * square(x)
+
+
+def projected_inside(x: Tensor, K: float | Tensor) -> Tensor:
+    """x itself: the chart is all of R^n."""
+    return x.clone()
+
+
+def _antipodal_gap(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """M(x, y) = |x + K|x|^2 y|^2/|x|^2, which is zero where y is the antipode of x."""
-    xx, product = square(x), 2 * k * dot(x, y)
-    size = 1 + k * xx * k * square(y)
+    xx, product = square(x), 2 * K * dot(x, y)
+    size = 1 + K * xx * K * square(y)
     opposed = -2 * product > size
-    opening = torch.addcmul(x, k * xx, y)
+    opening = torch.addcmul(x, K * xx, y)
     return torch.where(opposed, square(opening) / torch.where(opposed, xx, 1.0), size + product)
 
 
-def projected_exp(x: Tensor, u: Tensor, curvature: Curvature) -> Tensor:
+def projected_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     """((C - 2K sigma a) x + sigma u)/(cos^2 - 2K sigma a + K|x|^2 sin^2): cos and sin of r = sqrt(K) |u|/om(x), C and
     sigma r of 2r, halved, a = <x,u>/om(x)."""
-    return _exp(x, u, curvature)[0]
+    return _exp(x, u, K)[0]
 
 
-def _exp(x: Tensor, u: Tensor, k: Curvature) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    bend = k * square(x)
-    om = 1 + bend
-    a, z = dot(x, u) / om, k * square(u) / om.square()
+def _exp(x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    k_square = K * square(x)
+    om = 1 + k_square
+    a, z = dot(x, u) / om, K * square(u) / om.square()
     c, sigma = cos_k(4 * z, 1), sin_ratio_k(4 * z, 1)
-    mixed = 2 * k * sigma * a
-    scale = 1 / _finite(0.5 * (1 + c) - mixed + bend * 0.5 * (1 - c))
+    mixed = 2 * K * sigma * a
+    scale = 1 / _finite(0.5 * (1 + c) - mixed + k_square * 0.5 * (1 - c))
     return torch.addcmul((c - mixed) * scale * x, sigma * scale, u), om, z, scale
 
 
-def projected_exp_frame(x: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+def projected_exp_frame(x: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
     """exp of the tangent vector om(x)/2 z."""
-    return projected_exp(x, 0.5 * (1 + curvature * square(x)) * z, curvature)
+    return projected_exp(x, 0.5 * (1 + K * square(x)) * z, K)
 
 
-def projected_gyroadd(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def projected_gyroadd(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """(om(x) S - K|S|^2 x)/M(-x, y), S = x + y: infinite where y is the antipode of -x."""
-    s, scale = x + y, 1 / _finite(_antipodal_gap(-x, y, curvature))
-    return torch.addcmul((1 + curvature * square(x)) * scale * s, -curvature * square(s) * scale, x)
+    s, scale = x + y, 1 / _finite(_antipodal_gap(-x, y, K))
+    return torch.addcmul((1 + K * square(x)) * scale * s, -K * square(s) * scale, x)
 
 
-def _half_angle(x: Tensor, y: Tensor, k: Curvature) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _half_angle(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """D, om(x), q = |D|^2/(om(x) om(y)), whether the points are more than a right angle apart, and then the half angle
     over sqrt(K)."""
-    d, om_x, om_y = y - x, 1 + k * square(x), 1 + k * square(y)
+    d, om_x, om_y = y - x, 1 + K * square(x), 1 + K * square(y)
     q = square(d) / (om_x * om_y)
-    s = k * q
+    s = K * q
     far = s > 0.5
     safe = torch.where(far, s, 1.0)
-    cosine = torch.where(far, _antipodal_gap(x, y, k) / (om_x * om_y), 1.0)
+    cosine = torch.where(far, _antipodal_gap(x, y, K) / (om_x * om_y), 1.0)
     half = torch.atan2(safe.sqrt(), safe_sqrt(cosine)) * (torch.where(far, q, 1.0) / safe).sqrt()
     return d, om_x, q, far, half
 
 
-def projected_dist(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def projected_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """2/sqrt(K) times half the angle: by its sine, or beyond a right angle by sine and cosine."""
-    _, _, q, far, half = _half_angle(x, y, curvature)
-    near = safe_sqrt(q) * asin_ratio_k(torch.where(far, 0.0, curvature * q), 1)
+    _, _, q, far, half = _half_angle(x, y, K)
+    near = safe_sqrt(q) * asin_ratio_k(torch.where(far, 0.0, K * q), 1)
     return (2 * torch.where(far, half, near)).squeeze(-1)
 
 
-def projected_dist2(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def projected_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """The squared distance, smooth at coincident points."""
-    _, _, q, far, half = _half_angle(x, y, curvature)
-    near = q * asin_ratio_k(torch.where(far, 0.0, curvature * q), 1).square()
+    _, _, q, far, half = _half_angle(x, y, K)
+    near = q * asin_ratio_k(torch.where(far, 0.0, K * q), 1).square()
     return (4 * torch.where(far, half.square(), near)).squeeze(-1)
 
 
-def projected_log(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def projected_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """om(x) times the half angle over sqrt(K), along `_direction`; along the first axis at the exact antipode."""
-    direction, om_x, coefficient = _log(x, y, curvature)
+    direction, om_x, coefficient = _log(x, y, K)
     return om_x * coefficient * direction
 
 
-def projected_log_frame(x: Tensor, y: Tensor, curvature: Curvature) -> Tensor:
+def projected_log_frame(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Twice the logarithm over om(x)."""
-    direction, _, coefficient = _log(x, y, curvature)
+    direction, _, coefficient = _log(x, y, K)
     return 2 * coefficient * direction
 
 
-def _log(x: Tensor, y: Tensor, k: Curvature) -> tuple[Tensor, Tensor, Tensor]:
+def _log(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The direction N of the logarithm, om(x), and the logarithm over om(x) N."""
-    d, om_x, q, far, half = _half_angle(x, y, k)
-    s = torch.where(far, 0.0, k * q)
+    d, om_x, q, far, half = _half_angle(x, y, K)
+    s = torch.where(far, 0.0, K * q)
     # Sine and cosine give |N| = om(x) om(y) sqrt(q (1 - s)).
-    near = asin_ratio_k(s, 1) * (1 - s).rsqrt() / (om_x * (1 + k * square(y)))
-    direction = _direction(x, y, d, om_x, far, k)
+    near = asin_ratio_k(s, 1) * (1 - s).rsqrt() / (om_x * (1 + K * square(y)))
+    direction = _direction(x, y, d, om_x, far, K)
     length = safe_norm(direction, keepdim=True)
     cut = far & (length == 0)
     axis = (torch.arange(x.shape[-1], device=x.device) == 0).to(direction.dtype)
@@ -111,63 +121,62 @@ def _log(x: Tensor, y: Tensor, k: Curvature) -> tuple[Tensor, Tensor, Tensor]:
     return direction, om_x, torch.where(far, half / torch.where(far & ~cut, length, 1.0), near)
 
 
-def _direction(x: Tensor, y: Tensor, d: Tensor, om_x: Tensor, far: Tensor, k: Curvature) -> Tensor:
+def _direction(x: Tensor, y: Tensor, d: Tensor, om_x: Tensor, far: Tensor, K: float | Tensor) -> Tensor:
     """A multiple of N = om(x) D + K|D|^2 x = om(x) y - (1 + 2K<x,y> - K|y|^2) x: of the two, and of a third one in
     W = x + K|x|^2 y, which is short next to the antipode, the one in which nothing cancels."""
-    xx, yy, product = square(x), square(y), 2 * k * dot(x, y)
-    opposed = far & (-2 * product > 1 + k * xx * k * yy)
-    w = torch.addcmul(x, k * xx, y)
+    xx, yy, product = square(x), square(y), 2 * K * dot(x, y)
+    opposed = far & (-2 * product > 1 + K * xx * K * yy)
+    w = torch.addcmul(x, K * xx, y)
     bent = (square(w) - 2 * om_x * dot(w, x)) / torch.where(opposed, xx, 1.0)
-    along = torch.where(opposed, bent, torch.where(far, k * yy - product - 1, k * square(d)))
+    along = torch.where(opposed, bent, torch.where(far, K * yy - product - 1, K * square(d)))
     return torch.addcmul(om_x * torch.where(opposed, w, torch.where(far, y, d)), along, x)
 
 
-def projected_transport(x: Tensor, y: Tensor, v: Tensor, curvature: Curvature) -> Tensor:
+def projected_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
     """The transport along the logarithm: an isometry as near to the antipode as one likes."""
-    om_y = 1 + curvature * square(y)
-    turned, om_x = _turned(x, projected_log(x, y, curvature), v, curvature)
+    om_y = 1 + K * square(y)
+    turned, om_x = _turned(x, projected_log(x, y, K), v, K)
     return om_y / om_x * turned
 
 
-def projected_transport_frame(x: Tensor, y: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+def projected_transport_frame(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
     """The same in frame coordinates: a rotation."""
-    return _turned(x, projected_log(x, y, curvature), z, curvature)[0]
+    return _turned(x, projected_log(x, y, K), z, K)[0]
 
 
-def projected_exp_transport(x: Tensor, u: Tensor, v: Tensor, curvature: Curvature) -> tuple[Tensor, Tensor]:
+def projected_exp_transport(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
     """The exponential y of u, and v transported along that geodesic."""
-    y = projected_exp(x, u, curvature)
-    turned, om = _turned(x, u, v, curvature)
-    return y, (1 + curvature * square(y)) / om * turned
+    y = projected_exp(x, u, K)
+    turned, om = _turned(x, u, v, K)
+    return y, (1 + K * square(y)) / om * turned
 
 
-def _turned(x: Tensor, u: Tensor, v: Tensor, k: Curvature) -> tuple[Tensor, Tensor]:
+def _turned(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
     """gyr[x, w] v, where x (+) w is the exponential of u, in the sine and cosine of the way, and om(x)."""
-    bend = k * square(x)
-    om = 1 + bend
-    a, uv, xv, z = dot(x, u) / om, dot(u, v) / om, dot(x, v), k * square(u) / om.square()
+    k_square = K * square(x)
+    om = 1 + k_square
+    a, uv, xv, z = dot(x, u) / om, dot(u, v) / om, dot(x, v), K * square(u) / om.square()
     c, sigma, tau = cos_k(4 * z, 1), sin_ratio_k(4 * z, 1), sin_ratio_k(z, 1).square()
-    scale = 2 * k / _finite(0.5 * (1 + c) - 2 * k * sigma * a + bend * 0.5 * (1 - c))
-    along_x = scale * (2 * k * tau * a * uv - sigma * uv - z * tau * xv)
-    along_u = scale * (sigma * xv - bend * tau * uv) / om
+    scale = 2 * K / _finite(0.5 * (1 + c) - 2 * K * sigma * a + k_square * 0.5 * (1 - c))
+    along_x = scale * (2 * K * tau * a * uv - sigma * uv - z * tau * xv)
+    along_u = scale * (sigma * xv - k_square * tau * uv) / om
     return torch.addcmul(torch.addcmul(v, along_x, x), along_u, u), om
 
 
-def projected_gyration(x: Tensor, y: Tensor, z: Tensor, curvature: Curvature) -> Tensor:
+def projected_gyration(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
     """gyr[x, y] z of points: a rotation of z about the origin (Ungar 2008, doi 10.1142/6625)."""
-    k = curvature
     xx, yy, xy, xz, yz = square(x), square(y), dot(x, y), dot(x, z), dot(y, z)
-    scale = 2 * k / _finite(_antipodal_gap(-x, y, k))
-    along_x = scale * (2 * k * xy * yz - yz - k * yy * xz)
-    along_y = scale * (xz - k * xx * yz)
+    scale = 2 * K / _finite(_antipodal_gap(-x, y, K))
+    along_x = scale * (2 * K * xy * yz - yz - K * yy * xz)
+    along_y = scale * (xz - K * xx * yz)
     return torch.addcmul(torch.addcmul(z, along_x, x), along_y, y)
 
 
-def projected_from_normal(z: Tensor, curvature: Curvature) -> Tensor:
+def projected_from_normal(z: Tensor, K: float | Tensor) -> Tensor:
     """tan(r)/r z/2 with r = sqrt(K) |z|/2."""
-    return 0.5 * tan_ratio_k(curvature * square(z) / 4, 1) * z
+    return 0.5 * tan_ratio_k(K * square(z) / 4, 1) * z
 
 
-def projected_to_normal(x: Tensor, curvature: Curvature) -> Tensor:
+def projected_to_normal(x: Tensor, K: float | Tensor) -> Tensor:
     """2 atan(r)/r x with r = sqrt(K) |x|."""
-    return 2 * atan_ratio_k(curvature * square(x), 1) * x
+    return 2 * atan_ratio_k(K * square(x), 1) * x

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frames import identity_like, matrix_exp, skew, sym
+from .frames import identity_like, matrix_exp
+from .matrices import skew, sym
 from .series import bessel_sqrt, cos_sqrt, sinc_sqrt
 from .tracing import derivative_wanted
 
@@ -101,7 +102,8 @@ def _sum_of_planes(turning: Tensor, cosine: Tensor, q: Tensor) -> Tensor:
     sine = pushed.square().sum(-2).sqrt()
     turned = sine > torch.finfo(sine.dtype).tiny ** 0.5  # below it squares underflow
     ratio = torch.where(turned, torch.atan2(sine, cosine) / torch.where(turned, sine, 1.0), 1.0)
-    return skew((pushed * ratio.unsqueeze(-2)) @ q.mT)
+    # K itself and what the ratio adds to it: of small angles K alone, without the rounding of two products.
+    return turning + skew((pushed * (ratio - 1).unsqueeze(-2)) @ q.mT)
 
 
 def _with_half_turns(turning: Tensor, cosine: Tensor, q: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from scipy.special import jv
 from torch import Tensor
 
-from .frames import block, identity_like, matrix_exp, skew
+from .frames import block, identity_like, matrix_exp
+from .matrices import skew
 from .tracing import values_readable
 
 

@@ -16,7 +16,8 @@ import math
 import torch
 from torch import Tensor
 
-from .frames import block, identity_like, matrix_exp, newton_schulz_step, skew, so_log, sym
+from .frames import block, identity_like, matrix_exp, newton_schulz_step, so_log
+from .matrices import skew, sym
 from .series import sinc_sqrt
 from .stiefel_geodesic import geodesic_end, norm_bound, skew_adjoint_exp
 from .tracing import derivative_wanted

@@ -69,7 +69,7 @@ def arguments(kernel, block):
         )
         for name in kernel.arg_names
     }
-    return signature, {"K_IS_TENSOR": True, "ROWS": max(1, TILE // block), "BLOCK": block}
+    return signature, {"OPTION_IS_TENSOR": True, "ROWS": max(1, TILE // block), "BLOCK": block}
 
 
 def compiled(kernel, block):

@@ -14,7 +14,7 @@ import torch
 
 from torchriemann.manifolds import kernels
 from torchriemann.manifolds.functional import lorentz, poincare
-from torchriemann.manifolds.kernels import triton_common
+from torchriemann.manifolds.kernels import triton_rows
 from torchriemann.manifolds.kernels.switch import AUTO, TRITON, forced
 
 DEVICE = sys.argv[1]
@@ -140,7 +140,7 @@ def far_exponentials():
 
 def main():
     if DEVICE == "cpu":
-        triton_common.TILE = 4096  # the interpreter takes its time by program: fewer, larger ones
+        triton_rows.TILE = 4096  # the interpreter takes its time by program: fewer, larger ones
     for name in NAMES:
         for width in WIDTHS:
             k = torch.tensor(-0.7 if width % 2 else -2.3)

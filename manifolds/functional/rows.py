@@ -1,0 +1,21 @@
+"""Algebra of rows: scalar products over the last dimension, which is kept with the length one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .tracing import derivative_wanted
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean scalar products of rows. ``*B,n; *B,n -> *B,1``."""
+    return (a * b).sum(-1, keepdim=True)
+
+
+def square(a: Tensor) -> Tensor:
+    """Squared Euclidean lengths of rows. ``*B,n -> *B,1``."""
+    if derivative_wanted(a):
+        return a.square().sum(-1, keepdim=True)
+    # Without an intermediate: a quarter to a third of the time.
+    return torch.linalg.vector_norm(a, dim=-1, keepdim=True).square()
