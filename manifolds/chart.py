@@ -94,7 +94,8 @@ def derivative_along(function: Callable[[Tensor], Tensor], at: Tensor, v: Tensor
     if not forward_mode_is_taken():
         # In a compiled graph a slice of a dual number that is an input of the graph fails.
         at = at.clone() if torch.compiler.is_compiling() else at
-        return torch.func.jvp(function, (at,), (v,))
+        value, derivative, *_ = torch.func.jvp(function, (at,), (v,))
+        return value, derivative
     # By reverse mode alone: the pull-back is linear in its cotangent, and the transpose of that map is the derivative.
-    value, pull_back = torch.func.vjp(function, at)
+    value, pull_back, *_ = torch.func.vjp(function, at)
     return value, torch.func.vjp(lambda g: pull_back(g)[0], torch.zeros_like(value))[1](v)[0]
