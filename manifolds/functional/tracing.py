@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
+    TransformType,
     get_dynamic_layer_stack_depth,
     is_functorch_wrapped_tensor,
 )
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 from torch.autograd.function import once_differentiable
 
@@ -29,6 +31,13 @@ def derivative_wanted(x: Tensor) -> bool:
     if not values_readable(x):
         return True
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
+
+
+def forward_mode_is_taken() -> bool:
+    """Whether torch's own forward mode is on, whose levels do not nest: `torch.func.jvp` may not be called."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return False
+    return all(level.key() != TransformType.Jvp for level in retrieve_all_functorch_interpreters())
 
 
 class LastDerivative(Function):
