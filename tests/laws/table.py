@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.laws.composites import power, product, scaled
-from torchriemann.manifolds import Euclidean, Grassmann, Orthogonal, SpecialOrthogonal, Sphere
+from torchriemann.manifolds import Chart, Euclidean, Grassmann, Orthogonal, Pullback, SpecialOrthogonal, Sphere
 from torchriemann.manifolds.constant_curvature.klein import Klein
 from torchriemann.manifolds.constant_curvature.lorentz import Lorentz
 from torchriemann.manifolds.constant_curvature.stereographic import PoincareBall, ProjectedSphere, Stereographic
@@ -304,6 +304,53 @@ def orthogonal_group(manifold: Orthogonal | SpecialOrthogonal) -> Case:
     )
 
 
+# ---- pullbacks ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Logarithm(Chart):
+    """Positive numbers onto the line, with derivatives as they are found."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y.exp()
+
+    def project(self, x: Tensor) -> Tensor:
+        return torch.where(x == 0, 1.0, x.abs())
+
+
+def scalings(t: Trial):
+    """Products with positive numbers."""
+    factors = t.noise(t.shape[-1]).exp()
+    return {"scaling": lambda x: factors * x}
+
+
+BEYOND = "exp(1000) is beyond the largest number"
+
+POSITIVE = Case(
+    Pullback(Euclidean(), Logarithm()),
+    shapes=((3,), (1,)),
+    reach=1.0,
+    spread=0.5,
+    isometries=scalings,
+    off=torch.neg,
+    tolerance={
+        "*": 100,
+        # Truncation: the third derivative of x log(y/x) is large where y is small.
+        "forward_derivatives_match_finite_differences": 1e11,
+    },
+    missing={"random_uniform": "the volume is infinite"},
+    exempt={
+        "retraction_has_its_order": "the retraction is the exponential map",
+        "injectivity_radius_is_exact": "infinite",
+        "uniform_law_is_invariant": "the volume is infinite",
+        "extreme_numbers_give_no_nan": BEYOND,
+        "extreme_vectors_transport_without_nan": BEYOND,
+    },
+)
+
 LONG_TRANSPORT = "the series ends at twice the injectivity radius; NaN beyond, as the class states"
 
 # What a row has of its own, where it has the formulas of another one.
@@ -366,6 +413,7 @@ ROWS = [
     again(power(GRASSMANN, 2), POWER),
     SCALED,
     again(scaled(STIEFEL, 0.9), SCALED),
+    POSITIVE,
 ]
 
 # Flat space compiles all that the contract derives from a few primitives, the others what their classes define.
