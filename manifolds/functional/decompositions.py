@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
+from torch.linalg import LinAlgError  # pyright: ignore[reportPrivateImportUsage]
 
 from .operators import Operand, define
 
@@ -51,7 +52,7 @@ def _decompose(decompose: Callable[[Tensor], Any], A: Tensor) -> Any:
     if A.device.type in _SCALE_BY_THEMSELVES:  # and a matrix that is no good is rare
         try:
             return _marked(*decompose(A))
-        except torch.linalg.LinAlgError:
+        except LinAlgError:
             pass
     scaled, scale = _scaled(A)
     values, *vectors = _item_by_item_if_it_fails(decompose, scaled)
@@ -83,7 +84,7 @@ def _scaled(A: Tensor) -> tuple[Tensor, Tensor]:
 def _item_by_item_if_it_fails(decompose: Callable[[Tensor], Any], A: Tensor) -> tuple[Tensor, ...]:
     try:
         return decompose(A)
-    except torch.linalg.LinAlgError:  # somewhere in the batch
+    except LinAlgError:  # somewhere in the batch
         batch, n = A.shape[:-2], A.shape[-1]
         items = [_one(decompose, a) for a in A.reshape(-1, n, n)]
         return tuple(torch.stack(r).reshape(*batch, *r[0].shape) for r in zip(*items, strict=True))
@@ -92,7 +93,7 @@ def _item_by_item_if_it_fails(decompose: Callable[[Tensor], Any], A: Tensor) -> 
 def _one(decompose: Callable[[Tensor], Any], a: Tensor) -> tuple[Tensor, ...]:
     try:
         return decompose(a)
-    except torch.linalg.LinAlgError:
+    except LinAlgError:
         return tuple(torch.full_like(r, torch.nan) for r in decompose(torch.eye(*a.shape, dtype=a.dtype).to(a.device)))
 
 
