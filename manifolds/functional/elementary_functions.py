@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .matrix_function import ascending
+from .matrix_function import Sides, ascending, change_of_sides
 
 # Relative to the middle eigenvalue. 20 terms leave 20/8^20 = 2e-17 of the sum.
 _NEAR = 1 / 8
@@ -28,9 +28,9 @@ _TERMS = 20
 
 
 def _quotient(numerator: Tensor, denominator: Tensor, limit: float) -> Tensor:
-    """numerator/denominator, and the limit where the denominator is zero."""
+    """numerator/denominator, and the limit where both are zero; NaN in the numerator stays."""
     zero = denominator == 0
-    return torch.where(zero, limit, numerator / torch.where(zero, 1.0, denominator))
+    return torch.where(zero, limit + numerator, numerator / torch.where(zero, 1.0, denominator))
 
 
 def _relative_gap(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,14 +68,13 @@ class Exponential:
         gap = (b - a).abs()
         return torch.maximum(a, b).exp() * _quotient(-torch.expm1(-gap), gap, 1.0)
 
-    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """exp[a, b, c]."""
-        low, middle, high = ascending(a, b, c)
-        near = high - low <= 1  # its own scale: the quotient loses half a digit beyond
-        change = self.divided_difference(middle, high) - self.divided_difference(low, middle)
-        far = change / torch.where(near, 1.0, high - low)
-        x, z = (torch.where(near, end - middle, 0.0) for end in (low, high))
-        return torch.where(near, middle.exp() * _polynomial_difference(_EXPONENTIAL, x, z), far)
+        a, b, c, change = change_of_sides(self, a, b, c, sides)
+        near = (c - a).abs() <= 1  # its own scale: the quotient loses half a digit beyond
+        x, z = (torch.where(near, end - b, 0.0) for end in (a, c))
+        taylor = b.exp() * _polynomial_difference(_EXPONENTIAL, x, z)
+        return torch.where(near, taylor, change / torch.where(near, 1.0, c - a))
 
 
 _EXPONENTIAL = tuple(1 / math.factorial(k + 2) for k in range(_TERMS))
@@ -97,14 +96,13 @@ class Logarithm:
         s, r = _relative_gap(torch.minimum(a, b), high)
         return _quotient(r, s, 1.0) / high
 
-    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """log[a, b, c]."""
-        low, middle, high = ascending(a, b, c)
-        near = high - low <= _NEAR * middle
-        change = self.divided_difference(middle, high) - self.divided_difference(low, middle)
-        far = change / torch.where(near, 1.0, high - low)
-        x, z = (torch.where(near, (end - middle) / middle, 0.0) for end in (low, high))
-        return torch.where(near, _polynomial_difference(_LOGARITHM, x, z) / middle / middle, far)
+        a, b, c, change = change_of_sides(self, a, b, c, sides)
+        near = (c - a).abs() <= _NEAR * b
+        x, z = (torch.where(near, (end - b) / b, 0.0) for end in (a, c))
+        taylor = _polynomial_difference(_LOGARITHM, x, z) / b / b
+        return torch.where(near, taylor, change / torch.where(near, 1.0, c - a))
 
 
 _LOGARITHM = tuple((-1.0) ** (k + 1) / (k + 2) for k in range(_TERMS))
@@ -124,7 +122,7 @@ class SquareRoot:
         """1/(sqrt a + sqrt b)."""
         return 1 / (a.sqrt() + b.sqrt())
 
-    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """-1/((sqrt a + sqrt b)(sqrt b + sqrt c)(sqrt c + sqrt a))."""
         a, b, c = a.sqrt(), b.sqrt(), c.sqrt()
         return -1 / (a + b) / (b + c) / (c + a)
@@ -145,7 +143,7 @@ class InverseSquareRoot:
         a, b = a.sqrt(), b.sqrt()
         return -1 / a / b / (a + b)
 
-    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """(A + B + C)/(A B C (A + B)(B + C)(C + A)) of the roots."""
         low, middle, high = (root.sqrt() for root in ascending(a, b, c))
         # By small and large factors in turn, or the product would leave the range of numbers before the result does.
@@ -172,7 +170,7 @@ class Power:
         """x^p [a, b]."""
         return _power_difference(self.exponent, torch.minimum(a, b), torch.maximum(a, b))
 
-    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """x^p [a, b, c]."""
         p = self.exponent
         if p in (0.0, 1.0):

@@ -180,6 +180,26 @@ def half_cotangents(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return f_low, f_high, torch.where(far, (f_high - f_low) / torch.where(far, gap, 1.0), near)
 
 
+def _dexp_inverse(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Q, Q^T A Q and the two tables of `DexpInverse`, with Q the eigenvectors of A^2."""
+    square, q = torch.linalg.eigh(a.mT @ a)
+    square = square.clamp(min=0.0)
+    k, l = square.unsqueeze(-1), square.unsqueeze(-2)
+    product = (k * l).sqrt()
+    low, high = (k + l - 2 * product).clamp(min=0.0), k + l + 2 * product
+    f_low, f_high, slope = half_cotangents(low, high)
+    return q, q.mT @ a @ q, 0.5 * (f_low + f_high), 2 * slope
+
+
+_inverse_operator = define(
+    "rotation_dexp_inverse",
+    _dexp_inverse,
+    [Operand("a", 2)],
+    lambda a: tuple(a.new_empty(a.shape) for _ in range(4)),
+    count=4,
+)
+
+
 class DexpInverse:
     """``E -> dA`` with ``d exp(A)[dA] = exp(A) E``, for a constant skew A with angles below pi and skew E.
 
@@ -190,14 +210,8 @@ class DexpInverse:
     """
 
     def __init__(self, a: Tensor) -> None:
-        square, q = torch.linalg.eigh(a.mT @ a)
-        square = square.clamp(min=0.0)
-        k, l = square.unsqueeze(-1), square.unsqueeze(-2)
-        product = (k * l).sqrt()
-        low, high = (k + l - 2 * product).clamp(min=0.0), k + l + 2 * product
-        self.a, self.q, self.turned = a, q, q.mT @ a @ q
-        f_low, f_high, slope = half_cotangents(low, high)
-        self.plain, self.crossed = 0.5 * (f_low + f_high), 2 * slope
+        self.a = a
+        self.q, self.turned, self.plain, self.crossed = _inverse_operator(a)
 
     def __call__(self, e: Tensor) -> Tensor:
         """dA; only the skew part of `e` is read. ``*B,n,n``."""

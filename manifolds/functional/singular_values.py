@@ -61,7 +61,8 @@ def _first(U: Tensor, c: Tensor, V: Tensor, G: Tensor, f: MatrixFunction) -> Ten
 
 
 def _second(U: Tensor, c: Tensor, V: Tensor, G: Tensor, H: Tensor, f: MatrixFunction) -> Tensor:
-    alike, apart = second_differences(f, c), _second_across(differences(f, c), _across(f, c), c)
+    first = differences(f, c)
+    (alike,), apart = second_differences(c, [f], [first]), _second_across(first, _across(f, c), c)
     g, h = U.mT @ G @ V, U.mT @ H @ V
     return U @ (_second_inner(alike, apart, g, h) + _second_inner(alike, apart, h, g)) @ V.mT
 
@@ -155,7 +156,7 @@ def _coefficients_of_plain(M: Tensor, key: str) -> tuple[Tensor, ...]:
     U, c, V = svd_of_plain(M)
     f = named(key)
     first, across = differences(f, c), _across(f, c)
-    return U, V, f.value(c), first, across, second_differences(f, c), _second_across(first, across, c)
+    return U, V, f.value(c), first, across, *second_differences(c, [f], [first]), _second_across(first, across, c)
 
 
 def _coefficient_shapes(M: Tensor, key: str) -> tuple[Tensor, ...]:

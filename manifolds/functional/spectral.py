@@ -14,6 +14,7 @@ eigenvalues, gives NaN, and no other matrix of the batch does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,23 +34,30 @@ def differences(f: MatrixFunction, a: Tensor) -> Tensor:
     return f.divided_difference(a.unsqueeze(-1), a.unsqueeze(-2))
 
 
-def second_differences(f: MatrixFunction, a: Tensor) -> Tensor:
-    """f[a_i, a_k, a_j], a symmetric function of its arguments: each set of three is computed once. ``*B,n,n,n``."""
+def second_differences(a: Tensor, functions: Sequence[MatrixFunction], first: Sequence[Tensor]) -> list[Tensor]:
+    """f[a_i, a_k, a_j] of sorted a, given f[a_i, a_j], for each function. ``*B,n -> *B,n,n,n``.
+
+    A symmetric function of its arguments: each set of three is computed once.
+    """
     n = a.shape[-1]
-    index = torch.arange(n, device=a.device)
-    triples = torch.combinations(index, 3, with_replacement=True)  # i <= k <= j
-    sets = f.second_divided_difference(*a[..., triples].unbind(-1))
-    place = triples.new_empty(n, n, n)
+    triples = torch.combinations(torch.arange(n, device=a.device), 3, with_replacement=True)
+    place = triples.new_empty(n, n, n)  # of each i, k, j among the triples
     for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
-        place[tuple(triples[:, order].unbind(-1))] = torch.arange(len(triples), device=a.device)
-    return sets[..., place]
+        place[triples[:, order].unbind(-1)] = torch.arange(len(triples), device=a.device)
+    i, k, j = triples.unbind(-1)  # i <= k <= j
+    points = a[..., i], a[..., k], a[..., j]
+    return [
+        f.second_divided_difference(*points, (d[..., i, k], d[..., k, j]))[..., place]
+        for f, d in zip(functions, first, strict=True)
+    ]
 
 
 def _second(a: Tensor, Q: Tensor, G: Tensor, K: Tensor, f: MatrixFunction) -> Tensor:
     """D^2 F[G, K] for symmetric G, K."""
     g, k = Q.mT @ G @ Q, Q.mT @ K @ Q
     pairs = g.unsqueeze(-1) * k.unsqueeze(-3) + k.unsqueeze(-1) * g.unsqueeze(-3)  # [i, k, j]
-    return Q @ (second_differences(f, a) * pairs).sum(-2) @ Q.mT
+    (second,) = second_differences(a, [f], [differences(f, a)])
+    return Q @ (second * pairs).sum(-2) @ Q.mT
 
 
 NO_THIRD = "spectral functions have first and second derivatives, not third ones"
@@ -157,13 +165,10 @@ def _taylor(A: Tensor, keys: str) -> tuple[Tensor, ...]:
 def _coefficients_of_plain(A: Tensor, keys: str) -> tuple[Tensor, ...]:
     """Q, and f(a), f[a_i, a_j], f[a_i, a_k, a_j], with one dimension for the functions after the batch."""
     a, Q = eigh_of_plain(A)
-    functions, n = [named(key) for key in keys.split(",")], a.dim() - 1
-    return (
-        Q,
-        torch.stack([f.value(a) for f in functions], n),
-        torch.stack([differences(f, a) for f in functions], n),
-        torch.stack([second_differences(f, a) for f in functions], n),
-    )
+    functions, place = [named(key) for key in keys.split(",")], a.dim() - 1
+    values, first = [f.value(a) for f in functions], [differences(f, a) for f in functions]
+    second = second_differences(a, functions, first)
+    return Q, torch.stack(values, place), torch.stack(first, place), torch.stack(second, place)
 
 
 def _coefficient_shapes(A: Tensor, keys: str) -> tuple[Tensor, ...]:

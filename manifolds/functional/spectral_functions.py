@@ -22,18 +22,18 @@ def _versine_second(z: Tensor) -> Tensor:
 
 
 COS_SQRT = QuadratureFunction(
-    "cos_sqrt", cos_sqrt, lambda z: -0.5 * bessel_sqrt(0, z), lambda z: 0.25 * bessel_sqrt(1, z), quadrature_gap=10.0
+    "cos_sqrt", cos_sqrt, lambda z: -0.5 * bessel_sqrt(0, z), lambda z: 0.25 * bessel_sqrt(1, z), quadrature_gap=3.0
 )
 SINC_SQRT = QuadratureFunction(
-    "sinc_sqrt", sinc_sqrt, lambda z: -0.5 * bessel_sqrt(1, z), lambda z: 0.25 * bessel_sqrt(2, z), quadrature_gap=10.0
+    "sinc_sqrt", sinc_sqrt, lambda z: -0.5 * bessel_sqrt(1, z), lambda z: 0.25 * bessel_sqrt(2, z), quadrature_gap=3.0
 )
-VERSINE_SQRT = QuadratureFunction("versine_sqrt", versine_sqrt, _versine_first, _versine_second, quadrature_gap=10.0)
+VERSINE_SQRT = QuadratureFunction("versine_sqrt", versine_sqrt, _versine_first, _versine_second, quadrature_gap=3.0)
 ANGLE_OVER_SINE = QuadratureFunction(
     "angle_over_sine",
     angle_over_sine,
     lambda c: angle_over_sine(c, 1),
     lambda c: angle_over_sine(c, 2),
-    quadrature_gap=1.0,
+    quadrature_gap=0.3,
 )
 UPPER_PROJECTOR = StepFunction()
 POLAR_FACTOR = ConstantFunction()
