@@ -1,0 +1,94 @@
+"""A learned point in either of two forms: a parameter on its manifold, or coordinates that any optimizer steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from torchriemann.manifolds import GyroManifold, Manifold
+from torchriemann.manifolds.gyro import is_gyro
+from torchriemann.manifolds.precision import widen
+
+PARAMETRIZATIONS = ("manifold", "tangent")
+_POINTS = "_points"  # in the `__dict__` of a module, which deepcopy and pickle keep
+
+
+@dataclass(frozen=True)
+class Point:
+    r"""How a module keeps a point of `manifold`, or a batch of them, of `shape` ``*B,P``.
+
+    "manifold" keeps the point itself. "tangent" keeps its orthonormal coordinates z at the origin o of the manifold,
+
+    .. math:: x = \exp_o\Bigl(\sum_i z_i b_i\Bigr), \qquad b_1, \dots, b_d \text{ orthonormal at } o,
+
+    which are numbers without a constraint: the normal coordinates ``*B,Z`` of a `GyroManifold`, elsewhere ``*B,d`` for
+    ``manifold.basis(o)``. The origin has the coordinates zero; below the injectivity radius z is unique.
+    """
+
+    manifold: Manifold
+    shape: tuple[int, ...]
+    parametrization: str
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of the parameter."""
+        if self.parametrization == "manifold":
+            return self.shape
+        m, batch = self.manifold, self.shape[: len(self.shape) - self.manifold.ndim]
+        normal = isinstance(m, GyroManifold) and is_gyro(m)
+        return (*batch, *(m.normal_shape(self._point_shape) if normal else (m.dimension(self._point_shape),)))
+
+    @property
+    def _point_shape(self) -> tuple[int, ...]:
+        return self.shape[len(self.shape) - self.manifold.ndim :]
+
+    def origin_like(self, stored: Tensor) -> Tensor:
+        """What the parameter of the origin is, in the dtype and on the device of `stored`."""
+        if self.parametrization == "tangent":
+            return torch.zeros_like(stored)
+        return self.manifold.origin(*self.shape, dtype=stored.dtype, device=stored.device)
+
+    def stored(self, x: Tensor) -> Tensor:
+        """What the parameter of the point `x` is. ``*B,P -> `` `stored_shape`."""
+        m = self.manifold
+        if self.parametrization == "manifold":
+            return x
+        if isinstance(m, GyroManifold) and is_gyro(m):
+            return m.to_normal(x)
+        o = m.origin(*self._point_shape, dtype=x.dtype, device=x.device)
+        return m.to_coordinates(o, m.logmap(o, x))
+
+    def of(self, stored: Tensor, dtype: torch.dtype, manifold: Manifold | None = None) -> Tensor:
+        """The point that the parameter `stored` tells, ``*B,P``, on the manifold to the rounding of `dtype`."""
+        m = self.manifold if manifold is None else manifold
+        value = stored.to(dtype)
+        if self.parametrization == "manifold":
+            for _ in range(_steps_between(stored.dtype, dtype)):
+                value = m.restore(value)
+            return value
+        if isinstance(m, GyroManifold) and is_gyro(m):
+            return m.from_normal(value)
+        o = m.origin(*self._point_shape, dtype=widen(dtype), device=value.device)
+        # A long exponential drifts by its rounding.
+        return m.restore(m.expmap(o, m.from_coordinates(o, value))).to(dtype)
+
+
+def _steps_between(source: torch.dtype, target: torch.dtype) -> int:
+    """How many times the rounding of `source` is to be squared to fall below that of `target`: `restore` squares what a
+    point is off by, unless it does better."""
+    off, steps = torch.finfo(source).eps, 0
+    while off > torch.finfo(target).eps:
+        off, steps = off * off, steps + 1
+    return steps
+
+
+def remember_point(module: nn.Module, name: str, point: Point) -> None:
+    """Remember on `module` which point its parameter `name` tells."""
+    module.__dict__.setdefault(_POINTS, {})[name] = point
+
+
+def remembered_points(module: nn.Module) -> dict[str, Point]:
+    """The points of one module, by the names of their parameters."""
+    return module.__dict__.get(_POINTS, {})
