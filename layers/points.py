@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from torchriemann.manifolds import GyroManifold, Manifold
+from torchriemann.manifolds import Manifold
 from torchriemann.manifolds.gyro import is_gyro
 from torchriemann.manifolds.precision import widen
 
@@ -36,13 +36,12 @@ class Point:
         """The shape of the parameter."""
         if self.parametrization == "manifold":
             return self.shape
-        m, batch = self.manifold, self.shape[: len(self.shape) - self.manifold.ndim]
-        normal = isinstance(m, GyroManifold) and is_gyro(m)
-        return (*batch, *(m.normal_shape(self._point_shape) if normal else (m.dimension(self._point_shape),)))
+        m, p = self.manifold, self._point_shape
+        return (*self.shape[: -m.ndim], *(m.normal_shape(p) if is_gyro(m) else (m.dimension(p),)))
 
     @property
     def _point_shape(self) -> tuple[int, ...]:
-        return self.shape[len(self.shape) - self.manifold.ndim :]
+        return self.shape[-self.manifold.ndim :]
 
     def origin_like(self, stored: Tensor) -> Tensor:
         """What the parameter of the origin is, in the dtype and on the device of `stored`."""
@@ -55,7 +54,7 @@ class Point:
         m = self.manifold
         if self.parametrization == "manifold":
             return x
-        if isinstance(m, GyroManifold) and is_gyro(m):
+        if is_gyro(m):
             return m.to_normal(x)
         o = m.origin(*self._point_shape, dtype=x.dtype, device=x.device)
         return m.to_coordinates(o, m.logmap(o, x))
@@ -68,7 +67,7 @@ class Point:
             for _ in range(_steps_between(stored.dtype, dtype)):
                 value = m.restore(value)
             return value
-        if isinstance(m, GyroManifold) and is_gyro(m):
+        if is_gyro(m):
             return m.from_normal(value)
         o = m.origin(*self._point_shape, dtype=widen(dtype), device=value.device)
         # A long exponential drifts by its rounding.

@@ -75,16 +75,16 @@ class LayerTrial:
         """A random point in float64; `size` is the whole shape."""
         return manifold.random(*size, generator=self.generator, dtype=torch.float64)
 
-    def start(self, **options: Any) -> Any:
-        """The layer as it is built, from `seed`."""
+    def start(self, other: int = 0, **options: Any) -> Any:
+        """The layer as it is built, from `seed`; another one for each `other`."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed + 1000 * other)
             return self.case.make(**options)
 
     def layer(self, other: int = 0, **options: Any) -> Any:
         """The layer in a state that no default is: points anywhere on their manifolds, other parameters moved by
         `spread`. The same for all dtypes but for rounding; another one for each `other`."""
-        layer = self.start(**{"dtype": self.dtype, **options})
+        layer = self.start(other, **{"dtype": self.dtype, **options})
         draw = LayerTrial(self.case, self.seed + 1000 * (other + 1))
         with torch.no_grad():
             for _, p, manifold in named_manifolds(layer) if isinstance(layer, nn.Module) else ():
