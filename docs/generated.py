@@ -159,12 +159,12 @@ def laws() -> str:
     """Every law of ``torchriemann.testing.LAWS`` with its tolerances."""
     from torchriemann.testing import LAWS
 
-    rows = [["no.", "law", "what it says", "float64", "float32"]]
-    for law in sorted(LAWS.values(), key=lambda law: law.number):
+    rows = [["subject", "law", "what it says", "float64", "float32"]]
+    for law in sorted(LAWS.values(), key=lambda law: law.subject.removeprefix("the ").lower()):
         says = prose(" ".join((law.__doc__ or "").split()))
         bounds = [_number(b) if b else ("exact" if b == 0 else "") for b in (law.float64, law.float32)]
         name = law.name.replace("_", "_<wbr>")  # where a line may end
-        rows.append([str(law.number), f"<code>{name}</code>", says, *bounds])
+        rows.append([law.subject, f"<code>{name}</code>", says, *bounds])
     return f"{len(LAWS)} laws.\n\n{table(rows)}"
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torchriemann.manifolds import Manifold, ManifoldParameter
 from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.parameter import check_options_rest, register_manifold, registered_manifolds, relabel
+from torchriemann.manifolds.precision import widen
 
-from .points import PARAMETRIZATIONS, Point, remember_point, remembered_points
+from .points import PARAMETRIZATIONS, Point, in_dtype, remember_point, remembered_points
 
 
 class ManifoldModule(nn.Module):
@@ -112,7 +113,7 @@ class ManifoldModule(nn.Module):
         return point.of(stored, stored.dtype if dtype is None else dtype, manifold)
 
     def set_point(self, name: str, x: Tensor | None = None) -> None:
-        """Move the point `name` to `x`, ``*B,P`` (broadcast over ``*B``), by default to the origin; for
+        """Move the point `name` to `x`, ``*B,P`` (broadcast over ``*B``), in any dtype, by default to the origin; for
         ``reset_parameters``. On the meta device there is nothing to move.
 
         Raises ``ValueError`` if `x` is no point of its manifold.
@@ -122,6 +123,7 @@ class ManifoldModule(nn.Module):
             return
         if x is not None:
             point.manifold.assert_check_point_on_manifold(x)
+            x = in_dtype(point.manifold, x.detach(), widen(x, stored))
         with torch.no_grad():
             stored.copy_(point.origin_like(stored) if x is None else point.stored(x))
 

@@ -62,25 +62,21 @@ class Point:
     def of(self, stored: Tensor, dtype: torch.dtype, manifold: Manifold | None = None) -> Tensor:
         """The point that the parameter `stored` tells, ``*B,P``, on the manifold to the rounding of `dtype`."""
         m = self.manifold if manifold is None else manifold
-        value = stored.to(dtype)
         if self.parametrization == "manifold":
-            for _ in range(_steps_between(stored.dtype, dtype)):
-                value = m.restore(value)
-            return value
+            return in_dtype(m, stored, dtype)
         if is_gyro(m):
-            return m.from_normal(value)
-        o = m.origin(*self._point_shape, dtype=widen(dtype), device=value.device)
+            return m.from_normal(stored.to(dtype))
+        o = m.origin(*self._point_shape, dtype=widen(dtype), device=stored.device)
         # A long exponential drifts by its rounding.
-        return m.restore(m.expmap(o, m.from_coordinates(o, value))).to(dtype)
+        return m.restore(m.expmap(o, m.from_coordinates(o, stored.to(dtype)))).to(dtype)
 
 
-def _steps_between(source: torch.dtype, target: torch.dtype) -> int:
-    """How many times the rounding of `source` is to be squared to fall below that of `target`: `restore` squares what a
-    point is off by, unless it does better."""
-    off, steps = torch.finfo(source).eps, 0
-    while off > torch.finfo(target).eps:
-        off, steps = off * off, steps + 1
-    return steps
+def in_dtype(manifold: Manifold, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The points `x` in `dtype`, on the manifold to the rounding of that. ``*B,P -> *B,P``."""
+    off, y = torch.finfo(x.dtype).eps, x.to(dtype)
+    while off > torch.finfo(dtype).eps:
+        off, y = off * off, manifold.restore(y)  # a Newton step, unless it does better
+    return y
 
 
 def remember_point(module: nn.Module, name: str, point: Point) -> None:

@@ -7,6 +7,7 @@ if __name__ != "torchriemann.manifolds":
     )
 
 from .base import Manifold as Manifold
+from .chart import Chart as Chart
 from .composite import Power as Power
 from .composite import Product as Product
 from .composite import Scaled as Scaled
@@ -33,4 +34,6 @@ from .gyro import GyroManifold as GyroManifold
 from .kernels import use_kernels as use_kernels
 from .operation import operation as operation
 from .parameter import ManifoldParameter as ManifoldParameter
+from .pullback import Pullback as Pullback
+from .pullback_metric import PullbackMetric as PullbackMetric
 from .wrapped_normal import WrappedNormal as WrappedNormal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +12,10 @@ from . import frechet
 from .checks import CheckedManifold
 from .functional.series import safe_sqrt
 from .operation import in_full_precision, operation
+from .options import ByOptions
 
 
-class Manifold(CheckedManifold):
+class Manifold(ByOptions, CheckedManifold):
     """A Riemannian manifold: options only, no parameters, no sizes that a tensor's shape tells.
 
     Concrete manifolds are frozen dataclasses declared with ``@dataclass(frozen=True, eq=False)``. Two of them are
@@ -30,21 +30,6 @@ class Manifold(CheckedManifold):
     """
 
     reversible: ClassVar[bool] = False  # read by geoopt's samplers
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # Options only, so a checkpoint that names a manifold is safe to read with weights_only=True.
-        torch.serialization.add_safe_globals([cls])
-
-    def _options(self) -> tuple:
-        values = (getattr(self, f.name) for f in dataclasses.fields(self))  # type: ignore[arg-type]
-        return tuple(id(v) if isinstance(v, Tensor) or callable(v) else v for v in values)
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._options() == other._options()  # type: ignore[union-attr]
-
-    def __hash__(self) -> int:
-        return hash((type(self), self._options()))
 
     # ---- primitives -------------------------------------------------------------------------------------------
 

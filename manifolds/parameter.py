@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
 
 from .base import Manifold
+from .options import ByOptions
 
 with warnings.catch_warnings():
     # geoopt compiles TorchScript at import, which torch reports as deprecated some seventy times.
@@ -88,13 +89,15 @@ def _check_arguments(data: Any, manifold: Any) -> None:
 
 
 def tensor_options(value: Any) -> Iterator[Tensor]:
-    """The tensors among the options of a manifold and of the manifolds that it is made of."""
+    """The tensors among the options of a manifold and of the manifolds and charts that it is made of."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
         for part in value:
             yield from tensor_options(part)
-    elif isinstance(value, Manifold):
+    elif isinstance(value, nn.Module):
+        yield from value.parameters()
+    elif isinstance(value, ByOptions):
         for field in dataclasses.fields(value):  # type: ignore[arg-type]
             yield from tensor_options(getattr(value, field.name))
 

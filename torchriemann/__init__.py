@@ -13,6 +13,7 @@ if find_spec("torchriemann.manifolds") is None:
 from torchriemann import layers as layers
 from torchriemann import manifolds as manifolds
 from torchriemann import optim as optim
+from torchriemann.manifolds import Chart as Chart
 from torchriemann.manifolds import ConstantCurvature as ConstantCurvature
 from torchriemann.manifolds import Euclidean as Euclidean
 from torchriemann.manifolds import Grassmann as Grassmann
@@ -27,6 +28,7 @@ from torchriemann.manifolds import PoincareBall as PoincareBall
 from torchriemann.manifolds import Power as Power
 from torchriemann.manifolds import Product as Product
 from torchriemann.manifolds import ProjectedSphere as ProjectedSphere
+from torchriemann.manifolds import Pullback as Pullback
 from torchriemann.manifolds import Scaled as Scaled
 from torchriemann.manifolds import SpecialOrthogonal as SpecialOrthogonal
 from torchriemann.manifolds import Sphere as Sphere

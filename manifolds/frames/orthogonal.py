@@ -16,7 +16,7 @@ from ..functional.frame_retractions import cayley, inverse_cayley, inverse_polar
 from ..functional.frames import haar_frame, identity_like, matrix_exp, newton_schulz_step, polish, sampled_dtypes
 from ..functional.matrices import skew, sym
 from ..functional.rotation_log import nearest_rotation, relative_log, solve
-from ..functional.spectral import polar_factor
+from ..functional.singular_values import polar_factor
 from ..functional.tracing import values_readable
 from ..operation import in_full_precision, operation
 

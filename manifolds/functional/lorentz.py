@@ -112,7 +112,7 @@ def separation(
     in_place = not without_time and overwritable(K, x, y)
     xs, ys = (x, y) if without_time else (space(x), space(y))
     tx, ty = time_of(xs, K), time_of(ys, K)
-    alike = (tx < 2 * ty) & (ty < 2 * tx)
+    alike = _alike(tx, ty)
     one = alike.to(x.dtype)
     row = x if in_place else xs
     difference = torch.addcmul(y if in_place else ys, row, -one)
@@ -121,10 +121,31 @@ def separation(
     else:
         chord = space_of(difference, in_place)
     dt = torch.where(alike, (square(chord) + 2 * dot(chord, xs)) / (tx + ty), ty - tx)
-    coefficient = torch.where(alike, -dt / tx, -ty / tx)
-    q = shifted(difference, row, coefficient, in_place and not need_difference)
+    q = _perpendicular(difference, row, alike, dt, tx, ty, in_place and not need_difference)
     angular = -0.25 * K * (tx / ty) * square(space_of(q, in_place))
     return Separation(in_place, one, difference, q, tx, ty, dt, angular, angular + dt * (dt / (4 * tx * ty)))
+
+
+def separation_again(
+    x: Tensor, y: Tensor, K: float | Tensor, tx: Tensor, ty: Tensor, dt: Tensor, angular: Tensor, S: Tensor
+) -> Separation:
+    """`separation` of points of which the scalars are known, without `difference`."""
+    in_place = overwritable(K, x, y)
+    row, alike = x if in_place else space(x), _alike(tx, ty)
+    one = alike.to(x.dtype)
+    difference = torch.addcmul(y if in_place else space(y), row, -one)
+    q = _perpendicular(difference, row, alike, dt, tx, ty, in_place)
+    return Separation(in_place, one, difference, q, tx, ty, dt, angular, S)
+
+
+def _alike(tx: Tensor, ty: Tensor) -> Tensor:
+    return (tx < 2 * ty) & (ty < 2 * tx)
+
+
+def _perpendicular(
+    difference: Tensor, row: Tensor, alike: Tensor, dt: Tensor, tx: Tensor, ty: Tensor, in_place: bool
+) -> Tensor:
+    return shifted(difference, row, torch.where(alike, -dt / tx, -ty / tx), in_place)
 
 
 # Below z = 1/4 the next term is below the rounding of one.
@@ -188,6 +209,13 @@ def _separation_only(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
 def lorentz_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Geodesic distance ``2R asinh(sqrt S)``. ``*B,n+1 -> *B``."""
     return (half_length(_separation_only(x, y, K)) * (2 * (-K) ** -0.5)).squeeze(-1)
+
+
+def lorentz_dist_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
+    """`lorentz_dist`, and the scalars of the separation, which its backward pass need not compute again."""
+    a = separation(x, y, K, need_difference=False)
+    d = (half_length(a.S) * (2 * (-K) ** -0.5)).squeeze(-1)
+    return d, a.tx, a.ty, a.time_difference, a.angular, a.S
 
 
 def lorentz_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:

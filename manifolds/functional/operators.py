@@ -68,8 +68,9 @@ def define(
     arguments += [f"{TYPES[kind]} {number}" for number, kind in numbers.items()]
     returned = "Tensor" if count == 1 else f"({', '.join(['Tensor'] * count)})"
     LIBRARY.define(f"{name}({', '.join(arguments)}) -> {returned}", tags=TAGS)
-    LIBRARY.impl(name, _contiguous(run, count), "CompositeExplicitAutograd")
     operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    # On every device, and hidden from dynamo, which would else trace `run` where it meets a frame that it skips.
+    torch.library.register_kernel(operator, None, _contiguous(run, count), lib=LIBRARY)
     torch.library.register_fake(operator, results, lib=LIBRARY)
     if batched:
         torch.library.register_vmap(operator, _vmap_rule(operator, tuple(operands), count), lib=LIBRARY)

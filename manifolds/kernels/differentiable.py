@@ -38,21 +38,31 @@ class Call:
     def __init__(self, kernel: Kernel, operator: bool, options: Sequence[float | None], numbers: Sequence[Any]) -> None:
         self.kernel, self.operator, self.options, self.numbers = kernel, operator, options, numbers
 
-    def arguments(self, primals: Tensors, saved: Tensors = ()) -> tuple[Any, ...]:
+    @property
+    def saved(self) -> int:
+        """How many results are saved."""
+        return self.kernel.operator_saved if self.operator else self.kernel.saved
+
+    def arguments(self, primals: Tensors) -> tuple[Any, ...]:
         """The arguments of the formulas."""
         count = len(self.kernel.operands)
-        rest = iter(primals[count:])
-        options = [next(rest) if option is None else option for option in self.options]
-        return (*primals[:count], *saved, *options, *self.numbers)
+        return (*primals[:count], *self._merged(primals[count:]), *self.numbers)
 
     def operator_arguments(self, primals: Tensors, saved: Tensors = ()) -> tuple[Any, ...]:
         """The arguments of the operators: an option without gradient is a number, since as a tensor it would cost a
         launch to fill."""
         count = len(self.kernel.operands)
-        rest = iter(primals[count:])
-        options = [next(rest) if option is None else None for option in self.options]
-        values = [0.0 if option is None else option for option in self.options]
-        return (*primals[:count], *saved, *options, *values, *self.numbers)
+        options = self._merged(primals[count:])
+        tensors = [option if fixed is None else None for option, fixed in zip(options, self.options, strict=True)]
+        values = [0.0 if fixed is None else fixed for fixed in self.options]
+        return (*primals[:count], *saved, *tensors, *values, *self.numbers)
+
+    def _merged(self, tensors: Tensors) -> Sequence[Any]:
+        """All options, of which `tensors` are those that are tensors."""
+        if len(tensors) == len(self.options):
+            return tensors
+        rest = iter(tensors)
+        return [next(rest) if option is None else option for option in self.options]
 
     def forward(self, primals: Tensors) -> tuple[Tensor, ...]:
         """The results and the saved results."""
@@ -62,7 +72,8 @@ class Call:
 
     def saving(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """`forward` in plain torch."""
-        return _tuple(self.kernel.saving(*self.arguments(primals)))  # type: ignore[misc]
+        formula = self.kernel.saving if self.saved else self.kernel.forward
+        return _tuple(formula(*self.arguments(primals)))  # type: ignore[misc]
 
     def plain(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """The results in plain torch."""
@@ -70,22 +81,26 @@ class Call:
 
     def backward(self, operator: bool, gradients: Tensors, primals: Tensors, saved: Tensors) -> tuple[Tensor, ...]:
         """One gradient a primal, of options item by item."""
+        kernel = self.kernel
         if operator:
-            found = _tuple(self.kernel.backward_operator(*gradients, *self.operator_arguments(primals, saved)))
+            arguments = self.operator_arguments(primals, saved[: kernel.operator_saved])
+            found = _tuple(kernel.backward_operator(*gradients, *arguments))
         else:
-            found = tuple(self.kernel.backward(*gradients, *self.arguments(primals, saved)))
-        count = len(self.kernel.operands)
+            found = _tuple(kernel.backward(*gradients, *self.arguments(primals), *saved))
+        if len(found) == len(primals):
+            return found
+        count = len(kernel.operands)
         of_options = zip(found[count:], self.options, strict=True)
         return (*found[:count], *[g for g, option in of_options if option is None])
 
     def split(self, items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item], Sequence[Item]]:
         """What belongs to the gradients, the primals and the saved results, which a backward pass has in this order."""
-        first, last = self.kernel.results, len(items) - self.kernel.saved
+        first, last = self.kernel.results, len(items) - self.saved
         return items[:first], items[first:last], items[last:]
 
 
 def _tuple(results: Any) -> tuple[Tensor, ...]:
-    return (results,) if isinstance(results, Tensor) else tuple(results)
+    return results if isinstance(results, tuple) else (results,)
 
 
 class Forward(Function):
@@ -103,23 +118,23 @@ class Forward(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         call: Call = ctx.call
-        count = call.kernel.results
-        gradients = gradients[:count]
-        primals, saved = _saved(ctx)
-        if torch.is_grad_enabled() or any(map(is_functorch_wrapped_tensor, gradients)):
-            found = pull_back(call, gradients, primals, saved)
+        given, primals, saved = call.split((*gradients[: call.kernel.results], *ctx.saved_tensors))
+        if torch.is_grad_enabled() or any(map(is_functorch_wrapped_tensor, given)):
+            found = pull_back(call, given, primals, saved)
         else:
             # Of `is_grads_batched`, whose older vmap knows no Function: the dispatcher calls the operator item by item.
-            operator = call.operator or any(map(is_legacy_batchedtensor, gradients))
-            found = call.backward(operator, gradients, primals, saved)
+            operator = call.operator or any(map(is_legacy_batchedtensor, given))
+            found = call.backward(operator, given, primals, saved)
         count = len(call.kernel.operands)
+        if len(found) == count:
+            return None, *found
         wanted = zip(found[count:], primals[count:], ctx.needs_input_grad[1 + count :], strict=True)
         return None, *found[:count], *[g.sum().to(option.dtype) if needed else None for g, option, needed in wanted]
 
     @staticmethod
     def jvp(ctx: Any, _call: Any, *tangents: Any) -> Any:
         results = _push_forward(ctx.call.plain, ctx.saved_tensors, tangents)
-        return *results, *[None] * ctx.call.kernel.saved
+        return *results, *[None] * ctx.call.saved
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, call: Call, *primals: Tensor) -> Any:
@@ -167,12 +182,12 @@ class Backward(Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         call: Call = ctx.call
         found = torch.func.vjp(lambda *tensors: _plain_pull_back(call, tensors), *ctx.saved_tensors)[1](gradients)
-        return None, *found, *[None] * call.kernel.saved
+        return None, *found, *[None] * call.saved
 
     @staticmethod
     def jvp(ctx: Any, _call: Any, *tangents: Any) -> tuple[Tensor, ...]:
         call: Call = ctx.call
-        tangents = tangents[: len(tangents) - call.kernel.saved]
+        tangents = tangents[: len(tangents) - call.saved]
         return _push_forward(lambda *tensors: _plain_pull_back(call, tensors), ctx.saved_tensors, tangents)
 
     @staticmethod
@@ -240,19 +255,13 @@ def _push_forward(formula: Any, primals: Tensors, tangents: Sequence[Tensor | No
 
 
 def _save(ctx: Any, inputs: Sequence[Any], results: Tensors) -> None:
-    call: Call = inputs[0]
-    ctx.call = call
-    saved = results[call.kernel.results :]
-    if saved:
+    """For the backward pass: the call, its primals and its saved results."""
+    ctx.call, *tensors = inputs
+    if ctx.call.saved:
+        saved = results[ctx.call.kernel.results :]
         ctx.mark_non_differentiable(*saved)
-    ctx.save_for_backward(*inputs[1:], *saved)
-
-
-def _saved(ctx: Any) -> tuple[Tensors, Tensors]:
-    """(primals, saved results)."""
-    tensors = ctx.saved_tensors
-    last = len(tensors) - ctx.call.kernel.saved
-    return tensors[:last], tensors[last:]
+        tensors += saved
+    ctx.save_for_backward(*tensors)
 
 
 def _folded(size: int, dims: Sequence[int | None], tensors: Tensors) -> list[Tensor]:
@@ -265,6 +274,8 @@ def _folded(size: int, dims: Sequence[int | None], tensors: Tensors) -> list[Ten
 def have_tangents(tensors: Tensors) -> bool:
     """Tangents of torch's own forward mode, whose levels do not nest, so that no `jvp` may be called inside: the plain
     formula is differentiated operation by operation. ``torch.func.jvp`` wraps its tensors and reads our `jvp`."""
+    if forward_ad._current_level < 0:
+        return False
     return any(not is_functorch_wrapped_tensor(t) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 

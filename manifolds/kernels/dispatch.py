@@ -46,9 +46,10 @@ def fused(kernel: Kernel[Formula]) -> Formula:
 
 def _call(kernel: Kernel, operator: bool, derivative: bool, tensors: Sequence[Tensor], others: Sequence[Any]) -> Any:
     first = tensors[0]
-    if any(t.dtype != first.dtype for t in tensors):
-        return kernel.forward(*tensors, *others)  # torch's promotion
-    primals, fixed, count = list(_with_one_batch(kernel, tensors)), [], len(kernel.options)
+    for t in tensors:
+        if t.dtype != first.dtype:
+            return kernel.forward(*tensors, *others)  # torch's promotion
+    primals, fixed, count = _with_one_batch(kernel, tensors), [], len(kernel.options)
     for option in others[:count]:
         if isinstance(option, Tensor):
             primals.append(option if option.device == first.device else option.to(first.device))
@@ -62,14 +63,16 @@ def _call(kernel: Kernel, operator: bool, derivative: bool, tensors: Sequence[Te
     return results[0] if kernel.results == 1 else results[: kernel.results]
 
 
-def _with_one_batch(kernel: Kernel, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+def _with_one_batch(kernel: Kernel, tensors: Sequence[Tensor]) -> list[Tensor]:
     """The operands with the same leading dimensions."""
-    leading = [t.dim() - operand.ndim for t, operand in zip(tensors, kernel.operands, strict=True)]
-    batches = [t.shape[:dims] for t, dims in zip(tensors, leading, strict=True)]
-    if all(batch == batches[0] for batch in batches):
-        return tensors
+    batch, same, batches = kernel.batch(tensors), True, []
+    for t, operand in zip(tensors, kernel.operands, strict=True):
+        batches.append(t.shape[: t.dim() - operand.ndim])
+        same = same and batches[-1] == batch
+    if same:
+        return list(tensors)
     batch = torch.broadcast_shapes(*batches)
-    return [t.expand(*batch, *t.shape[dims:]) for t, dims in zip(tensors, leading, strict=True)]
+    return [t.expand(*batch, *t.shape[len(own) :]) for t, own in zip(tensors, batches, strict=True)]
 
 
 def _takes_operators(kernel: Kernel, path: str, tensors: Sequence[Tensor]) -> bool:

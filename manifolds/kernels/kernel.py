@@ -37,7 +37,7 @@ class Kernel(Generic[Formula]):
     Args:
         name: of the operators.
         forward: the plain formula. One result is a tensor, several are a tuple.
-        backward: ``backward(*gradients, *tensors, *saved, *options, *numbers)``: for every result its gradient comes
+        backward: ``backward(*gradients, *tensors, *options, *numbers, *saved)``: for every result its gradient comes
             first; a gradient for each tensor goes out, and for each option one number an item, of the batch's shape,
             which the caller sums.
         operands: the tensors, each with the number of dimensions of its item; they share their leading dimensions.
@@ -47,6 +47,8 @@ class Kernel(Generic[Formula]):
         saving: `forward` with more results, which only `backward` reads. No derivative passes through them: second
             ones are those of the plain formula.
         saved: how many such results there are.
+        recomputes: whether the fused kernel has what is saved at no cost. The operators then neither return nor take
+            it, and `backward` is also called without.
         launchers: a function that imports the sources and returns ``{name: (forward, backward)}``, what runs the fused
             kernels. They take what the operators do, ``(*tensors, *options, *values, *numbers)`` and gradients and
             saved results as `backward` has them: an option is a tensor, or None where its value counts. Nothing is
@@ -64,6 +66,7 @@ class Kernel(Generic[Formula]):
     results: int = 1
     saving: Callable[..., Any] | None = None
     saved: int = 0
+    recomputes: bool = False
     launchers: Callable[[], Launchers] | None = None
     dtypes: tuple[torch.dtype, ...] = DTYPES
     takes: Callable[..., bool] = lambda *tensors: True
@@ -74,18 +77,19 @@ class Kernel(Generic[Formula]):
         self.backward = _in_float(self.backward, len(self.operands))
         options = tuple(Operand(option, 0, shared=True) for option in self.options)
         numbers = {**{f"{option}_value": float for option in self.options}, **self.numbers}
+        self.operator_saved = 0 if self.recomputes else self.saved
         self.forward_operator = define(
             self.name,
             self._run_forward,
             (*self.operands, *options),
             self._empty_results,
             numbers=numbers,
-            count=self.results + self.saved,
+            count=self.results + self.operator_saved,
             batched=False,
         )
         # The operators are called below all transforms, so nothing asks how many dimensions these have.
         gradients = tuple(Operand(f"gradient{i}", 0) for i in range(self.results))
-        saved = tuple(Operand(f"saved{i}", 0) for i in range(self.saved))
+        saved = tuple(Operand(f"saved{i}", 0) for i in range(self.operator_saved))
         self.backward_operator = define(
             f"{self.name}_backward",
             self._run_backward,
@@ -116,32 +120,39 @@ class Kernel(Generic[Formula]):
     def _run_forward(self, *arguments: Any) -> Any:
         if self.launches(arguments[: len(self.operands)]):
             return self.launchers()[self.name][0](*arguments)  # type: ignore[misc]
-        return self._plain(self.saving, len(self.operands), arguments)
+        return self._plain_results(arguments)
 
     def _run_backward(self, *arguments: Any) -> Any:
         count = len(self.operands)
-        leading = self.results + count + self.saved
-        tensors, options = arguments[self.results :][:count], arguments[leading:][: len(self.options)]
+        parts = self._split(arguments, self.results, count, self.operator_saved)
+        gradients, tensors, saved, options, values = parts
         if self.launches(tensors):
             return self.launchers()[self.name][1](*arguments)  # type: ignore[misc]
-        gradients = self._plain(self.backward, leading, arguments)
-        pairs = zip(gradients[count:], options, strict=True)
-        return (*gradients[:count], *[_none(tensors) if option is None else g for g, option in pairs])
+        found = self.backward(*gradients, *tensors, *values, *saved)
+        pairs = zip(found[count:], options, strict=True)
+        return (*found[:count], *[_none(tensors) if option is None else g for g, option in pairs])
 
-    def _plain(self, formula: Any, leading: int, arguments: tuple[Any, ...]) -> Any:
-        """A formula on the arguments of an operator, with `leading` tensors before the options."""
-        numbers = leading + 2 * len(self.options)
-        options, values = arguments[leading:][: len(self.options)], arguments[numbers - len(self.options) : numbers]
+    def _plain_results(self, arguments: tuple[Any, ...]) -> Any:
+        tensors, _, values = self._split(arguments, len(self.operands))
+        return (self.forward if self.recomputes else self.saving)(*tensors, *values)  # type: ignore[misc]
+
+    def _split(self, arguments: Sequence[Any], *counts: int) -> list[Sequence[Any]]:
+        """The arguments of an operator: its tensors in groups of these sizes, its options as tensors or None, and its
+        options and numbers as a formula takes them."""
+        groups = []
+        for count in (*counts, len(self.options), len(self.options)):
+            groups.append(arguments[:count])
+            arguments = arguments[count:]
+        *groups, options, values = groups
         chosen = [value if option is None else option for option, value in zip(options, values, strict=True)]
-        return formula(*arguments[:leading], *chosen, *arguments[numbers:])
+        return [*groups, options, (*chosen, *arguments)]
 
     def _empty_results(self, *arguments: Any) -> Any:
-        results = self._plain(self.saving, len(self.operands), arguments)
+        results = self._plain_results(arguments)
         return results.contiguous() if isinstance(results, Tensor) else tuple(r.contiguous() for r in results)
 
     def _empty_gradients(self, *arguments: Any) -> Any:
-        tensors = arguments[self.results :][: len(self.operands)]
-        options = arguments[self.results + len(tensors) + self.saved :][: len(self.options)]
+        _, tensors, _, options, _ = self._split(arguments, self.results, len(self.operands), self.operator_saved)
         gradients = [t.new_empty(t.shape) for t in tensors]
         for option in options:
             none = _none(tensors)

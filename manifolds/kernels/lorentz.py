@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..functional import lorentz as plain
 from ..functional import lorentz_backward as closed
 from .kernel import Formula, Launchers
@@ -14,13 +16,22 @@ def _launchers() -> Launchers:
     return triton_lorentz.LAUNCHERS
 
 
-def _fused(name: str, forward: Formula, backward, *operands: str) -> Formula:
-    return fused_rows(name, forward, backward, *operands, option="curvature", launchers=_launchers)
+def _fused(name: str, forward: Formula, backward, *operands: str, **saving: Any) -> Formula:
+    return fused_rows(name, forward, backward, *operands, option="curvature", launchers=_launchers, **saving)
 
 
 lorentz_exp = _fused("lorentz_exp", plain.lorentz_exp, closed.lorentz_exp_backward, "x", "u")
 lorentz_log = _fused("lorentz_log", plain.lorentz_log, closed.lorentz_log_backward, "x", "y")
-lorentz_dist = _fused("lorentz_dist", plain.lorentz_dist, closed.lorentz_dist_backward, "x", "y")
+lorentz_dist = _fused(
+    "lorentz_dist",
+    plain.lorentz_dist,
+    closed.lorentz_dist_backward,
+    "x",
+    "y",
+    saving=plain.lorentz_dist_saving,
+    saved=5,
+    recomputes=True,  # in registers
+)
 lorentz_transport = _fused(
     "lorentz_transport", plain.lorentz_transport, closed.lorentz_transport_backward, "x", "y", "v"
 )

@@ -21,10 +21,11 @@ def fused_rows(
     *operands: str,
     option: str,
     launchers: Callable[[], Launchers],
+    **saving: Any,
 ) -> Formula:
     """`fused` of a formula of rows, see `Kernel`."""
     rows = tuple(Operand(operand, 1) for operand in operands)
-    return fused(Kernel(name, forward, backward, rows, (option,), launchers=launchers, takes=takes_rows))
+    return fused(Kernel(name, forward, backward, rows, (option,), launchers=launchers, takes=takes_rows, **saving))
 
 
 def takes_rows(*tensors: Tensor) -> bool:

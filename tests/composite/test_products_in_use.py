@@ -151,7 +151,8 @@ def test_options_may_be_tensors():
 # ---- transforms -----------------------------------------------------------------------------------------------
 
 
-def test_compiles_without_graph_breaks():
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_compiles_without_graph_breaks(backend):
     m = Product((Power(Sphere(), 2), Stiefel(), Euclidean()), ((2, 3), (4, 2), (2,)))
     a = arguments_of(m, m.size)
     names = ("egrad2rgrad", "retr_transp", "component_inner", "basis", "sectional_curvature")
@@ -161,7 +162,7 @@ def test_compiles_without_graph_breaks():
 
     torch.compiler.reset()
     try:
-        got = torch.compile(everything, fullgraph=True, backend="aot_eager", dynamic=False)(a)
+        got = torch.compile(everything, fullgraph=True, backend=backend, dynamic=False)(a)
     finally:
         torch.compiler.reset()
     for g, w in zip(got, everything(a), strict=True):

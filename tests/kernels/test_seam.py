@@ -26,45 +26,51 @@ def response_saving(A, b, scale, shift):
     return (scale * pushed).tanh(), 0.5 * (b * pushed).sum(-1) + shift * b.square().sum(-1), pushed
 
 
-def response_backward(g, h, A, b, pushed, scale, shift):
+def response_backward(g, h, A, b, scale, shift, pushed=None):
     CALLS["closed"] += 1
+    if pushed is None:
+        CALLS["recomputed"] += 1
+        pushed = (A @ b.unsqueeze(-1)).squeeze(-1)
     g = g * (1 - (scale * pushed).tanh().square())
     column = (scale * g + 0.5 * h.unsqueeze(-1) * b).unsqueeze(-1)
     to_b = (A.mT @ column).squeeze(-1) + h.unsqueeze(-1) * (0.5 * pushed + 2 * shift * b)
     return column * b.unsqueeze(-2), to_b, (g * pushed).sum(-1)
 
 
-def launchers():
-    """Stands for the sources of a fused kernel."""
+def make(name, recomputes):
+    """The operation with a fused kernel, for whose sources two functions stand."""
 
     def forward(A, b, scale, value, shift):
         CALLS["fused forward"] += 1
-        return response_saving(A, b, value if scale is None else scale, shift)
+        return response_saving(A, b, value if scale is None else scale, shift)[: 2 if recomputes else 3]
 
-    def backward(g, h, A, b, pushed, scale, value, shift):
+    def backward(g, h, A, b, *others):
         CALLS["fused backward"] += 1
-        *gradients, items = response_backward(g, h, A, b, pushed, value if scale is None else scale, shift)
+        *saved, scale, value, shift = others
+        *gradients, items = response_backward(g, h, A, b, value if scale is None else scale, shift, *saved)
         return *gradients, items.new_empty(0) if scale is None else items
 
-    return {"test_response": (forward, backward)}
-
-
-fused_response = fused(
-    Kernel(
-        "test_response",
-        response,
-        response_backward,
-        (Operand("A", 2), Operand("b", 1)),
-        options=("scale",),
-        numbers={"shift": float},
-        results=2,
-        saving=response_saving,
-        saved=1,
-        launchers=launchers,
-        dtypes=(torch.float64,),
-        takes=lambda A, b: A.shape[-1] <= 8,
+    return fused(
+        Kernel(
+            name,
+            response,
+            response_backward,
+            (Operand("A", 2), Operand("b", 1)),
+            options=("scale",),
+            numbers={"shift": float},
+            results=2,
+            saving=response_saving,
+            saved=1,
+            recomputes=recomputes,
+            launchers=lambda: {name: (forward, backward)},
+            dtypes=(torch.float64,),
+            takes=lambda A, b: A.shape[-1] <= 8,
+        )
     )
-)
+
+
+FUSED = {name: make(f"test_response_{name}", name == "recomputed") for name in ("saved", "recomputed")}
+fused_response = FUSED["saved"]
 
 
 def draw(*size, seed=0, dtype=torch.float64):
@@ -121,11 +127,12 @@ TABLE = {
 }
 
 
+@pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("path", [AUTO, OPERATOR])
 @pytest.mark.parametrize("transform", TABLE)
-def test_transform_gives_the_plain_answer(transform, path):
+def test_transform_gives_the_plain_answer(transform, path, name):
     with forced(path):
-        actual = TABLE[transform](fused_response)
+        actual = TABLE[transform](FUSED[name])
     close(actual, TABLE[transform](response))
 
 
@@ -139,14 +146,28 @@ def leaves():
     return [t.clone().requires_grad_() for t in (A[:2], B[:2], SCALE)]
 
 
+@pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("path", [AUTO, OPERATOR])
-def test_derivatives_by_finite_differences(path):
+def test_derivatives_by_finite_differences(path, name):
+    f = call(FUSED[name])
     with forced(path):
-        assert gradcheck(call(fused_response), leaves(), check_forward_ad=True, check_batched_grad=True)
-        assert gradgradcheck(call(fused_response), leaves(), check_fwd_over_rev=True)
+        assert gradcheck(f, leaves(), check_forward_ad=True, check_batched_grad=True)
+        assert gradgradcheck(f, leaves(), check_fwd_over_rev=True)
 
 
-def test_only_the_closed_backward_reads_what_was_saved():
+@pytest.mark.parametrize(
+    "name, path, recomputed",
+    [("saved", AUTO, 0), ("saved", OPERATOR, 0), ("recomputed", AUTO, 0), ("recomputed", OPERATOR, 1)],
+)
+def test_who_reads_what_was_saved(name, path, recomputed):
+    inputs = leaves()
+    CALLS.clear()
+    with forced(path):
+        torch.autograd.grad(loss(FUSED[name])(*inputs), inputs)
+    assert CALLS == Counter({"closed": 1, "recomputed": recomputed})
+
+
+def test_second_derivatives_go_by_the_plain_formula():
     CALLS.clear()
     inputs = leaves()
     value = sum(r.sum() for r in fused_response(*inputs, 0.3))
@@ -156,24 +177,26 @@ def test_only_the_closed_backward_reads_what_was_saved():
     assert CALLS["closed"] == 1
 
 
+@pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("scale", [SCALE, 0.7], ids=["tensor", "number"])
-def test_operators_keep_the_rules_of_the_dispatcher(scale):
+def test_operators_keep_the_rules_of_the_dispatcher(scale, name):
     options = (None, scale, 0.3) if isinstance(scale, float) else (scale, 0.0, 0.3)
-    forward, backward = torch.ops.torchriemann.test_response, torch.ops.torchriemann.test_response_backward
-    u, e, pushed = forward(A, B, *options)
-    for operator, arguments in ((forward, (A, B, *options)), (backward, (u, e, A, B, pushed, *options))):
+    forward, backward = (getattr(torch.ops.torchriemann, f"test_response_{name}{end}") for end in ("", "_backward"))
+    u, e, *saved = forward(A, B, *options)
+    for operator, arguments in ((forward, (A, B, *options)), (backward, (u, e, A, B, *saved, *options))):
         assert set(torch.library.opcheck(operator.default, arguments).values()) == {"SUCCESS"}
 
 
+@pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("scale", [SCALE, 0.7], ids=["tensor", "number"])
-def test_a_fused_kernel_runs_both_passes(scale):
+def test_a_fused_kernel_runs_both_passes(scale, name):
     pytest.importorskip("triton")
     inputs = leaves()
     inputs[2] = scale if isinstance(scale, float) else inputs[2]
     wanted = [t for t in inputs if isinstance(t, torch.Tensor)]
     CALLS.clear()
     with forced(TRITON):
-        actual = torch.autograd.grad(loss(fused_response)(*inputs), wanted)
+        actual = torch.autograd.grad(loss(FUSED[name])(*inputs), wanted)
     assert CALLS["fused forward"] == CALLS["fused backward"] == 1
     close(actual, torch.autograd.grad(loss(response)(*inputs), wanted))
 

@@ -160,6 +160,15 @@ def test_coordinates_follow_a_curvature_that_is_learned():
         Centre("manifold").point("centre", manifold=manifold)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_point_that_is_set_from_a_coarser_dtype_lies_on_the_manifold(kind):
+    module = Holder(Stiefel(), (4, 5, 2), kind)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        module.set_point("x", near(Stiefel(), (4, 5, 2), torch.float32).to(dtype))
+        x = module.point("x")
+        assert (x.mT @ x - torch.eye(2, dtype=F64)).abs().max() < 1e-14
+
+
 def test_a_registered_parameter_is_a_point_too():
     module = ManifoldModule()
     module.register_manifold_parameter("x", Sphere().random(2, 3), Sphere())

@@ -5,8 +5,8 @@
     check_layer(lambda **options: MyLayer(7, **options), lambda t: (t.noise(*t.batch, 7),))
 
 A law is a function of a `Trial`: one draw of shape, dtype, seed and scale for one `Case`. `LAWS` holds all of them by
-name; their numbers group them by subject; number 25 is left to the optimizers, and number 26 is about manifolds with
-a gyro structure only. Nothing here needs hypothesis but `trials`, which draws them.
+name, each with its subject; those on the gyro structure are about manifolds that have one. Nothing here needs
+hypothesis but `trials`, which draws them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 
 from torchriemann.manifolds import Manifold
 
-from . import behaviour, derivatives, gyro, layer_state, layer_values, maps, metric, statistics
-from .derivatives import full_gradcheck as full_gradcheck
+from . import behaviour, derivatives, gyro, layer_state, layer_values, maps, metric, quotients, statistics, transforms
 from .layers import LAYER_LAWS as LAYER_LAWS
 from .layers import LayerCase as LayerCase
 from .layers import LayerLaw as LayerLaw
@@ -28,6 +27,7 @@ from .layers import layer_exemption_stands as layer_exemption_stands
 from .layers import layer_law as layer_law
 from .operations import GYRO_OPERATIONS as GYRO_OPERATIONS
 from .operations import OPERATIONS as OPERATIONS
+from .quotients import full_gradcheck as full_gradcheck
 from .slopes import SlopeCheck as SlopeCheck
 from .slopes import check_gradient as check_gradient
 from .slopes import check_hessian as check_hessian
@@ -73,7 +73,9 @@ def check_manifold(
         )
     case, held, seeds = Case(manifold, shapes, exempt=exempt or {}, **row), [], list(seeds)
     for entry in applying(case):
-        if (laws is not None and entry.name not in laws) or (laws is None and _needs(case, entry)):
+        if (laws is not None and entry.name not in laws) or (
+            laws is None and entry.needs and getattr(case, entry.needs) is None
+        ):
             continue
         draws = [
             Trial(case, shape, dtype, seed, SCALES[-1 - seed % len(SCALES)])
@@ -90,19 +92,6 @@ def check_manifold(
             continue  # the manifold says that it has no such operation
         held.append(entry.name)
     return tuple(held)
-
-
-def _needs(case: Case, entry: Law) -> bool:
-    """Whether the law asks for something that the row does not state."""
-    means = {
-        "isometries_are_respected": case.isometries,
-        "frechet_mean_is_equivariant": case.isometries,
-        "uniform_law_is_invariant": case.isometries,
-        "injectivity_radius_is_exact": case.cut,
-        "infinite_injectivity_radius": None,
-        "retraction_has_its_order": case.order,
-    }
-    return entry.name in means and means[entry.name] is None
 
 
 def exemption_stands(case: Case, name: str) -> bool:
@@ -140,5 +129,7 @@ _MODULES = (
     layer_values,
     maps,
     metric,
+    quotients,
     statistics,
+    transforms,
 )  # entering their laws into LAWS and LAYER_LAWS is what they are for
