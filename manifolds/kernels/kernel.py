@@ -50,9 +50,9 @@ class Kernel(Generic[Formula]):
         recomputes: whether the fused kernel has what is saved at no cost. The operators then neither return nor take
             it, and `backward` is also called without.
         launchers: a function that imports the sources and returns ``{name: (forward, backward)}``, what runs the fused
-            kernels. They take what the operators do, ``(*tensors, *options, *values, *numbers)`` and gradients and
-            saved results as `backward` has them: an option is a tensor, or None where its value counts. Nothing is
-            imported before a kernel runs. None: there is no fused kernel.
+            kernels. They take what the operators do, ``(*gradients, *tensors, *saved, *options, *values, *numbers)``
+            in the backward pass: an option is a tensor, or None where its value counts. Nothing is imported before a
+            kernel runs. None: there is no fused kernel.
         dtypes: what the fused kernels take.
         takes: ``takes(*tensors)``: whether the fused kernels take tensors of these shapes.
     """
@@ -131,6 +131,8 @@ class Kernel(Generic[Formula]):
         if self.launches(tensors):
             return self.launchers()[self.name][1](*arguments)  # type: ignore[misc]
         found = self.backward(*gradients, *tensors, *values, *saved)
+        if count + len(options) == 1:
+            return found if isinstance(found, Tensor) else found[0]
         pairs = zip(found[count:], options, strict=True)
         return (*found[:count], *[_none(tensors) if option is None else g for g, option in pairs])
 

@@ -211,6 +211,17 @@ def test_what_the_fused_kernel_does_not_take(size, dtype):
     close(value, response(matrix, vector, 0.7, 0.3))
 
 
+def test_one_operand_alone():
+    cube = fused(Kernel("test_cube", lambda x: x**3, lambda g, x: (3 * g * x**2,), (Operand("x", 0),)))
+    x, g = B.clone().requires_grad_(), B.cos()
+    for path in (AUTO, OPERATOR):
+        with forced(path):
+            assert gradcheck(cube, x, check_forward_ad=True) and gradgradcheck(cube, x)
+            close(vmap(grad(lambda t: cube(t).sum()))(B), 3 * B**2)
+    operator = torch.ops.torchriemann.test_cube_backward.default
+    assert set(torch.library.opcheck(operator, (g, B)).values()) == {"SUCCESS"}
+
+
 def test_halves_save_in_float32():
     inputs = [t.to(torch.bfloat16).requires_grad_() for t in (A, B)]
     wide = [t.detach().float().requires_grad_() for t in inputs]
