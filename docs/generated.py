@@ -168,6 +168,19 @@ def laws() -> str:
     return f"{len(LAWS)} laws.\n\n{table(rows)}"
 
 
+def layer_laws() -> str:
+    """Every law of ``torchriemann.testing.LAYER_LAWS``."""
+    from torchriemann.testing import LAYER_LAWS
+
+    rows = [["law", "concerns", "what it says"]]
+    for law in LAYER_LAWS.values():
+        concerns = {"module": "modules", "input": "layers with an input", "image": "layers whose results are points"}
+        says = prose(" ".join((law.__doc__ or "").split()))
+        name = law.name.replace("_", "_<wbr>")  # where a line may end
+        rows.append([f"<code>{name}</code>", concerns.get(law.about, "every layer"), says])
+    return table(rows)
+
+
 def public_names(package: str) -> list[str]:
     """What ``torchriemann.PACKAGE`` exports, in the order of its ``__init__.py``."""
     tree = ast.parse((ROOT / "torchriemann" / package / "__init__.py").read_text())
@@ -208,4 +221,6 @@ def bibtex() -> str:
     return "\n".join(["```bibtex", *entry, "```"])
 
 
-PARTS: dict[str, Callable[..., str]] = {f.__name__: f for f in (gallery, benchmarks, method, laws, api, bibtex)}
+PARTS: dict[str, Callable[..., str]] = {
+    f.__name__: f for f in (gallery, benchmarks, method, laws, layer_laws, api, bibtex)
+}

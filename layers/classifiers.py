@@ -80,8 +80,8 @@ class GrassmannClassifier(ManifoldModule):
         self.scale = scale
         self.normalize = normalize
         self.manifold = Grassmann()
-        point = self.manifold.origin(num_classes, in_features, subspace_dim, device=device, dtype=dtype)
-        self.register_manifold_parameter("weight", point, self.manifold)
+        shape = (num_classes, in_features, subspace_dim)
+        self.register_point("weight", self.manifold, shape, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -90,12 +90,13 @@ class GrassmannClassifier(ManifoldModule):
             return
         # A factorisation needs float32 at least; rounding to a half dtype comes after it.
         wide = widen(self.weight)
-        with torch.no_grad():
-            if is_traceable_wrapper_subclass(self.weight):
-                from .class_shards import draw_shard  # here: it imports a second's worth of torch.distributed
+        if is_traceable_wrapper_subclass(self.weight):
+            from .class_shards import draw_shard  # here: it imports a second's worth of torch.distributed
 
+            with torch.no_grad():
                 return draw_shard(self.manifold, self.weight, wide)
-            self.weight.copy_(self.manifold.random_uniform(*self.weight.shape, device=self.weight.device, dtype=wide))
+        drawn = self.manifold.random_uniform(*self.weight.shape, device=self.weight.device, dtype=wide)
+        self.set_point("weight", drawn)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits, ``*B,d -> *B,K``."""

@@ -88,7 +88,7 @@ def _floating(values: Iterable[Any], dim: int) -> list[Tensor]:
 
 
 def _held(module: nn.Module) -> list[Tensor]:
-    return _floating((*module.parameters(recurse=False), *module.buffers(recurse=False)), 0)
+    return _floating((*module._parameters.values(), *module._buffers.values()), 0)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

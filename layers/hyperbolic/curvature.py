@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchriemann.manifolds.precision import in_full_precision, widen
-
 from ..base import has_values
 
 
@@ -74,10 +72,9 @@ class Curvature(nn.Module):
             self.log_magnitude.fill_(math.log(abs(self.initial)))
             self.sign.fill_(math.copysign(1.0, self.initial))
 
-    @in_full_precision
     def forward(self) -> Tensor:
         """K, a 0-dim tensor."""
-        return self.sign * self.log_magnitude.to(widen(self.log_magnitude)).exp()
+        return self.sign * self.log_magnitude.exp()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args) -> None:
         stored, sign = state_dict.get(prefix + "sign"), math.copysign(1.0, self.initial)

@@ -57,7 +57,7 @@ class EntailmentCones:
     @in_full_precision
     def half_aperture(self, x: Tensor) -> Tensor:
         """psi(x), in (0, pi/2]."""
-        self.manifold.check_operands("half_aperture", [x])
+        self.manifold.check_operands("EntailmentCones.half_aperture", [x])
         manifold = self.manifold.in_dtype(x.dtype)
         sinh = (-manifold.curvature) ** 0.5 * safe_norm(manifold.to_cosine_sine(x)[1])
         wide = sinh <= 2 * self.min_radius
@@ -66,7 +66,7 @@ class EntailmentCones:
     @in_full_precision
     def exterior_angle(self, x: Tensor, y: Tensor) -> Tensor:
         """Xi(x, y), the angle at x between the geodesic from the origin, prolonged, and the one to y, in [0, pi]."""
-        self.manifold.check_operands("exterior_angle", [x, y])
+        self.manifold.check_operands("EntailmentCones.exterior_angle", [x, y])
         manifold = self.manifold.in_dtype(x.dtype)
         s = manifold.to_cosine_sine(x)[1]  # in the frame of x the origin lies in the direction -s
         z = manifold.logmap_frame(x, y)
@@ -77,6 +77,7 @@ class EntailmentCones:
         angle = 2 * torch.atan2(safe_norm(a - b), safe_norm(torch.where(undefined, 1.0, a + b)))
         return torch.where(undefined.squeeze(-1), 0.0, angle)
 
+    @in_full_precision
     def energy(self, x: Tensor, y: Tensor) -> Tensor:
         """E(x, y): by how much y misses the cone of x; zero inside."""
         return (self.exterior_angle(x, y) - self.half_aperture(x)).relu()

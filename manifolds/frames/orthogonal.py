@@ -203,6 +203,15 @@ class OrthogonalMatrices(Manifold):
         e = eye[rows, :, None] * eye[columns, None, :]
         return x.unsqueeze(-3) @ (e - e.mT)
 
+    @in_full_precision
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        """x A with A skew, the entries of `z` above its diagonal row by row: no basis of n^4/2 numbers."""
+        self.check_operands("from_coordinates", [x])
+        n = x.shape[-1]
+        above = torch.triu_indices(n, n, 1, device=x.device).unbind()
+        upper = z.new_zeros(n, n, *z.shape[:-1]).index_put(above, z.movedim(-1, 0)).movedim((0, 1), (-2, -1))
+        return x @ (upper - upper.mT)
+
     # ---- sampling ---------------------------------------------------------------------------------------------
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:

@@ -63,21 +63,31 @@ def test_a_decomposition_that_fails_is_nan_alone(monkeypatch, decomposition):
     real = getattr(torch.linalg, decomposition)
 
     def failing(A):
-        if (A[..., 0, 0].abs() > 0.99).any():
+        if (A[..., 0, 1] == A[..., 1, 2]).logical_and(A[..., 0, 1] != 0).any():
             raise torch.linalg.LinAlgError("did not converge")
         return real(A)
 
     spoiled = A.clone()
-    spoiled[1] = torch.diag(torch.tensor([1.0, 0.5, 0.25], dtype=F64))  # of largest entry one also after scaling
-    monkeypatch.setattr(decompositions, "_scaled", lambda A: (A, A.new_ones((*A.shape[:-2], 1, 1))))
-    monkeypatch.setattr(torch.linalg, decomposition, failing)
+    spoiled[1] = 1.0
     function = FUNCTIONS["two" if decomposition == "eigh" else "polar"]
-    # The identity, which stands for what has no decomposition, must itself have one.
-    monkeypatch.setattr(torch, "eye", lambda *n, **k: 0.5 * torch.ones(n[0], **k).diag())
-    value = function(spoiled)
-    assert value[1].isnan().all() and value[[0, 2]].isfinite().all()
-    monkeypatch.undo()
-    torch.testing.assert_close(value[[0, 2]], function(A)[[0, 2]], rtol=0, atol=1e-14)
+    monkeypatch.setattr(torch.linalg, decomposition, failing)
+    for value in (function(spoiled), torch.func.vmap(function)(spoiled)):
+        assert value[1].isnan().all()
+        torch.testing.assert_close(value[[0, 2]], function(A)[[0, 2]], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["eigh", "svd"])
+def test_scaling_where_the_device_does_not(monkeypatch, name):
+    decompose = getattr(decompositions, name)
+    factors = torch.tensor([1.0, 1e-300, 1e300, 0.0, torch.nan], dtype=F64)
+    results = []
+    for devices in (("cpu",), ()):
+        monkeypatch.setattr(decompositions, "_SCALE_BY_THEMSELVES", devices)
+        values = next(r for r in decompose(factors[:, None, None] * A[0]) if r.dim() == 2)
+        assert values[-1].isnan().all()
+        results.append(values[:3] / factors[:3, None])
+        assert (values[3] == 0).all()
+    torch.testing.assert_close(*results, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [F64, torch.float32])

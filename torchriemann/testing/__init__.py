@@ -1,7 +1,8 @@
-"""The laws of a Riemannian manifold, for holding one's own manifold to them.
+"""The laws of a Riemannian manifold and those of a layer, for holding one's own to them.
 
-    from torchriemann.testing import check_manifold
+    from torchriemann.testing import check_layer, check_manifold
     check_manifold(MyManifold(), (5, 2))
+    check_layer(lambda **options: MyLayer(7, **options), lambda t: (t.noise(*t.batch, 7),))
 
 A law is a function of a `Trial`: one draw of shape, dtype, seed and scale for one `Case`. `LAWS` holds all of them by
 name, each with its subject; those on the gyro structure are about manifolds that have one. Nothing here needs
@@ -16,7 +17,15 @@ from typing import Any
 
 from torchriemann.manifolds import Manifold
 
-from . import behaviour, derivatives, gyro, maps, metric, quotients, statistics, transforms
+from . import behaviour, derivatives, gyro, layer_state, layer_values, maps, metric, quotients, statistics, transforms
+from .layers import LAYER_LAWS as LAYER_LAWS
+from .layers import LayerCase as LayerCase
+from .layers import LayerLaw as LayerLaw
+from .layers import LayerTrial as LayerTrial
+from .layers import applying_to as applying_to
+from .layers import check_layer as check_layer
+from .layers import layer_exemption_stands as layer_exemption_stands
+from .layers import layer_law as layer_law
 from .operations import GYRO_OPERATIONS as GYRO_OPERATIONS
 from .operations import OPERATIONS as OPERATIONS
 from .quotients import full_gradcheck as full_gradcheck
@@ -139,9 +148,11 @@ _MODULES = (
     behaviour,
     derivatives,
     gyro,
+    layer_state,
+    layer_values,
     maps,
     metric,
     quotients,
     statistics,
     transforms,
-)  # entering their laws into LAWS is what they are for
+)  # entering their laws into LAWS and LAYER_LAWS is what they are for
