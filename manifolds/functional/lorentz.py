@@ -243,7 +243,7 @@ def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         # Inductor makes one loop over the rows of all this if no row scalar needs a loop of its own that it would
         # rather vectorise: the sum ends in a reduction, and the exponential reads a number from within a row.
-        z = (sigma.square() / s.shape[-1] - K * p.square()).sum(-1, keepdim=True)
+        z = (sigma.square() / s.shape[-1] - K * space_of(p, in_place).square()).sum(-1, keepdim=True)
         cosh, ratio = cosh_and_ratio(torch.where(s[..., :1].isnan(), torch.nan, z))
         y = cosh * s + ratio * space(u)
         return point_from_space(y, K)

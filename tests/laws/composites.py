@@ -55,6 +55,9 @@ def product(*factors: Case) -> Case:
         m,
         shapes=((m.size,),),
         order=2,
+        # A vector may lie in one factor alone, and a point far out in one.
+        reach=min(case.reach for case in factors),
+        spread=min((case.spread for case in factors if case.spread is not None), default=None),
         inverse_reach=min(case.inverse_reach for case in factors),
         invariant=invariant,
         components=components,

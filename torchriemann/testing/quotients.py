@@ -16,7 +16,7 @@ from . import operations
 from .trial import Trial, law
 
 POINTS, VECTORS = "xyrpqs", {"u": "x", "v": "x", "w": "p"}  # vectors, and where they are tangent
-STEP = 1e-6  # of a first-order quotient in float64: rounding 1e-10, truncation less
+STEP = 1e-5  # of a central quotient in float64: rounding 1e-11 and truncation 1e-10, times values and third derivatives
 
 Function = Callable[..., tuple[Tensor, ...]]
 
