@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .frames import block, identity_like, matrix_exp
 from .matrices import skew
-from .tracing import values_readable
+from .operators import Operand, define
+from .tracing import derivative_wanted, values_readable
 
 
 def _scaled_normal_part(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,7 +78,16 @@ def skew_adjoint_exp(left: Tensor, below: Tensor, right: Tensor, start: Tensor, 
     within `bound`
 
         L(b, h) = (skew(left (b, h)), below b + h right),  left ``*B,p,p+q``, below ``*B,q,p``, right ``*B,p,p``.
+
+    To a compiler it is one operator where no derivative is wanted.
     """
+    operands = (left, below, right, start)
+    if torch.compiler.is_compiling() and not any(map(derivative_wanted, operands)):
+        return _series_operator(*(z.detach() for z in operands), bound)
+    return _chebyshev_sum(*operands, bound)
+
+
+def _chebyshev_sum(left: Tensor, below: Tensor, right: Tensor, start: Tensor, bound: Tensor) -> Tensor:
     radius, coefficients = _series(bound)
     p, shape, scale = start.shape[-1], start.shape, 2 / radius
     corner = below.new_zeros((*below.shape[:-1], below.shape[-2]))
@@ -99,6 +109,14 @@ def skew_adjoint_exp(left: Tensor, below: Tensor, right: Tensor, start: Tensor, 
         old, new = new, torch.baddbmm(old + doubled(new), plain, new)
         total = total.add(new, alpha=c)
     return total.reshape(shape)
+
+
+_series_operator = define(
+    "skew_adjoint_exp",
+    _chebyshev_sum,
+    [Operand(name, 2) for name in ("left", "below", "right", "start", "bound")],
+    lambda left, below, right, start, bound: start.new_empty(start.shape),
+)
 
 
 def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Tensor, Tensor]:
