@@ -20,7 +20,7 @@ from torch import Tensor
 from .rows import dot, square
 from .series import horner, safe_norm, safe_sqrt
 from .signed_trigonometry import asin_ratio_k, sin_ratio_k
-from .tracing import derivative_wanted
+from .tracing import eager_without_derivative
 
 
 def space(x: Tensor) -> Tensor:
@@ -52,14 +52,15 @@ def vector_from_space(s: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
 
 
 def overwritable(K: float | Tensor, *rows: Tensor) -> bool:
-    """Whether a formula may overwrite its temporaries: all `rows` have one shape, and nobody differentiates.
+    """Whether a formula may overwrite its temporaries: all `rows` have one shape, and nobody differentiates
+    or compiles.
 
     It then computes with full rows, which need no copy of the space parts, and sets the time at the end. Where somebody
     differentiates that would not do: the stored time may be infinite, and a gradient of zero times it is NaN.
     """
-    if isinstance(K, Tensor) and derivative_wanted(K):
+    if isinstance(K, Tensor) and not eager_without_derivative(K):
         return False
-    return all(r.shape == rows[0].shape and not derivative_wanted(r) for r in rows)
+    return all(r.shape == rows[0].shape and eager_without_derivative(r) for r in rows)
 
 
 def shifted(a: Tensor, b: Tensor, c: Tensor, in_place: bool) -> Tensor:

@@ -33,6 +33,11 @@ def derivative_wanted(x: Tensor) -> bool:
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
 
 
+def eager_without_derivative(x: Tensor) -> bool:
+    """Whether shortcuts pay that save eager code a pass: a compiler fuses the plain form without them."""
+    return not torch.compiler.is_compiling() and not derivative_wanted(x)
+
+
 def forward_mode_is_taken() -> bool:
     """Whether torch's own forward mode is on, whose levels do not nest: `torch.func.jvp` may not be called."""
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
