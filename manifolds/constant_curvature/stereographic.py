@@ -78,10 +78,12 @@ class StereographicModel(ConstantCurvature):
         return self._of_sign(poincare.rim_gap, projected_sphere.projected_gap, x)
 
     def to_cosine_sine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(2 - om)/om and 2x/om."""
         om = self._gap(x)
         return (2 - om) / om, 2 / om * x
 
     def from_cosine_sine(self, t: Tensor, s: Tensor) -> Tensor:
+        """s/(1 + t), drawn into the ball."""
         # 1 + t = K|s|^2/(1 - t), without cancellation next to the antipode of the origin.
         opposed = t < 0
         denominator = torch.where(opposed, self.curvature * dot(s, s) / (1 - torch.where(opposed, t, 0.0)), 1 + t)

@@ -28,9 +28,9 @@ _TERMS = 20
 
 
 def _quotient(numerator: Tensor, denominator: Tensor, limit: float) -> Tensor:
-    """numerator/denominator, and the limit where the denominator is zero."""
+    """numerator/denominator, and the limit where both are zero; NaN in the numerator stays."""
     zero = denominator == 0
-    return torch.where(zero, limit, numerator / torch.where(zero, 1.0, denominator))
+    return torch.where(zero, limit + numerator, numerator / torch.where(zero, 1.0, denominator))
 
 
 def _relative_gap(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

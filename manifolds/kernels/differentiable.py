@@ -33,15 +33,11 @@ class Call:
     as None.
     """
 
-    __slots__ = ("kernel", "numbers", "operator", "options")
+    __slots__ = ("kernel", "numbers", "operator", "options", "saved")
 
     def __init__(self, kernel: Kernel, operator: bool, options: Sequence[float | None], numbers: Sequence[Any]) -> None:
         self.kernel, self.operator, self.options, self.numbers = kernel, operator, options, numbers
-
-    @property
-    def saved(self) -> int:
-        """How many results are saved."""
-        return self.kernel.operator_saved if self.operator else self.kernel.saved
+        self.saved = kernel.operator_saved if operator else kernel.saved  # how many results are
 
     def arguments(self, primals: Tensors) -> tuple[Any, ...]:
         """The arguments of the formulas."""
@@ -61,6 +57,8 @@ class Call:
         """All options, of which `tensors` are those that are tensors."""
         if len(tensors) == len(self.options):
             return tensors
+        if not tensors:
+            return self.options
         rest = iter(tensors)
         return [next(rest) if option is None else option for option in self.options]
 
@@ -87,9 +85,9 @@ class Call:
             found = _tuple(kernel.backward_operator(*gradients, *arguments))
         else:
             found = _tuple(kernel.backward(*gradients, *self.arguments(primals), *saved))
-        if len(found) == len(primals):
-            return found
         count = len(kernel.operands)
+        if len(primals) in (count, len(found)):  # no option is a tensor, or all are
+            return found[: len(primals)]
         of_options = zip(found[count:], self.options, strict=True)
         return (*found[:count], *[g for g, option in of_options if option is None])
 
@@ -118,7 +116,9 @@ class Forward(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         call: Call = ctx.call
-        given, primals, saved = call.split((*gradients[: call.kernel.results], *ctx.saved_tensors))
+        given, tensors = gradients[: call.kernel.results], ctx.saved_tensors
+        last = len(tensors) - call.saved
+        primals, saved = tensors[:last], tensors[last:]
         if torch.is_grad_enabled() or any(map(is_functorch_wrapped_tensor, given)):
             found = pull_back(call, given, primals, saved)
         else:
@@ -129,7 +129,8 @@ class Forward(Function):
         if len(found) == count:
             return None, *found
         wanted = zip(found[count:], primals[count:], ctx.needs_input_grad[1 + count :], strict=True)
-        return None, *found[:count], *[g.sum().to(option.dtype) if needed else None for g, option, needed in wanted]
+        totals = [g.sum().to(option.dtype) if needed else None for g, option, needed in wanted]
+        return None, *found[:count], *totals
 
     @staticmethod
     def jvp(ctx: Any, _call: Any, *tangents: Any) -> Any:
@@ -157,9 +158,7 @@ class EagerForward(Function):
         _save(ctx, inputs, results)
         return results
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return Forward.backward(ctx, *gradients)
+    backward = staticmethod(Forward.backward)
 
 
 class Backward(Function):

@@ -44,8 +44,8 @@ class Kernel(Generic[Formula]):
         options: the names of the options.
         numbers: the names of the numbers and their types.
         results: how many results there are.
-        saving: `forward` with more results, which only `backward` reads. No derivative passes through them: second
-            ones are those of the plain formula.
+        saving: `forward` with more results, which only `backward` reads; one that is a result too is copied. No
+            derivative passes through them: second ones are those of the plain formula.
         saved: how many such results there are.
         recomputes: whether the fused kernel has what is saved at no cost. The operators then neither return nor take
             it, and `backward` is also called without.
@@ -73,7 +73,9 @@ class Kernel(Generic[Formula]):
 
     def __post_init__(self) -> None:
         self.forward = _in_float(self.forward, self.results)  # type: ignore[assignment]
-        self.saving = self.forward if self.saving is None else _in_float(self.saving, self.results)
+        self.saving = (
+            self.forward if self.saving is None else _in_float(_apart(self.saving, self.results), self.results)
+        )
         self.backward = _in_float(self.backward, len(self.operands))
         options = tuple(Operand(option, 0, shared=True) for option in self.options)
         numbers = {**{f"{option}_value": float for option in self.options}, **self.numbers}
@@ -181,6 +183,18 @@ def _in_float(formula: Callable[..., Any], count: int) -> Callable[..., Any]:
         return (*[r.to(dtype) for r in results[:count]], *results[count:])
 
     return widened
+
+
+def _apart(saving: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """What is saved as tensors of their own, where it is one of the `count` results."""
+
+    @functools.wraps(saving)
+    def separate(*arguments: Any) -> Any:
+        outputs = saving(*arguments)
+        results = outputs[:count]
+        return (*results, *[s.clone() if any(s is r for r in results) else s for s in outputs[count:]])
+
+    return separate
 
 
 @functools.cache

@@ -361,7 +361,7 @@ CURVATURE = ("expmap", "dist2")  # another curvature, of a space where it is but
 
 def again(case: Case, repeats: Case, *costly: str) -> Case:
     """The row makes few draws, and costly laws look at these operations only: `repeats` has tested the formulas."""
-    return dataclasses.replace(case, repeats=repeats.manifold, costly=costly, draws=min(case.draws or 5, 5))
+    return dataclasses.replace(case, repeats=repeats.manifold, costly=costly, draws=min(case.draws or 3, 3))
 
 
 SPHERE, LORENTZ, BALL, KLEIN, PROJECTED = (
@@ -387,9 +387,9 @@ ROWS = [
     again(ball(Stereographic(-2.0)), BALL, *CURVATURE),
     again(ball(Stereographic(-1e-6)), BALL, *CURVATURE),
     again(ball(Stereographic(0.0)), BALL, *CURVATURE),
-    dataclasses.replace(KLEIN, costly=METRIC, draws=5),  # the rest by way of Lorentz space
+    dataclasses.replace(KLEIN, costly=METRIC, draws=3),  # the rest by way of Lorentz space
     again(ball(Klein(-4.0)), KLEIN, *CURVATURE),
-    dataclasses.replace(PROJECTED, costly=METRIC, draws=5),  # the rest is the code of the ball
+    dataclasses.replace(PROJECTED, costly=METRIC, draws=3),  # the rest is the code of the ball
     again(projected(Stereographic(1.5)), PROJECTED, *CURVATURE),
     again(projected(ProjectedSphere(0.5)), PROJECTED, *CURVATURE),
     GRASSMANN,

@@ -4,33 +4,33 @@ import pytest
 from hypothesis import given, settings
 
 from tests.laws.table import TABLE
-from torchriemann.testing import LAWS, applying, exemption_stands, full_gradcheck, trials
+from torchriemann.testing import LAWS, applying, draws, exemption_stands, full_gradcheck, trials
 from torchriemann.testing import Trial as Draw
 
 PAIRS = [pytest.param(case, entry, id=f"{entry.name}-{case.manifold}") for case in TABLE for entry in applying(case)]
 EXEMPT = [pytest.param(case, name, id=f"{name}-{case.manifold}") for case in TABLE for name in case.exempt]
 
 
-def hold(case, entry, examples):
-    """Hold `examples` draws to the law, fewer where it is costly."""
-
-    @settings(max_examples=examples if entry.examples is None else min(examples, entry.examples))
-    @given(trials(case, entry))
-    def holds(trial):
-        entry(trial)
-
-    holds()
+DRAWS = 6  # of a first row: its shapes are no more, nor are dtypes, scales and batches
 
 
 @pytest.mark.parametrize("case, entry", PAIRS)
 def test_law(case, entry):
-    hold(case, entry, case.draws or settings.default.max_examples)
+    for draw in draws(case, entry, case.draws or DRAWS):
+        entry(draw)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case, entry", PAIRS)
 def test_law_at_length(case, entry):
-    hold(case.in_full(), entry, settings.get_profile("slow").max_examples)
+    examples = settings.get_profile("slow").max_examples
+
+    @settings(max_examples=examples if entry.examples is None else min(examples, entry.examples))
+    @given(trials(case.in_full(), entry))
+    def holds(trial):
+        entry(trial)
+
+    holds()
 
 
 @pytest.mark.slow

@@ -117,6 +117,15 @@ def test_precision():
     assert sum(line.startswith("RAdam, float32") for line in printed) == 4
 
 
+def test_learned_chart():
+    printed, distances = run("06_learned_chart.py")
+    assert set(distances) == {"ring", "wave", "spiral"}
+    for curve, found in distances.items():
+        assert set(found) == {"straight lines", "geodesics"} and all(0 < d < 10 for d in found.values()), curve
+        for name in found:
+            assert sum(line.startswith(f"{curve}, {name}") for line in printed) == 1
+
+
 def test_trees():
     trees = helper("trees")
     shapes = [

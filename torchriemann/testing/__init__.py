@@ -11,6 +11,7 @@ hypothesis but `trials`, which draws them.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -102,6 +103,28 @@ def exemption_stands(case: Case, name: str) -> bool:
         except (AssertionError, NotImplementedError, ValueError, RuntimeError):
             return True
     return False
+
+
+BATCHES = ((10,), (), (3, 4))  # many points a draw: an operation on ten takes little longer than on one
+
+
+def draws(case: Case, entry: Law, count: int) -> list[Trial]:
+    """`count` trials that go through the shapes of the row, the dtypes of the law, the scales and the batches side by
+    side, so that few of them meet each one; where in turn they start, and the seeds, is up to the name of the law.
+    The draws of a law that is costly are as many as it allows, of two points each, in the first shape."""
+    costly, start = entry.examples is not None, zlib.crc32(entry.name.encode())
+    shapes, dtypes = case.shapes[:1] if costly else case.shapes, entry.dtypes
+    return [
+        Trial(
+            case,
+            shapes[(start + k) % len(shapes)],
+            dtypes[(start // 8 + k) % len(dtypes)],
+            (start + k) % 2**31,
+            SCALES[(start // 16 + k) % len(SCALES)],
+            (2,) if costly else BATCHES[(start // 128 + k) % len(BATCHES)],
+        )
+        for k in range(count if entry.examples is None else min(count, entry.examples))
+    ]
 
 
 def trials(case: Case, entry: Law) -> Any:
