@@ -77,7 +77,8 @@ def hold_first(t: Trial, function: Function, inputs: list[Tensor], what: str, la
     for i, (derivative, quotient) in enumerate(zip(forward, quotients, strict=True)):
         _compare(t, derivative.movedim(0, 1), quotient.movedim(0, 1), f"forward derivative {i} of {what}", labels, 1.0)
     reverse = torch.stack([_items(g * d) for g, d in zip(gradients, along, strict=True)], 1)
-    quotient = sum(_items(q * w, 3) for q, w in zip(quotients, weights, strict=True)).movedim(0, 1)
+    products = [_items(q * w, 3) for q, w in zip(quotients, weights, strict=True)]
+    quotient = torch.stack(products).sum(0).movedim(0, 1)
     _compare(t, reverse, quotient, f"gradient of {what}", labels, 1.0)
 
 
@@ -93,7 +94,8 @@ def hold_second(t: Trial, function: Function, inputs: list[Tensor], what: str, l
         with torch.enable_grad():
             leaves = [v if again else v.detach().clone().requires_grad_() for v in values]
             gradients = _gradient(function(*leaves[:count]), leaves[count:], leaves[:count], again)
-        return (sum((_items(g * p, g.dim() - p.dim() + 2) for g, p in zip(gradients, probes, strict=True))),)
+        products = [_items(g * p, g.dim() - p.dim() + 2) for g, p in zip(gradients, probes, strict=True)]
+        return (torch.stack(products).sum(0),)
 
     with torch.no_grad():
         every = [*inputs, *(t.noise(*o.shape) for o in function(*inputs))]
