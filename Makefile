@@ -32,7 +32,7 @@ scale-out: $(VENV)/.examples
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 examples/03_scale_out.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=10 -m "not slow"
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow --timeout 1800

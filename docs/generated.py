@@ -159,13 +159,26 @@ def laws() -> str:
     """Every law of ``torchriemann.testing.LAWS`` with its tolerances."""
     from torchriemann.testing import LAWS
 
-    rows = [["no.", "law", "what it says", "float64", "float32"]]
-    for law in sorted(LAWS.values(), key=lambda law: law.number):
+    rows = [["subject", "law", "what it says", "float64", "float32"]]
+    for law in sorted(LAWS.values(), key=lambda law: law.subject.removeprefix("the ").lower()):
         says = prose(" ".join((law.__doc__ or "").split()))
         bounds = [_number(b) if b else ("exact" if b == 0 else "") for b in (law.float64, law.float32)]
         name = law.name.replace("_", "_<wbr>")  # where a line may end
-        rows.append([str(law.number), f"<code>{name}</code>", says, *bounds])
+        rows.append([law.subject, f"<code>{name}</code>", says, *bounds])
     return f"{len(LAWS)} laws.\n\n{table(rows)}"
+
+
+def layer_laws() -> str:
+    """Every law of ``torchriemann.testing.LAYER_LAWS``."""
+    from torchriemann.testing import LAYER_LAWS
+
+    rows = [["law", "concerns", "what it says"]]
+    for law in LAYER_LAWS.values():
+        concerns = {"module": "modules", "input": "layers with an input", "image": "layers whose results are points"}
+        says = prose(" ".join((law.__doc__ or "").split()))
+        name = law.name.replace("_", "_<wbr>")  # where a line may end
+        rows.append([f"<code>{name}</code>", concerns.get(law.about, "every layer"), says])
+    return table(rows)
 
 
 def public_names(package: str) -> list[str]:
@@ -208,4 +221,6 @@ def bibtex() -> str:
     return "\n".join(["```bibtex", *entry, "```"])
 
 
-PARTS: dict[str, Callable[..., str]] = {f.__name__: f for f in (gallery, benchmarks, method, laws, api, bibtex)}
+PARTS: dict[str, Callable[..., str]] = {
+    f.__name__: f for f in (gallery, benchmarks, method, laws, layer_laws, api, bibtex)
+}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,12 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchriemann.manifolds import ManifoldParameter
+from torchriemann.manifolds import Manifold, ManifoldParameter
+from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.parameter import check_options_rest, register_manifold, registered_manifolds, relabel
+from torchriemann.manifolds.precision import widen
+
+from .points import PARAMETRIZATIONS, Point, in_dtype, remember_point, remembered_points
 
 
 class ManifoldModule(nn.Module):
-    """A module with parameters on manifolds: call `register_manifold_parameter` in ``__init__``.
+    """A module with parameters on manifolds: call `register_manifold_parameter` in ``__init__``, or `register_point`,
+    which lets the user choose between a parameter on the manifold and coordinates for any optimizer.
 
     The manifold of a parameter is kept on the module, under the parameter's name, and the tensor is labelled again
     whenever an operation of torch replaces it: ``.to("meta")``, ``to_empty``, ``load_state_dict(assign=True)``,
@@ -54,6 +58,85 @@ class ManifoldModule(nn.Module):
         # One that is labelled already goes in as it is: modules that share it must go on sharing it.
         self.register_parameter(name, tensor if isinstance(tensor, ManifoldParameter) else parameter)
         register_manifold(self, name, manifold)
+
+    # ---- points in either form --------------------------------------------------------------------------------
+
+    def register_point(
+        self,
+        name: str,
+        manifold: Manifold,
+        shape: tuple[int, ...],
+        parametrization: str = "manifold",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Register the parameter `name` of a learned point of `manifold`, or of a batch of them. It is the origin.
+
+        `shape` is the whole shape ``*B,P``. With "manifold" the parameter is the point, a `ManifoldParameter` for a
+        Riemannian optimizer; with "tangent" its orthonormal coordinates at the origin, for any optimizer (`Point` says
+        which). ``self.point(name)`` is the point in both forms, `set_point` moves it.
+
+        Raises ``ValueError`` for another `parametrization`, for a `manifold` of another library, for an option of it
+        that is learnable (register the point on the manifold of the start, with "tangent", and hand `point` the one of
+        today), and for a `shape` of no point.
+        """
+        where = f"{type(self).__name__}: "
+        if parametrization not in PARAMETRIZATIONS:
+            raise ValueError(f"{where}parametrization must be one of {PARAMETRIZATIONS}, got {parametrization!r}")
+        if not isinstance(manifold, Manifold):
+            raise ValueError(f"{where}{name} needs a manifold of torchriemann, as Sphere(), got {described(manifold)}")
+        check_options_rest(manifold, f"{where}{name}")
+        point = Point(manifold, tuple(shape), parametrization)
+        origin = manifold.origin(*shape, device=device, dtype=dtype)
+        if parametrization == "manifold":
+            self.register_manifold_parameter(name, origin, manifold)
+        else:
+            self.register_parameter(name, nn.Parameter(origin.new_zeros(point.stored_shape)))
+        remember_point(self, name, point)
+
+    def point(self, name: str, dtype: torch.dtype | None = None, manifold: Manifold | None = None) -> Tensor:
+        """The point, or the batch of points, that the parameter `name` tells. ``*B,P``.
+
+        In `dtype`, by default the parameter's, and on the manifold to the rounding of that, however coarse the
+        parameter: in a method under `in_full_precision` say ``self.point(name, x.dtype)``. A `manifold` takes the place
+        of the registered one, for points in "tangent" form where an option, such as the curvature, is learned.
+
+        Raises ``ValueError`` for a name that is no point, and for another `manifold` than that of a stored point.
+        """
+        point, stored = self._described_point(name), getattr(self, name)
+        if manifold is not None and point.parametrization == "manifold" and manifold != point.manifold:
+            raise ValueError(
+                f"{type(self).__name__}: {name} is a point of {point.manifold!r} and cannot be read as one of "
+                f'{manifold!r}; register it with parametrization="tangent"'
+            )
+        return point.of(stored, stored.dtype if dtype is None else dtype, manifold)
+
+    def set_point(self, name: str, x: Tensor | None = None) -> None:
+        """Move the point `name` to `x`, ``*B,P`` (broadcast over ``*B``), in any dtype, by default to the origin; for
+        ``reset_parameters``. On the meta device there is nothing to move.
+
+        Raises ``ValueError`` if `x` is no point of its manifold.
+        """
+        point, stored = self._described_point(name), getattr(self, name)
+        if stored.is_meta:
+            return
+        if x is not None:
+            point.manifold.assert_check_point_on_manifold(x)
+            x = in_dtype(point.manifold, x.detach(), widen(x, stored))
+        with torch.no_grad():
+            stored.copy_(point.origin_like(stored) if x is None else point.stored(x))
+
+    def _described_point(self, name: str) -> Point:
+        point = remembered_points(self).get(name)
+        if point is not None:
+            return point
+        manifold, parameter = registered_manifolds(self).get(name), self._parameters.get(name)
+        if manifold is None or parameter is None:
+            raise ValueError(f"{type(self).__name__}: {name} is no point; call register_point in __init__")
+        return Point(manifold, tuple(parameter.shape), "manifold")
+
+    # ---- what torch does to parameters ------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         manifold = registered_manifolds(self).get(name)
@@ -128,10 +211,3 @@ class ManifoldModule(nn.Module):
 def has_values(tensor: Tensor) -> bool:
     """False for meta and fake tensors, and for shards, which hold a part of a point."""
     return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter, ManifoldParameter)
-
-
-def in_full_precision(device_type: str) -> contextlib.AbstractContextManager:
-    """A context without autocast, entered only where autocast is on: tracers then see no context at all."""
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()

@@ -8,8 +8,9 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from torchriemann.manifolds import Grassmann, ManifoldParameter
 from torchriemann.manifolds.functional.series import safe_norm, safe_sqrt
+from torchriemann.manifolds.precision import in_full_precision, widen
 
-from .base import ManifoldModule, in_full_precision
+from .base import ManifoldModule
 
 
 class GrassmannClassifier(ManifoldModule):
@@ -79,8 +80,8 @@ class GrassmannClassifier(ManifoldModule):
         self.scale = scale
         self.normalize = normalize
         self.manifold = Grassmann()
-        point = self.manifold.origin(num_classes, in_features, subspace_dim, device=device, dtype=dtype)
-        self.register_manifold_parameter("weight", point, self.manifold)
+        shape = (num_classes, in_features, subspace_dim)
+        self.register_point("weight", self.manifold, shape, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -88,13 +89,14 @@ class GrassmannClassifier(ManifoldModule):
         if self.weight.is_meta:
             return
         # A factorisation needs float32 at least; rounding to a half dtype comes after it.
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        with torch.no_grad():
-            if is_traceable_wrapper_subclass(self.weight):
-                from .class_shards import draw_shard  # here: it imports a second's worth of torch.distributed
+        wide = widen(self.weight)
+        if is_traceable_wrapper_subclass(self.weight):
+            from .class_shards import draw_shard  # here: it imports a second's worth of torch.distributed
 
+            with torch.no_grad():
                 return draw_shard(self.manifold, self.weight, wide)
-            self.weight.copy_(self.manifold.random_uniform(*self.weight.shape, device=self.weight.device, dtype=wide))
+        drawn = self.manifold.random_uniform(*self.weight.shape, device=self.weight.device, dtype=wide)
+        self.set_point("weight", drawn)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits, ``*B,d -> *B,K``."""
@@ -106,10 +108,9 @@ class GrassmannClassifier(ManifoldModule):
         return self._logits(x, self.weight)
 
     def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
-        wide = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
-        with in_full_precision(x.device.type):
-            return self._lengths(x.to(wide), weight.to(wide)).to(x.dtype)
+        return self._lengths(x, weight).to(x.dtype)  # whatever the dtype of the weight
 
+    @in_full_precision
     def _lengths(self, x: Tensor, weight: Tensor) -> Tensor:
         length = safe_norm(x, keepdim=True)
         z = x / torch.where(length == 0, 1.0, length)

@@ -237,10 +237,13 @@ class Manifold(ByOptions, CheckedManifold):
         """Coordinates of `u` in ``basis(x)``. ``*B,P -> *B,d``."""
         return self.inner(x.unsqueeze(-self.ndim - 1), self.basis(x), u.unsqueeze(-self.ndim - 1))
 
+    @in_full_precision
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         """The tangent vector with coordinates `z` in ``basis(x)``. ``*B,d -> *B,P``."""
         self.check_operands("from_coordinates", [x])
-        return (z.reshape(z.shape + (1,) * self.ndim) * self.basis(x)).sum(-self.ndim - 1)
+        vectors = self.basis(x).flatten(-self.ndim)
+        # As a product: the vectors of one basis are not repeated for every z.
+        return (z.unsqueeze(-2) @ vectors).squeeze(-2).unflatten(-1, x.shape[x.dim() - self.ndim :])
 
     @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:

@@ -9,10 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-
-def _widened(t: Tensor) -> Tensor:
-    """float32 at least: a residual computed in bfloat16 would measure its own rounding."""
-    return t.detach().to(torch.promote_types(t.dtype, torch.float32))
+from .precision import Castable, in_full_precision
 
 
 def described(argument: object) -> str:
@@ -22,7 +19,7 @@ def described(argument: object) -> str:
     return f"the class {argument.__name__}" if isinstance(argument, type) else repr(argument)
 
 
-class CheckedManifold(abc.ABC):
+class CheckedManifold(Castable, abc.ABC):
     """The part of the contract that asks whether a tensor is a point or a tangent vector."""
 
     ndim: ClassVar[int]
@@ -41,10 +38,6 @@ class CheckedManifold(abc.ABC):
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         """Why the trailing dimensions cannot be a point, or None."""
         return None
-
-    def in_dtype(self, dtype: torch.dtype) -> Any:
-        """The same space with its tensor options in `dtype`, which its points have."""
-        return self
 
     # ---- shapes -----------------------------------------------------------------------------------------------
 
@@ -95,8 +88,18 @@ class CheckedManifold(abc.ABC):
         # with the square root of the size, and the first error that matters.
         return 0.4 * torch.finfo(dtype).eps ** (2 / 3) if atol is None else atol
 
-    def _residual_reason(self, residual: Tensor, formula: str, tolerance: float, dtype, mend: str) -> str | None:
-        value = float(residual.detach())  # an option may be a tensor that is learned
+    # As numbers: a residual in bfloat16 would measure its own rounding.
+    @in_full_precision
+    def _measured_point(self, x: Tensor) -> tuple[float, str]:
+        residual, formula = self._point_residual(x.detach())
+        return float(residual.detach()), formula  # an option may be a tensor that is learned
+
+    @in_full_precision
+    def _measured_vector(self, x: Tensor, u: Tensor) -> tuple[float, str]:
+        residual, formula = self._vector_residual(x.detach(), u.detach())
+        return float(residual.detach()), formula
+
+    def _residual_reason(self, value: float, formula: str, tolerance: float, dtype, mend: str) -> str | None:
         if value <= tolerance:  # written so that NaN fails
             return None
         if not math.isfinite(value):
@@ -114,9 +117,7 @@ class CheckedManifold(abc.ABC):
         reason = self._type_reason("x", x)
         if reason is not None or x.numel() == 0:
             return reason
-        with torch.autocast(x.device.type, enabled=False):
-            x_wide = _widened(x)
-            residual, formula = self.in_dtype(x_wide.dtype)._point_residual(x_wide)
+        residual, formula = self._measured_point(x)
         tolerance = self._tolerance(x.dtype, atol) + (rtol or 0.0)
         return self._residual_reason(residual, f"x has {formula}", tolerance, x.dtype, "call projx(x)")
 
@@ -125,9 +126,7 @@ class CheckedManifold(abc.ABC):
         if reason is not None or u.numel() == 0:
             return reason
         self.check_operands("check_vector_on_tangent", [x, u])
-        with torch.autocast(x.device.type, enabled=False):
-            x_wide = _widened(x)
-            residual, formula = self.in_dtype(x_wide.dtype)._vector_residual(x_wide, _widened(u))
+        residual, formula = self._measured_vector(x, u)
         relative = self._tolerance(u.dtype, rtol)
         tolerance = self._tolerance(u.dtype, atol) + relative * float(u.detach().abs().max())
         return self._residual_reason(residual, f"u has {formula}", tolerance, u.dtype, "call proju(x, u)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 from torch import Tensor
 
@@ -169,6 +169,6 @@ class GyroManifold(Manifold):
         self.check_batches(where, [x.shape[: x.dim() - self.ndim], z.shape[: z.dim() - len(want)]])
 
 
-def is_gyro(manifold: Manifold) -> bool:
+def is_gyro(manifold: Manifold) -> TypeGuard[GyroManifold]:
     """Whether gyro-operations exist on `manifold`."""
     return isinstance(manifold, GyroManifold) and manifold.has_gyro_structure

@@ -2,6 +2,99 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
 import torch
+from torch import Tensor, nn
 
 HALF_DTYPES = (torch.bfloat16, torch.float16)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Castable:
+    """What holds tensors of its own, and gives itself with them in the dtype of a computation."""
+
+    def in_dtype(self, dtype: torch.dtype) -> Any:
+        """The same thing with its tensors in `dtype`; itself where it holds none."""
+        return self
+
+
+def widen(*given: Tensor | torch.dtype) -> torch.dtype:
+    """The dtype to compute in: the one to which torch promotes the tensors and dtypes given, float32 at least."""
+    dtypes = (g.dtype if isinstance(g, Tensor) else g for g in given)
+    return functools.reduce(torch.promote_types, dtypes, torch.float32)
+
+
+def in_full_precision(function: Function) -> Function:
+    """Compute `function` in float32 at least, with autocast off, and give its results in its caller's dtype.
+
+    The caller's dtype is that to which torch promotes the floating-point tensors among the arguments, numbers in
+    tensors (0-dim) aside if there are others. The computation takes place in `widen` of it, and all arguments come in
+    that dtype: tensors are cast, also those in tuples, and a `Castable`, such as a manifold whose curvature is a
+    tensor, is asked for itself in it. Rounding a Gram matrix to eight bits would destroy the orthogonality that
+    formulas rely on.
+
+    For functions and for methods. In a method of a module, such as ``forward``, its own parameters and buffers count
+    too: they may widen the computation, whose dtype ``x.dtype`` is, though not the result. The body reads them in that
+    dtype, as in ``self.point("weight", x.dtype)``. If no argument is a tensor, theirs is the caller's dtype.
+    """
+
+    @functools.wraps(function)
+    def precise(*args, **kwargs):
+        given = (*args, *kwargs.values()) if kwargs else args
+        # Numbers in tensors promote nothing, as among torch's own arguments.
+        tensors = _floating(given, 1) or _floating(given, 0)
+        held = _held(args[0]) if args and isinstance(args[0], nn.Module) else ()
+        if not tensors and not held:
+            return function(*args, **kwargs)
+        return compute(function, args, kwargs, tensors or held, held)
+
+    return precise  # type: ignore[return-value]
+
+
+def compute(
+    function: Callable[..., Any],
+    args: Iterable[Any],
+    kwargs: Mapping[str, Any],
+    tensors: Sequence[Tensor],
+    held: Sequence[Tensor] = (),
+) -> Any:
+    """``function(*args, **kwargs)`` under the policy. `tensors` tell the caller's dtype; `held` ones only widen."""
+    device_type = tensors[0].device.type
+    if device_type != "meta" and torch.is_autocast_enabled(device_type):
+        with torch.autocast(device_type, enabled=False):
+            return compute(function, args, kwargs, tensors, held)
+    dtype = tensors[0].dtype
+    as_it_is = dtype not in HALF_DTYPES
+    for t in tensors if not held else (*tensors, *held):
+        as_it_is = as_it_is and t.dtype == dtype
+    if as_it_is:  # nothing to cast but what manifolds hold
+        args = [a.in_dtype(dtype) if isinstance(a, Castable) else a for a in args]
+        if not kwargs:
+            return function(*args)
+        return function(*args, **{n: a.in_dtype(dtype) if isinstance(a, Castable) else a for n, a in kwargs.items()})
+    dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
+    wide = widen(dtype, *held)
+    args = [_cast(a, wide) for a in args]
+    return _cast(function(*args, **{n: _cast(a, wide) for n, a in kwargs.items()}), dtype)
+
+
+def _floating(values: Iterable[Any], dim: int) -> list[Tensor]:
+    """The floating-point tensors of at least `dim` dimensions among `values`."""
+    return [v for v in values if isinstance(v, Tensor) and v.dim() >= dim and v.is_floating_point()]
+
+
+def _held(module: nn.Module) -> list[Tensor]:
+    return _floating((*module._parameters.values(), *module._buffers.values()), 0)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """`value` in `dtype` where it has one."""
+    if isinstance(value, tuple):
+        return tuple(_cast(v, dtype) for v in value)
+    if isinstance(value, Castable):
+        return value.in_dtype(dtype)
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -48,7 +48,7 @@ class Pullback(PullbackMetric):
         return self.chart.ndim
 
     def in_dtype(self, dtype: torch.dtype) -> Any:
-        """The same space with the tensor options of `base` and `chart` in `dtype`."""
+        """The same space with base and chart in `dtype`."""
         base, chart = self.base.in_dtype(dtype), self.chart.in_dtype(dtype)
         if base is self.base and chart is self.chart:
             return self

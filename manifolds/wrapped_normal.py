@@ -13,7 +13,7 @@ from .checks import described
 from .constant_curvature.model import ConstantCurvature
 from .functional.series import safe_norm
 from .gyro import GyroManifold
-from .operation import in_full_precision
+from .precision import in_full_precision
 
 # Turns around a sphere in either direction that the density counts. What is left out has a radius of 7 pi/sqrt(K) and
 # more, which is below 1e-16 of the mass up to a standard deviation of 2.5/sqrt(K).
@@ -173,7 +173,19 @@ class WrappedNormal(Distribution):
         """The logarithm of the density with respect to the Riemannian volume. ``*S,*B,P -> *S,*B``."""
         if self._validate_args:
             self._validate_sample(value)
-        return _log_prob(self.manifold, self.loc, value, self)
+        return self._log_density(value, self.loc, self.manifold)
+
+    @in_full_precision
+    def _log_density(self, x: Tensor, loc: Tensor, manifold: GyroManifold) -> Tensor:
+        z = manifold.logmap_frame(loc, x)
+        white = self._whitened(z)
+        normal = -0.5 * (white.square() + math.log(2 * math.pi)).sum(-1) - self._log_volume(z.dtype)
+        # Left translation is an isometry, so the volume factor at loc is that at the origin.
+        u = manifold.tangent_from_normal(z)
+        log_p = normal - manifold.logdet_dexp(manifold._origin_of(u), u)
+        if isinstance(manifold, ConstantCurvature) and manifold.sign >= 0:
+            log_p = log_p + _log_turns(manifold, z, self)
+        return log_p
 
     def _validate_sample(self, value: Tensor) -> None:
         _check_tensor("value", value)
@@ -205,19 +217,6 @@ class WrappedNormal(Distribution):
             log_scale = self.scale.to(dtype).log()
             return log_scale.flatten(log_scale.dim() - len(self._normal_shape)).sum(-1)
         return self.scale_tril.to(dtype).diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-@in_full_precision
-def _log_prob(manifold: GyroManifold, loc: Tensor, x: Tensor, law: WrappedNormal) -> Tensor:
-    z = manifold.logmap_frame(loc, x)
-    white = law._whitened(z)
-    normal = -0.5 * (white.square() + math.log(2 * math.pi)).sum(-1) - law._log_volume(z.dtype)
-    # Left translation is an isometry, so the volume factor at loc is that at the origin.
-    u = manifold.tangent_from_normal(z)
-    log_p = normal - manifold.logdet_dexp(manifold._origin_of(u), u)
-    if isinstance(manifold, ConstantCurvature) and manifold.sign >= 0:
-        log_p = log_p + _log_turns(manifold, z, law)
-    return log_p
 
 
 def _log_turns(manifold: ConstantCurvature, z: Tensor, law: WrappedNormal) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 
 import torch
 
@@ -17,6 +18,7 @@ MOVED = {
     "manifolds.functional.stereographic_backward": "manifolds.functional.poincare_backward",
     "manifolds.functional.symmetric": "manifolds.functional.spectral",
     "manifolds.grassmann": "manifolds.frames.grassmann",
+    "manifolds.kernels.registration": "manifolds.kernels.dispatch",
     "manifolds.klein": "manifolds.constant_curvature.klein",
     "manifolds.lorentz": "manifolds.constant_curvature.lorentz",
     "manifolds.orthogonal": "manifolds.frames.orthogonal",
@@ -67,7 +69,7 @@ def alias_old_paths() -> None:
         _register_manifolds(module, old)
 
 
-def _register_manifolds(module: object, old: str) -> None:
+def _register_manifolds(module: ModuleType, old: str) -> None:
     from torchriemann.manifolds import Manifold
 
     known = [

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchriemann.manifolds import ConstantCurvature
 from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.functional.series import safe_norm
-from torchriemann.manifolds.operation import in_full_precision
+from torchriemann.manifolds.precision import in_full_precision
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -54,25 +54,22 @@ class EntailmentCones:
         if not 0 < self.min_radius < math.inf:
             raise ValueError(f"EntailmentCones: min_radius must be positive and finite, got {self.min_radius}")
 
-    def in_dtype(self, dtype: torch.dtype) -> EntailmentCones:
-        manifold = self.manifold.in_dtype(dtype)
-        return self if manifold is self.manifold else EntailmentCones(manifold, self.min_radius)
-
     @in_full_precision
     def half_aperture(self, x: Tensor) -> Tensor:
         """psi(x), in (0, pi/2]."""
-        self.manifold.check_operands("half_aperture", [x])
-        s = self.manifold.to_cosine_sine(x)[1]
-        sinh = (-self.manifold.curvature) ** 0.5 * safe_norm(s)
+        self.manifold.check_operands("EntailmentCones.half_aperture", [x])
+        manifold = self.manifold.in_dtype(x.dtype)
+        sinh = (-manifold.curvature) ** 0.5 * safe_norm(manifold.to_cosine_sine(x)[1])
         wide = sinh <= 2 * self.min_radius
         return torch.where(wide, math.pi / 2, torch.asin(2 * self.min_radius / torch.where(wide, torch.inf, sinh)))
 
     @in_full_precision
     def exterior_angle(self, x: Tensor, y: Tensor) -> Tensor:
         """Xi(x, y), the angle at x between the geodesic from the origin, prolonged, and the one to y, in [0, pi]."""
-        self.manifold.check_operands("exterior_angle", [x, y])
-        s = self.manifold.to_cosine_sine(x)[1]  # in the frame of x the origin lies in the direction -s
-        z = self.manifold.logmap_frame(x, y)
+        self.manifold.check_operands("EntailmentCones.exterior_angle", [x, y])
+        manifold = self.manifold.in_dtype(x.dtype)
+        s = manifold.to_cosine_sine(x)[1]  # in the frame of x the origin lies in the direction -s
+        z = manifold.logmap_frame(x, y)
         outward, length = safe_norm(s, keepdim=True), safe_norm(z, keepdim=True)
         undefined = (outward == 0) | (length == 0)
         a = s / torch.where(undefined, 1.0, outward)
@@ -80,6 +77,7 @@ class EntailmentCones:
         angle = 2 * torch.atan2(safe_norm(a - b), safe_norm(torch.where(undefined, 1.0, a + b)))
         return torch.where(undefined.squeeze(-1), 0.0, angle)
 
+    @in_full_precision
     def energy(self, x: Tensor, y: Tensor) -> Tensor:
         """E(x, y): by how much y misses the cone of x; zero inside."""
         return (self.exterior_angle(x, y) - self.half_aperture(x)).relu()

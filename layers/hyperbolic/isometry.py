@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds import Lorentz, SpecialOrthogonal
 from torchriemann.manifolds.checks import described
+from torchriemann.manifolds.precision import in_full_precision, widen
 
-from ..base import ManifoldModule, in_full_precision
-
-_PARAMETRIZATIONS = ("manifold", "tangent")
-_NEWTON_STEPS = 3  # from the rounding of bfloat16 to that of float64
+from ..base import ManifoldModule
+from ..points import Point, remember_point, remembered_points
 
 
 class LorentzIsometry(ManifoldModule):
@@ -63,84 +64,43 @@ class LorentzIsometry(ManifoldModule):
         super().__init__()
         if dim < 1:
             raise ValueError(f"LorentzIsometry: dim must be at least 1, got {dim}")
-        if parametrization not in _PARAMETRIZATIONS:
-            raise ValueError(
-                f"LorentzIsometry: parametrization must be one of {_PARAMETRIZATIONS}, got {parametrization!r}"
-            )
         self.dim = dim
         self.parametrization = parametrization
         self.boost = nn.Parameter(torch.empty(dim, device=device, dtype=dtype))
-        if parametrization == "manifold":
-            identity = torch.eye(dim, device=device, dtype=dtype)
-            self.register_manifold_parameter("rotation", identity, SpecialOrthogonal())
-        else:
-            self.rotation = nn.Parameter(torch.empty(dim * (dim - 1) // 2, device=device, dtype=dtype))
+        self.register_point("rotation", SpecialOrthogonal(), (dim, dim), parametrization, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Return to the identity."""
         with torch.no_grad():
             self.boost.zero_()
-            if self.parametrization == "manifold":
-                self.rotation.copy_(torch.eye(self.dim, device=self.rotation.device, dtype=self.rotation.dtype))
-            else:
-                self.rotation.zero_()
+        self.set_point("rotation")
 
+    @in_full_precision
     def rotation_matrix(self) -> Tensor:
         """O, ``n,n``."""
-        dtype = self.rotation.dtype
-        with in_full_precision(self.rotation.device.type):
-            return self._rotation_in(torch.promote_types(dtype, torch.float32)).to(dtype)
+        return self.point("rotation", widen(self.rotation))
 
-    def _rotation_in(self, dtype: torch.dtype) -> Tensor:
-        """O, orthogonal to the rounding of `dtype`, whatever the dtype of the parameter; float32 at least, because
-        torch's exponential of a half matrix is NaN."""
-        rotation = self.rotation.to(dtype)
-        if self.parametrization == "manifold":
-            for _ in range(_NEWTON_STEPS if dtype != self.rotation.dtype else 0):
-                rotation = SpecialOrthogonal().restore(rotation)
-            return rotation
-        rows, columns = torch.triu_indices(self.dim, self.dim, 1, device=rotation.device)
-        upper = rotation.new_zeros(self.dim, self.dim).index_put((rows, columns), rotation)
-        return torch.linalg.matrix_exp(upper - upper.mT)
-
+    @in_full_precision
     def forward(self, x: Tensor, manifold: Lorentz) -> Tensor:
         """The image of `x`, points of `manifold`."""
         self._check_points(x, manifold)
-        with in_full_precision(x.device.type):
-            wide, boost, rotation = self._widened(x)
-            y = manifold.gyroadd(self._translation(boost, manifold), _rotated(wide, rotation))
-        return y.to(x.dtype)
+        turned = _rotated(x, self.point("rotation", x.dtype))
+        return manifold.gyroadd(_translation(self.boost.to(x.dtype), manifold), turned)
 
+    @in_full_precision
     def inverse(self, y: Tensor, manifold: Lorentz) -> Tensor:
         """The points that `forward` sends to `y`."""
         self._check_points(y, manifold)
-        with in_full_precision(y.device.type):
-            wide, boost, rotation = self._widened(y)
-            x = _rotated(manifold.gyroadd(self._translation(-boost, manifold), wide), rotation.mT)
-        return x.to(y.dtype)
+        back = manifold.gyroadd(_translation(-self.boost.to(y.dtype), manifold), y)
+        return _rotated(back, self.point("rotation", y.dtype).mT)
 
+    @in_full_precision
     def matrix(self) -> Tensor:
-        """The matrix Lambda of the isometry, ``n+1,n+1``: ``forward(x, m)`` is ``matrix() @ x`` up to
-        rounding."""
-        manifold, dtype = Lorentz(), self.boost.dtype
-        with in_full_precision(self.boost.device.type):
-            boost, rotation = self._parameters_in(torch.promote_types(dtype, torch.float32))
-            turn = torch.block_diag(boost.new_ones(1, 1), rotation)
-            return (manifold.boost_matrix(manifold.from_normal(boost)) @ turn).to(dtype)
-
-    def _widened(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Points, boost and rotation in one dtype, float32 at least."""
-        wide = torch.promote_types(torch.promote_types(x.dtype, self.boost.dtype), torch.float32)
-        return x.to(wide), *self._parameters_in(wide)
-
-    def _parameters_in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        return self.boost.to(dtype), self._rotation_in(dtype)
-
-    @staticmethod
-    def _translation(boost: Tensor, manifold: Lorentz) -> Tensor:
-        """The point to which the origin goes."""
-        return manifold.from_normal(boost * (-manifold.in_dtype(boost.dtype).curvature) ** -0.5)
+        """The matrix Lambda of the isometry, ``n+1,n+1``: ``forward(x, m)`` is ``matrix() @ x`` up to rounding."""
+        boost = self.boost.to(widen(self.boost, self.rotation))
+        turn = torch.block_diag(boost.new_ones(1, 1), self.point("rotation", boost.dtype))
+        return Lorentz().boost_matrix(Lorentz().from_normal(boost)) @ turn
 
     def _check_points(self, x: Tensor, manifold: Lorentz) -> None:
         if not isinstance(manifold, Lorentz):
@@ -153,9 +113,20 @@ class LorentzIsometry(ManifoldModule):
                 f"LorentzIsometry: points must have dim + 1 = {self.dim + 1} coordinates, got {tuple(x.shape)}"
             )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not remembered_points(self):  # pickled by version 0.1, which knew of one point
+            point = Point(SpecialOrthogonal(), (self.dim, self.dim), self.parametrization)
+            remember_point(self, "rotation", point)
+
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""
         return f"dim={self.dim}, parametrization={self.parametrization!r}"
+
+
+def _translation(boost: Tensor, manifold: Lorentz) -> Tensor:
+    """The point to which the origin goes."""
+    return manifold.from_normal(boost * (-manifold.curvature) ** -0.5)
 
 
 def _rotated(x: Tensor, o: Tensor) -> Tensor:

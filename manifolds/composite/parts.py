@@ -45,10 +45,10 @@ class Composite(GyroComposite):
 
     # ---- part by part -----------------------------------------------------------------------------------------
 
-    @operation
     def projx(self, x: Tensor) -> Tensor:
         """The projection of every part."""
-        return self._each("projx", x)
+        self.check_operands("projx", [x])
+        return self._each("projx", x)  # in the caller's dtype: in half precision a ball ends where rounding leads out
 
     @operation
     def restore(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..checks import described
 from ..functional.tracing import values_readable
-from ..operation import in_full_precision
+from ..precision import in_full_precision
 from .model import ConstantCurvature
 
 
@@ -36,7 +36,7 @@ def convert(x: Tensor, source: ConstantCurvature, target: ConstantCurvature) -> 
         )
     # Classes with one and the same hook, such as `PoincareBall` and `Stereographic`, have the same coordinates.
     same = type(source).to_cosine_sine is type(target).to_cosine_sine
-    return x if same else _convert(source, x, target)
+    return x if same else _convert(x, source, target)
 
 
 def change_curvature(
@@ -55,7 +55,7 @@ def change_curvature(
     """
     _check_models("change_curvature", x, source, target)
     if how == "radial":
-        return _radial(source, x, target)
+        return _radial(x, source, target)
     if how != "homothety":
         raise ValueError(f'change_curvature: how must be "homothety" or "radial", got {how!r}')
     signs = _sign(source), _sign(target)
@@ -64,24 +64,22 @@ def change_curvature(
             f"change_curvature: a homothety keeps the sign of the curvature, but {source!r} and {target!r} have "
             'different ones; use how="radial"'
         )
-    return _homothety(source, x, target, flat=signs[0] == 0)
-
-
-# The wrapper of operations finds the tensor among the arguments after the first.
-@in_full_precision
-def _convert(source: ConstantCurvature, x: Tensor, target: ConstantCurvature) -> Tensor:
-    return target.in_dtype(x.dtype).from_cosine_sine(*source.to_cosine_sine(x))
+    return _homothety(x, source, target, flat=signs[0] == 0)
 
 
 @in_full_precision
-def _radial(source: ConstantCurvature, x: Tensor, target: ConstantCurvature) -> Tensor:
+def _convert(x: Tensor, source: ConstantCurvature, target: ConstantCurvature) -> Tensor:
+    return target.from_cosine_sine(*source.to_cosine_sine(x))
+
+
+@in_full_precision
+def _radial(x: Tensor, source: ConstantCurvature, target: ConstantCurvature) -> Tensor:
     return target.from_normal(source.to_normal(x))
 
 
 @in_full_precision
-def _homothety(source: ConstantCurvature, x: Tensor, target: ConstantCurvature, flat: bool) -> Tensor:
+def _homothety(x: Tensor, source: ConstantCurvature, target: ConstantCurvature, flat: bool) -> Tensor:
     t, s = source.to_cosine_sine(x)  # t has no unit, s is a length
-    target = target.in_dtype(x.dtype)
     # Two flat spaces have no unit of length to tell them apart.
     ratio = 1.0 if flat else (source.curvature / target.curvature) ** 0.5
     return target.from_cosine_sine(t, ratio * s)

@@ -57,12 +57,12 @@ class Klein(ConstantCurvature):
         return shape[-1]
 
     def to_cosine_sine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """1/sqrt(om) and x/sqrt(om)."""
+        """t = (1 + K|x|^2)^(-1/2) and s = t x."""
         t = rim_gap(x, self.curvature).rsqrt()
         return t, t * x
 
     def from_cosine_sine(self, t: Tensor, s: Tensor) -> Tensor:
-        """s/t, drawn into the ball."""
+        """s/t, inside the ball."""
         return into_ball(s / t, self.curvature)
 
     # ---- the contract -----------------------------------------------------------------------------------------

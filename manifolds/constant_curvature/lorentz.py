@@ -65,11 +65,11 @@ class Lorentz(ConstantCurvature):
         return (u[..., :1] - dot(s, space(u)) / time_of(s, self.curvature)).abs().amax(), "max|u_t - <s, u_s>/t|"
 
     def to_cosine_sine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """t/R, with t as it is derived, and the space part."""
+        """The time over R, from the space part, and the space part."""
         return formulas.time_at_length(space(x), self.curvature) / self._radius, space(x)
 
     def from_cosine_sine(self, t: Tensor, s: Tensor) -> Tensor:
-        """The point with space part s; t is derived."""
+        """s with its time; t is not read."""
         return torch.cat([formulas.time_at_length(s, self.curvature), s], -1)
 
     def dimension(self, shape: tuple[int, ...]) -> int:

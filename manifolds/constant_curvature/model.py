@@ -64,7 +64,7 @@ class ConstantCurvature(GyroManifold):
             raise ValueError(f"{wanted}, got {K!r}")
 
     def in_dtype(self, dtype: torch.dtype) -> Any:
-        """The same space with a curvature in `dtype`, where that is a tensor."""
+        """The same space with a curvature that is a tensor in `dtype`, which its points have."""
         K = self.curvature
         if not isinstance(K, Tensor) or K.dtype == dtype:
             return self

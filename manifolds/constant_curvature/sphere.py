@@ -191,11 +191,11 @@ class Sphere(ConstantCurvature):
     # ---- gyro structure ---------------------------------------------------------------------------------------
 
     def to_cosine_sine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(K) x_0, and the other entries."""
+        """x_0/R and the other coordinates."""
         return x[..., :1] / self._radius, x[..., 1:]
 
     def from_cosine_sine(self, t: Tensor, s: Tensor) -> Tensor:
-        """(t/sqrt(K), s)."""
+        """(R t, s)."""
         return torch.cat([t * self._radius, s], -1)
 
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:

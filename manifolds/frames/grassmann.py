@@ -23,17 +23,9 @@ from ..functional.frames import (
     polar_step,
 )
 from ..functional.series import safe_sqrt, sinc_sqrt
-from ..functional.spectral import (
-    ANGLE_OVER_SINE,
-    COS_SQRT,
-    SINC_SQRT,
-    UPPER_PROJECTOR,
-    VERSINE_SQRT,
-    polar_factor,
-    singular_value_function,
-    symmetric_function,
-    symmetric_functions,
-)
+from ..functional.singular_values import polar_factor, singular_value_function
+from ..functional.spectral import symmetric_function, symmetric_functions
+from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, UPPER_PROJECTOR, VERSINE_SQRT
 from ..operation import in_full_precision, operation
 
 RETRACTIONS = ("polar", "qr", "exp")

@@ -16,7 +16,7 @@ from ..functional.frame_retractions import cayley, inverse_cayley, inverse_polar
 from ..functional.frames import haar_frame, identity_like, matrix_exp, newton_schulz_step, polish, sampled_dtypes
 from ..functional.matrices import skew, sym
 from ..functional.rotation_log import nearest_rotation, relative_log, solve
-from ..functional.spectral import polar_factor
+from ..functional.singular_values import polar_factor
 from ..functional.tracing import values_readable
 from ..operation import in_full_precision, operation
 
@@ -202,6 +202,15 @@ class OrthogonalMatrices(Manifold):
         eye = identity_like(x)
         e = eye[rows, :, None] * eye[columns, None, :]
         return x.unsqueeze(-3) @ (e - e.mT)
+
+    @in_full_precision
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        """x A with A skew, the entries of `z` above its diagonal row by row: no basis of n^4/2 numbers."""
+        self.check_operands("from_coordinates", [x])
+        n = x.shape[-1]
+        above = torch.triu_indices(n, n, 1, device=x.device).unbind()
+        upper = z.new_zeros(n, n, *z.shape[:-1]).index_put(above, z.movedim(-1, 0)).movedim((0, 1), (-2, -1))
+        return x @ (upper - upper.mT)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..functional.series import atan_ratio, sinc_sqrt, versine_sqrt
+from ..precision import in_full_precision
 
 Conversion = Callable[[Tensor], Tensor]
 
@@ -22,6 +23,8 @@ def _conversion(*shape: int) -> Callable[[Conversion], Conversion]:
     """Check the trailing dimensions of the one argument, then compute in float32 at least."""
 
     def wrap(function: Conversion) -> Conversion:
+        precise = in_full_precision(function)
+
         @functools.wraps(function)
         def converted(x: Tensor) -> Tensor:
             if not isinstance(x, Tensor) or not x.is_floating_point() or x.shape[-len(shape) :] != shape:
@@ -31,11 +34,7 @@ def _conversion(*shape: int) -> Callable[[Conversion], Conversion]:
                     f"{function.__name__}: expected a floating-point tensor ({expected}), got {got}; "
                     "reshape or convert it"
                 )
-            wide = torch.promote_types(x.dtype, torch.float32)
-            if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
-                return function(x.to(wide)).to(x.dtype)
-            with torch.autocast(x.device.type, enabled=False):
-                return function(x.to(wide)).to(x.dtype)
+            return precise(x)
 
         return converted
 

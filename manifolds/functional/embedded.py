@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from .series import safe_norm
-from .tracing import derivative_wanted
+from .tracing import eager_without_derivative
 
 
 def embedded_inner(x: Tensor, u: Tensor, v: Tensor | None, ndim: int, keepdim: bool) -> Tensor:
     """sum(u * v) over the last `ndim` dimensions, broadcast over the batch of x, u and v."""
     dims = tuple(range(-ndim, 0))
-    if v is None and u.shape == x.shape and not derivative_wanted(u):
+    if v is None and u.shape == x.shape and eager_without_derivative(u):
         # One pass without an intermediate, four times as fast; its second derivative at zero would be NaN.
         return torch.linalg.vector_norm(u, dim=dims, keepdim=keepdim).square()
     return (_over_batch(x, u) * (u if v is None else v)).sum(dims, keepdim=keepdim)

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .spectral import polar_factor
+from ..precision import widen
+from .decompositions import eigh_of_plain
+from .operators import Operand, define
+from .singular_values import polar_factor
 from .tracing import derivative_wanted, values_readable
 
 
@@ -40,7 +43,7 @@ def polish(y: Tensor) -> Tensor:
 
 def free_to_look(gram: Tensor) -> bool:
     """Whether numbers may steer the work: reading costs nothing on a CPU, and no derivative may depend on a look."""
-    return gram.device.type == "cpu" and gram.numel() > 0 and not derivative_wanted(gram)
+    return gram.device.type == "cpu" and gram.numel() > 0 and values_readable(gram) and not derivative_wanted(gram)
 
 
 def newton_schulz_step(y: Tensor) -> Tensor:
@@ -69,19 +72,39 @@ def _scales(bound: Tensor, tolerance: float, look: bool) -> list[Any]:
     return scales
 
 
-def inverse_sqrt(gram: Tensor, bound: Tensor | None = None, *, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
-    """(S^-1/2, S^1/2) of Gram matrices with eigenvalues in [1, bound]. ``*B,p,p -> 2 x *B,p,p``.
+def inverse_sqrt(gram: Tensor, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
+    """(S^-1/2, S^1/2) of Gram matrices with eigenvalues not below one. ``*B,p,p -> 2 x *B,p,p``.
 
     Coupled Newton-Schulz (Higham 2008, eq. 6.35) with the stable scaling of Chen and Chow (2014): matrix products
-    only, hence differentiable to every order and without a synchronisation. `bound` (``*B,1,1``) defaults to the
-    largest row sum, which is near one for the small steps of an optimizer. `tolerance` (default eps) is the error that
-    the caller can bear, because a step of its own follows.
+    only, hence differentiable to every order and without a synchronisation. `tolerance` (default eps) is the error
+    that the caller can bear, because a step of its own follows. To a compiler it is one operator, and the equation
+    ``Z S Z = I`` is differentiated in two Newton steps: first and second derivatives.
     """
-    tolerance = torch.finfo(gram.dtype).eps if tolerance is None else tolerance
+    eps = torch.finfo(gram.dtype).eps
+    if not torch.compiler.is_compiling():
+        return _newton_schulz_roots(gram, eps if tolerance is None else tolerance)
+    wanted = derivative_wanted(gram)
+    roots = _roots_operator(gram.detach(), eps if tolerance is None or wanted else tolerance)
+    return _differentiable_roots(gram, *roots) if wanted else roots
+
+
+def _differentiable_roots(gram: Tensor, inverse: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    """The detached roots of `gram` with its derivatives, in corrections of value zero."""
+    q, weight = _sylvester_operator(gram.detach())
     identity = identity_like(gram)
-    if bound is None:
-        bound = gram.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
-    bound = bound.detach()  # the result does not depend on it
+    for _ in range(2):  # d(Z S Z) = dZ S^1/2 + S^1/2 dZ + Z dS Z
+        off = q.mT @ (inverse @ gram @ inverse - identity) @ q
+        change = q @ (weight * off) @ q.mT
+        inverse = inverse - (change - change.detach())
+    product = gram @ inverse
+    return inverse, root + (product - product.detach())
+
+
+def _newton_schulz_roots(gram: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    identity = identity_like(gram)
+    # The largest row sum bounds the eigenvalues; it is near one for the small steps of an optimizer. Detached: the
+    # result does not depend on it.
+    bound = gram.detach().abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
     y, z = gram / bound, identity
     for step, scale in enumerate(_scales(bound, tolerance, free_to_look(gram))):
         product = z @ y if step else y
@@ -89,6 +112,28 @@ def inverse_sqrt(gram: Tensor, bound: Tensor | None = None, *, tolerance: float 
         y, z = y @ t, t @ z if step else t
     root = bound.sqrt()
     return z / root, y * root
+
+
+def _sylvester_basis(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Q and w with ``dZ = Q (w * Q^T K Q) Q^T`` where ``dZ S^1/2 + S^1/2 dZ = K``."""
+    values, q = eigh_of_plain(gram)
+    half = values.clamp(min=torch.finfo(values.dtype).tiny).sqrt()
+    return q, (half.unsqueeze(-1) + half.unsqueeze(-2)).reciprocal()
+
+
+def _two_alike(gram: Tensor, *_: float) -> tuple[Tensor, Tensor]:
+    return gram.new_empty(gram.shape), gram.new_empty(gram.shape)
+
+
+_sylvester_operator = define("root_sylvester_basis", _sylvester_basis, [Operand("gram", 2)], _two_alike, count=2)
+_roots_operator = define(
+    "inverse_sqrt",
+    _newton_schulz_roots,
+    [Operand("gram", 2)],
+    _two_alike,
+    numbers={"tolerance": float},
+    count=2,
+)
 
 
 def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -142,7 +187,7 @@ def polar_step(w: Tensor) -> Tensor:
     look = free_to_look(gram)
     if look and too_long(gram, float(gram.amax())):
         return nearest_frame(w)
-    root = inverse_sqrt(gram, tolerance=torch.finfo(w.dtype).eps ** 0.5)[0]
+    root = inverse_sqrt(gram, torch.finfo(w.dtype).eps ** 0.5)[0]
     if not look:
         root = torch.where(forgets_directions(gram), torch.nan, root)
     return polish(w @ root)  # squares what is left of the error
@@ -162,7 +207,7 @@ def sampled_dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not dtype.is_floating_point:
         raise ValueError(f"random: dtype must be a floating-point type, got {dtype}")
-    return dtype, torch.promote_types(dtype, torch.float32)
+    return dtype, widen(dtype)
 
 
 def haar_frame(
@@ -243,28 +288,47 @@ def matrix_exp(a: Tensor) -> Tensor:
 
     In place of torch.linalg.matrix_exp, whose degree-8 branch is wrong in the tenth digit (float64) or the fifth
     (float32) for a single matrix (pytorch issue 196592, torch 2.13 and 2.14), and which synchronises. The error grows
-    with the norm; above 8e8 (float32: 5e4), and above 800 under compile and functorch's transforms, the result is NaN.
+    with the norm; above 8e8 (float32: 5e4), and above 800 where a compiled derivative or functorch's transforms are
+    asked for, the result is NaN. To a compiler it is one operator where no derivative is wanted.
     """
-    identity = identity_like(a)
-    norm = a.detach().abs().sum(-2).amax(-1)[..., None, None]
+    if torch.compiler.is_compiling() and not derivative_wanted(a):
+        return _exp_operator(a.detach())
+    return _scaling_and_squaring(a)
+
+
+def _scaling_and_squaring(a: Tensor) -> Tensor:
+    # In three dimensions a product is one node of a graph.
+    b = a.reshape(-1, *a.shape[-2:])
+    identity = identity_like(b).expand_as(b)
+    norm = b.detach().abs().sum(-2, keepdim=True).amax(-1, keepdim=True)
     # Detached and a power of two: the result does not depend on it, and it rounds nothing.
     readable = values_readable(a) and a.numel() > 0
     most = _EXP_MOST_SQUARINGS[a.dtype] if readable else _EXP_SQUARINGS
     needed = (norm / _EXP_NORM).log2().ceil()
     squarings = needed.clamp(0, most)
-    b = a * torch.exp2(-squarings)
-    b2 = b @ b
-    b3, b4 = b2 @ b, b2 @ b2
+    small = _taylor(b * torch.exp2(-squarings), identity)
+    steps = int(squarings.nan_to_num(0.0).max()) if readable else _EXP_SQUARINGS
+    # Each item squares the identity until as many steps are left as it needs: no unused square overflows.
+    idle = steps - squarings
+    e = torch.where(idle <= 0, small, identity) if steps > 0 else small
+    for k in range(1, steps + 1):
+        e = torch.where(idle == k, small, torch.bmm(e, e))
+    return torch.where(needed <= most, e, torch.nan).reshape(a.shape)
+
+
+def _taylor(b: Tensor, identity: Tensor) -> Tensor:
+    """The sum of the first 17 terms. ``N,m,m``."""
+    c = _EXP_COEFFICIENTS
+    b2 = torch.bmm(b, b)
+    b3, b4 = torch.bmm(b2, b), torch.bmm(b2, b2)
 
     def quarter(k: int) -> Tensor:
-        c = _EXP_COEFFICIENTS
-        return c[k] * identity + c[k + 1] * b + c[k + 2] * b2 + c[k + 3] * b3
+        return (c[k] * identity).add(b, alpha=c[k + 1]).add(b2, alpha=c[k + 2]).add(b3, alpha=c[k + 3])
 
-    e = quarter(12) + _EXP_COEFFICIENTS[16] * b4
+    e = quarter(12).add(b4, alpha=c[16])
     for k in (8, 4, 0):
-        e = quarter(k) + e @ b4
-    for k in range(int(squarings.nan_to_num(0.0).max()) if readable else _EXP_SQUARINGS):
-        active = k < squarings
-        half = torch.where(active, e, identity)  # so that an unused square cannot overflow
-        e = torch.where(active, half @ half, e)
-    return torch.where(needed > most, torch.nan, e)
+        e = torch.baddbmm(quarter(k), e, b4)
+    return e
+
+
+_exp_operator = define("matrix_exp", _scaling_and_squaring, [Operand("a", 2)], lambda a: a.new_empty(a.shape))

@@ -20,7 +20,7 @@ from torch import Tensor
 from .rows import dot, square
 from .series import horner, safe_norm, safe_sqrt
 from .signed_trigonometry import asin_ratio_k, sin_ratio_k
-from .tracing import derivative_wanted
+from .tracing import eager_without_derivative
 
 
 def space(x: Tensor) -> Tensor:
@@ -52,14 +52,15 @@ def vector_from_space(s: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
 
 
 def overwritable(K: float | Tensor, *rows: Tensor) -> bool:
-    """Whether a formula may overwrite its temporaries: all `rows` have one shape, and nobody differentiates.
+    """Whether a formula may overwrite its temporaries: all `rows` have one shape, and nobody differentiates
+    or compiles.
 
     It then computes with full rows, which need no copy of the space parts, and sets the time at the end. Where somebody
     differentiates that would not do: the stored time may be infinite, and a gradient of zero times it is NaN.
     """
-    if isinstance(K, Tensor) and derivative_wanted(K):
+    if isinstance(K, Tensor) and not eager_without_derivative(K):
         return False
-    return all(r.shape == rows[0].shape and not derivative_wanted(r) for r in rows)
+    return all(r.shape == rows[0].shape and eager_without_derivative(r) for r in rows)
 
 
 def shifted(a: Tensor, b: Tensor, c: Tensor, in_place: bool) -> Tensor:
@@ -112,7 +113,7 @@ def separation(
     in_place = not without_time and overwritable(K, x, y)
     xs, ys = (x, y) if without_time else (space(x), space(y))
     tx, ty = time_of(xs, K), time_of(ys, K)
-    alike = (tx < 2 * ty) & (ty < 2 * tx)
+    alike = _alike(tx, ty)
     one = alike.to(x.dtype)
     row = x if in_place else xs
     difference = torch.addcmul(y if in_place else ys, row, -one)
@@ -121,10 +122,31 @@ def separation(
     else:
         chord = space_of(difference, in_place)
     dt = torch.where(alike, (square(chord) + 2 * dot(chord, xs)) / (tx + ty), ty - tx)
-    coefficient = torch.where(alike, -dt / tx, -ty / tx)
-    q = shifted(difference, row, coefficient, in_place and not need_difference)
+    q = _perpendicular(difference, row, alike, dt, tx, ty, in_place and not need_difference)
     angular = -0.25 * K * (tx / ty) * square(space_of(q, in_place))
     return Separation(in_place, one, difference, q, tx, ty, dt, angular, angular + dt * (dt / (4 * tx * ty)))
+
+
+def separation_again(
+    x: Tensor, y: Tensor, K: float | Tensor, tx: Tensor, ty: Tensor, dt: Tensor, angular: Tensor, S: Tensor
+) -> Separation:
+    """`separation` of points of which the scalars are known, without `difference`."""
+    in_place = overwritable(K, x, y)
+    row, alike = x if in_place else space(x), _alike(tx, ty)
+    one = alike.to(x.dtype)
+    difference = torch.addcmul(y if in_place else space(y), row, -one)
+    q = _perpendicular(difference, row, alike, dt, tx, ty, in_place)
+    return Separation(in_place, one, difference, q, tx, ty, dt, angular, S)
+
+
+def _alike(tx: Tensor, ty: Tensor) -> Tensor:
+    return (tx < 2 * ty) & (ty < 2 * tx)
+
+
+def _perpendicular(
+    difference: Tensor, row: Tensor, alike: Tensor, dt: Tensor, tx: Tensor, ty: Tensor, in_place: bool
+) -> Tensor:
+    return shifted(difference, row, torch.where(alike, -dt / tx, -ty / tx), in_place)
 
 
 # Below z = 1/4 the next term is below the rounding of one.
@@ -190,6 +212,13 @@ def lorentz_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     return (half_length(_separation_only(x, y, K)) * (2 * (-K) ** -0.5)).squeeze(-1)
 
 
+def lorentz_dist_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
+    """`lorentz_dist`, and the scalars of the separation, which its backward pass need not compute again."""
+    a = separation(x, y, K, need_difference=False)
+    d = (half_length(a.S) * (2 * (-K) ** -0.5)).squeeze(-1)
+    return d, a.tx, a.ty, a.time_difference, a.angular, a.S
+
+
 def lorentz_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Squared geodesic distance, smooth at coincidence. ``*B,n+1 -> *B``."""
     S = _separation_only(x, y, K)
@@ -215,7 +244,7 @@ def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         # Inductor makes one loop over the rows of all this if no row scalar needs a loop of its own that it would
         # rather vectorise: the sum ends in a reduction, and the exponential reads a number from within a row.
-        z = (sigma.square() / s.shape[-1] - K * p.square()).sum(-1, keepdim=True)
+        z = (sigma.square() / s.shape[-1] - K * space_of(p, in_place).square()).sum(-1, keepdim=True)
         cosh, ratio = cosh_and_ratio(torch.where(s[..., :1].isnan(), torch.nan, z))
         y = cosh * s + ratio * space(u)
         return point_from_space(y, K)

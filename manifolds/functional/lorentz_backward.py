@@ -22,6 +22,7 @@ from .lorentz import (
     metric_parts,
     scaled,
     separation,
+    separation_again,
     shifted,
     space,
     space_of,
@@ -102,10 +103,15 @@ def _space_slopes(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | 
     return (space(gx), space(gy)) if a.in_place else (gx, gy)
 
 
-def lorentz_dist_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``d = 2R asinh(sqrt S)``: the gradient along q over sinh of the distance, zero at coincidence. `g` is ``*B``."""
+def lorentz_dist_backward(
+    g: Tensor, x: Tensor, y: Tensor, K: float | Tensor, *saved: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``d = 2R asinh(sqrt S)``: the gradient along q over sinh of the distance, zero at coincidence. `g` is ``*B``.
+
+    `saved` is what `lorentz_dist_saving` returns beside d, if it is at hand.
+    """
     g = g.unsqueeze(-1)
-    a = separation(x, y, K, need_difference=False)
+    a = separation_again(x, y, K, *saved) if saved else separation(x, y, K, need_difference=False)
     R = (-K) ** -0.5
     root = safe_sqrt(a.S)
     zero = root == 0

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .frames import identity_like, matrix_exp
 from .matrices import skew, sym
+from .operators import Operand, define
 from .series import bessel_sqrt, cos_sqrt, sinc_sqrt
 from .tracing import derivative_wanted
 
@@ -45,8 +46,7 @@ def relative_log(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return a, apart
 
 
-@torch.library.custom_op("torchriemann::relative_log", mutates_args=())
-def solve(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _solve(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The values of `relative_log`."""
     n, batch = x.shape[-1], x.shape[:-2]
     x, y = x.reshape(-1, n, n), y.reshape(-1, n, n)
@@ -64,21 +64,14 @@ def solve(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     apart = torch.linalg.det(v)[:, None, None] < 0
     a = rotation_log(torch.where(apart, identity, v), torch.where(apart | still, 0.0, turning))
     a = torch.where(usable, a, torch.nan)
-    return a.contiguous().reshape(*batch, n, n), apart.reshape(*batch, 1, 1)
+    return a.reshape(*batch, n, n), apart.reshape(*batch, 1, 1)
 
 
-@solve.register_fake
-def _(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _empty(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty((*x.shape[:-2], 1, 1), dtype=torch.bool)
 
 
-@solve.register_vmap
-def _(info, in_dims, x: Tensor, y: Tensor):
-    x, y = (
-        z.expand(info.batch_size, *z.shape) if dim is None else z.movedim(dim, 0)
-        for z, dim in zip((x, y), in_dims, strict=True)
-    )
-    return solve(x, y), (0, 0)
+solve = define("relative_log", _solve, (Operand("x", 2), Operand("y", 2)), _empty, count=2)
 
 
 # ---- values ---------------------------------------------------------------------------------------------------
@@ -102,7 +95,8 @@ def _sum_of_planes(turning: Tensor, cosine: Tensor, q: Tensor) -> Tensor:
     sine = pushed.square().sum(-2).sqrt()
     turned = sine > torch.finfo(sine.dtype).tiny ** 0.5  # below it squares underflow
     ratio = torch.where(turned, torch.atan2(sine, cosine) / torch.where(turned, sine, 1.0), 1.0)
-    return skew((pushed * ratio.unsqueeze(-2)) @ q.mT)
+    # K itself and what the ratio adds to it: of small angles K alone, without the rounding of two products.
+    return turning + skew((pushed * (ratio - 1).unsqueeze(-2)) @ q.mT)
 
 
 def _with_half_turns(turning: Tensor, cosine: Tensor, q: Tensor) -> Tensor:
@@ -186,6 +180,26 @@ def half_cotangents(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return f_low, f_high, torch.where(far, (f_high - f_low) / torch.where(far, gap, 1.0), near)
 
 
+def _dexp_inverse(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Q, Q^T A Q and the two tables of `DexpInverse`, with Q the eigenvectors of A^2."""
+    square, q = torch.linalg.eigh(a.mT @ a)
+    square = square.clamp(min=0.0)
+    k, l = square.unsqueeze(-1), square.unsqueeze(-2)
+    product = (k * l).sqrt()
+    low, high = (k + l - 2 * product).clamp(min=0.0), k + l + 2 * product
+    f_low, f_high, slope = half_cotangents(low, high)
+    return q, q.mT @ a @ q, 0.5 * (f_low + f_high), 2 * slope
+
+
+_inverse_operator = define(
+    "rotation_dexp_inverse",
+    _dexp_inverse,
+    [Operand("a", 2)],
+    lambda a: tuple(a.new_empty(a.shape) for _ in range(4)),
+    count=4,
+)
+
+
 class DexpInverse:
     """``E -> dA`` with ``d exp(A)[dA] = exp(A) E``, for a constant skew A with angles below pi and skew E.
 
@@ -196,14 +210,8 @@ class DexpInverse:
     """
 
     def __init__(self, a: Tensor) -> None:
-        square, q = torch.linalg.eigh(a.mT @ a)
-        square = square.clamp(min=0.0)
-        k, l = square.unsqueeze(-1), square.unsqueeze(-2)
-        product = (k * l).sqrt()
-        low, high = (k + l - 2 * product).clamp(min=0.0), k + l + 2 * product
-        self.a, self.q, self.turned = a, q, q.mT @ a @ q
-        f_low, f_high, slope = half_cotangents(low, high)
-        self.plain, self.crossed = 0.5 * (f_low + f_high), 2 * slope
+        self.a = a
+        self.q, self.turned, self.plain, self.crossed = _inverse_operator(a)
 
     def __call__(self, e: Tensor) -> Tensor:
         """dA; only the skew part of `e` is read. ``*B,n,n``."""

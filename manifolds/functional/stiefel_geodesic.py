@@ -7,15 +7,14 @@ is factorised and everything is differentiable at u = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from scipy.special import jv
 from torch import Tensor
 
 from .frames import block, identity_like, matrix_exp
 from .matrices import skew
-from .tracing import values_readable
+from .operators import Operand, define
+from .tracing import derivative_wanted, values_readable
 
 
 def _scaled_normal_part(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,17 +73,50 @@ def norm_bound(a: Tensor, h: Tensor, beta: float) -> Tensor:
     return max(abs(0.5 - 2 * beta), beta * 0.5**0.5) * turning + beta**0.5 * normal
 
 
-def skew_adjoint_exp(
-    generator: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], start: tuple[Tensor, Tensor], bound: Tensor
-) -> tuple[Tensor, Tensor]:
-    """exp(L) of a pair, for a linear map L with imaginary spectrum within `bound`."""
+def skew_adjoint_exp(left: Tensor, below: Tensor, right: Tensor, start: Tensor, bound: Tensor) -> Tensor:
+    """exp(L) of a pair (b, h), b skew p x p, stacked in `start` ``*B,p+q,p``, for the map L with imaginary spectrum
+    within `bound`
+
+        L(b, h) = (skew(left (b, h)), below b + h right),  left ``*B,p,p+q``, below ``*B,q,p``, right ``*B,p,p``.
+
+    To a compiler it is one operator where no derivative is wanted.
+    """
+    operands = (left, below, right, start)
+    if torch.compiler.is_compiling() and not any(map(derivative_wanted, operands)):
+        return _series_operator(*(z.detach() for z in operands), bound)
+    return _chebyshev_sum(*operands, bound)
+
+
+def _chebyshev_sum(left: Tensor, below: Tensor, right: Tensor, start: Tensor, bound: Tensor) -> Tensor:
     radius, coefficients = _series(bound)
-    old, new = start, tuple(z / radius for z in generator(*start))
-    total = [coefficients[0] * f + coefficients[1] * g for f, g in zip(old, new, strict=True)]
+    p, shape, scale = start.shape[-1], start.shape, 2 / radius
+    corner = below.new_zeros((*below.shape[:-1], below.shape[-2]))
+    # L z without the transposed half of skew, which is z^T left^T.
+    plain = torch.cat([0.5 * left, torch.cat([below, corner], -1).expand(*left.shape[:-2], -1, -1)], -2)
+    # In three dimensions a product is one node of a graph.
+    plain, flip, turn, old = (
+        m.expand(*shape[:-2], *m.shape[-2:]).reshape(-1, *m.shape[-2:])
+        for m in (scale * plain, -0.5 * scale * left.mT, scale * right, start)
+    )
+
+    def doubled(z: Tensor) -> Tensor:
+        """2/r L z, without the product with `plain`."""
+        return torch.cat([torch.bmm(z.mT, flip), torch.bmm(z[:, p:], turn)], -2)
+
+    new = 0.5 * torch.baddbmm(doubled(old), plain, old)
+    total = coefficients[0] * old + coefficients[1] * new
     for c in coefficients[2:]:
-        old, new = new, tuple((2 / radius) * g + f for f, g in zip(old, generator(*new), strict=True))
-        total = [t + c * f for t, f in zip(total, new, strict=True)]
-    return total[0], total[1]
+        old, new = new, torch.baddbmm(old + doubled(new), plain, new)
+        total = total.add(new, alpha=c)
+    return total.reshape(shape)
+
+
+_series_operator = define(
+    "skew_adjoint_exp",
+    _chebyshev_sum,
+    [Operand(name, 2) for name in ("left", "below", "right", "start", "bound")],
+    lambda left, below, right, start, bound: start.new_empty(start.shape),
+)
 
 
 def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -106,15 +138,13 @@ def geodesic_transport(x: Tensor, u: Tensor, v: Tensor, beta: float) -> tuple[Te
     normal = v - x @ overlap
     gram, pull = h.mT @ h, h.mT @ normal
     identity, zero = identity_like(a).expand_as(a), torch.zeros_like(a)
-    both = s * torch.cat([pull, gram.expand_as(pull)], -1)
-
-    def generator(b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:  # h stands for normal h[:p] + (H/s) h[p:]
-        change = (1 - 4 * beta) * skew(a @ b) + skew(both @ h)
-        return change, beta * (h @ a - torch.cat([torch.zeros_like(b), s * b], -2))
-
+    # h stands for normal h[:p] + (H/s) h[p:].
+    left = torch.cat([(1 - 4 * beta) * a.expand_as(pull), s * pull, s * gram.expand_as(pull)], -1)
+    below = torch.cat([zero, -beta * s * identity], -2)
     bound = norm_bound(a, s * h, beta)
-    start = torch.cat([identity, zero], -2)
-    b, mixed = skew_adjoint_exp(generator, (skew(overlap), start.expand(*overlap.shape[:-2], 2 * p, p)), bound)
+    start = torch.cat([skew(overlap), identity.expand_as(overlap), zero.expand_as(overlap)], -2)
+    moved = skew_adjoint_exp(left, below, beta * a, start, bound)
+    b, mixed = moved[..., :p, :], moved[..., p:, :]
     along, across = mixed[..., :p, :], mixed[..., p:, :]
     # The third block column gives (exp(B) - 1)/B, by which exp(M) acts on v's own normal part.
     moved = matrix_exp(block([[2 * beta * a, -s * gram, identity], [s * identity, zero, zero], [zero, zero, zero]]))

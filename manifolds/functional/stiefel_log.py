@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .frames import block, identity_like, matrix_exp, newton_schulz_step, so_log
 from .matrices import skew, sym
+from .operators import Operand, define
 from .series import sinc_sqrt
 from .stiefel_geodesic import geodesic_end, norm_bound, skew_adjoint_exp
 from .tracing import derivative_wanted
@@ -41,8 +42,7 @@ def logarithm(x: Tensor, y: Tensor, beta: float) -> Tensor:
     return u
 
 
-@torch.library.custom_op("torchriemann::stiefel_log", mutates_args=())
-def solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+def _solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     """An orthonormal [x, Q], the skew A and B with log = x A + Q B; NaN where no iteration converged."""
     n, p = x.shape[-2:]
     batch, q = x.shape[:-2], min(p, n - p)
@@ -66,24 +66,16 @@ def solve(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
         a, b = _follow(*_canonical(target), target, beta)
     a = torch.where(finite, a, torch.nan)
     shapes = ((n, p + q), (p, p), (q, p))
-    # Contiguous, as the shapes given to the compiler below say.
-    return tuple(z.contiguous().reshape(*batch, *s) for z, s in zip((frame, a, b), shapes, strict=True))  # type: ignore
+    return tuple(z.reshape(*batch, *s) for z, s in zip((frame, a, b), shapes, strict=True))  # type: ignore
 
 
-@solve.register_fake
-def _(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+def _empty(x: Tensor, y: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     n, p = x.shape[-2:]
     batch, q = x.shape[:-2], min(p, n - p)
     return x.new_empty(*batch, n, p + q), x.new_empty(*batch, p, p), x.new_empty(*batch, q, p)
 
 
-@solve.register_vmap
-def _(info, in_dims, x: Tensor, y: Tensor, beta: float):
-    x, y = (
-        z.expand(info.batch_size, *z.shape) if dim is None else z.movedim(dim, 0)
-        for z, dim in zip((x, y), in_dims[:2], strict=True)
-    )
-    return solve(x, y, beta), (0, 0, 0)
+solve = define("stiefel_log", _solve, (Operand("x", 2), Operand("y", 2)), _empty, numbers={"beta": float}, count=3)
 
 
 # ---- beta = 1/2: matrix completion ----------------------------------------------------------------------------
@@ -192,10 +184,9 @@ def _shoot(a: Tensor, b: Tensor, target: Tensor, beta: float) -> Tensor:
 def _transport_back(e: Tensor, f: Tensor, a: Tensor, b: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """exp(-L) of `geodesic_transport`, on blocks."""
 
-    def generator(e: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-        return (4 * beta - 1) * skew(a @ e) - skew(b.mT @ f), beta * (b @ e - f @ a)
-
-    return skew_adjoint_exp(generator, (e, f), norm_bound(a, b, beta))
+    left = torch.cat([(4 * beta - 1) * a, -b.mT], -1)
+    moved = skew_adjoint_exp(left, beta * b, -beta * a, torch.cat([e, f], -2), norm_bound(a, b, beta))
+    return moved[..., : e.shape[-2], :], moved[..., e.shape[-2] :, :]
 
 
 def _newton(a: Tensor, b: Tensor, target: Tensor, beta: float, steps: int) -> Tensor:
@@ -254,8 +245,8 @@ def _images(u: Tensor, factor: Tensor, first: Tensor, second: Tensor, columns: i
 _CHUNK = 2**21
 
 
-class _DexpInverse:
-    """The inverse of d(exp_x)_u as a constant linear map from ambient vectors at exp_x(u) to tangent vectors at x.
+def _dexp_inverse(a: Tensor, b: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """e^-W, e^-P, the inverse of the dense system and the map of normal directions of `_DexpInverse`.
 
     With exp_x(u) = e^W X e^P on the reduced problem, W = [[2 beta A, -B^T], [B, 0]] and P = (1 - 2 beta) A,
 
@@ -264,54 +255,82 @@ class _DexpInverse:
     a dense system for the p(p-1)/2 entries of dA and the p min(p, n - p) of dB, set up in the eigenbases of W and P.
     Directions normal to [x, Q] separate: there d exp is right multiplication by a p x p matrix.
     """
+    w, u = _skew_eigh(_generator(a, b, beta))
+    angle, turn = _skew_eigh((1 - 2 * beta) * a)
+    back = (u * torch.exp(-1j * w).unsqueeze(-2) @ _adjoint(u)).real
+    turn_back = (turn * torch.exp(-1j * angle).unsqueeze(-2) @ _adjoint(turn)).real
+    # int_0^1 e^(sW) ds, whose first block carries the normal directions.
+    half = 0.5 * w
+    mean = torch.exp(1j * half) * sinc_sqrt(half.square())
+    first = u[..., : a.shape[-1], :]
+    normal = turn_back @ torch.linalg.inv_ex((first * mean.unsqueeze(-2) @ _adjoint(first)).real)[0]
+    return back, turn_back, _system_inverse(w, u, angle, turn, beta), normal
+
+
+def _dexp_shapes(a: Tensor, b: Tensor, beta: float) -> tuple[Tensor, ...]:
+    q, p = b.shape[-2:]
+    sizes = (p + q, p, p * (p - 1) // 2 + p * q, p)
+    back, turn_back, inverse, normal = (a.new_empty((*a.shape[:-2], m, m)) for m in sizes)
+    return back, turn_back, inverse, normal
+
+
+_inverse_operator = define(
+    "stiefel_dexp_inverse",
+    _dexp_inverse,
+    [Operand("a", 2), Operand("b", 2)],
+    _dexp_shapes,
+    numbers={"beta": float},
+    count=4,
+)
+
+
+def _system_inverse(w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: float) -> Tensor:
+    """The inverse of the dense system, a part of the batch at a time."""
+    batch, p, m = w.shape[:-1], angle.shape[-1], w.shape[-1]
+    size = p * (p - 1) // 2 + p * (m - p)
+    flat = (z.reshape(-1, *z.shape[len(batch) :]) for z in (w, u, angle, turn))
+    parts = zip(*(z.split(max(1, _CHUNK // (m * m * size))) for z in flat), strict=True)
+    inverses = [torch.linalg.inv_ex(_system(*part, beta))[0] for part in parts]
+    return torch.cat(inverses).reshape(*batch, size, size)
+
+
+def _system(w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: float) -> Tensor:
+    """Row k holds the coordinates of the image of the k-th basis vector."""
+    m, p = u.shape[-1], angle.shape[-1]
+    rows, columns = torch.triu_indices(p, p, 1, device=w.device)
+    k, grid = len(rows), torch.arange((m - p) * p, device=w.device)
+    lower, left = p + torch.div(grid, p, rounding_mode="floor"), grid % p
+    gap = 0.5 * (w.unsqueeze(-1) - w.unsqueeze(-2))
+    psi = torch.exp(-1j * gap) * sinc_sqrt(gap.square())
+    image = _images(u, psi, torch.cat([rows, lower]), torch.cat([columns, left]), p)
+    matrix = _coordinates(torch.cat([2 * beta * image[..., :k, :, :], image[..., k:, :, :]], -3))
+    if beta == 0.5 or k == 0:
+        return matrix
+    gap = 0.5 * (angle.unsqueeze(-1) - angle.unsqueeze(-2))
+    phi = torch.exp(1j * gap) * sinc_sqrt(gap.square())
+    extra = (1 - 2 * beta) * _images(turn, phi, rows, columns, p)[..., rows, columns]
+    return torch.cat([torch.cat([matrix[..., :k, :k] + extra, matrix[..., :k, k:]], -1), matrix[..., k:, :]], -2)
+
+
+def _coordinates(v: Tensor) -> Tensor:
+    """The entries above the diagonal of the skew upper block, then those of the lower block. ``*B,m,p``."""
+    p = v.shape[-1]
+    rows, columns = torch.triu_indices(p, p, 1, device=v.device)
+    return torch.cat([skew(v[..., :p, :])[..., rows, columns], v[..., p:, :].flatten(-2)], -1)
+
+
+class _DexpInverse:
+    """The inverse of d(exp_x)_u as a constant linear map from ambient vectors at exp_x(u) to tangent vectors at x."""
 
     def __init__(self, frame: Tensor, a: Tensor, b: Tensor, beta: float) -> None:
         self.frame, self.p = frame, a.shape[-1]
-        w, u = _skew_eigh(_generator(a, b, beta))
-        angle, turn = _skew_eigh((1 - 2 * beta) * a)
-        self.back = (u * torch.exp(-1j * w).unsqueeze(-2) @ _adjoint(u)).real
-        self.turn_back = (turn * torch.exp(-1j * angle).unsqueeze(-2) @ _adjoint(turn)).real
         self.rows, self.columns = torch.triu_indices(self.p, self.p, 1, device=a.device)
-        self.inverse = self._inverse(w, u, angle, turn, beta)
-        # int_0^1 e^(sW) ds, whose first block carries the normal directions.
-        half = 0.5 * w
-        mean = torch.exp(1j * half) * sinc_sqrt(half.square())
-        first = u[..., : self.p, :]
-        self.normal = self.turn_back @ torch.linalg.inv_ex((first * mean.unsqueeze(-2) @ _adjoint(first)).real)[0]
-
-    def _inverse(self, w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: float) -> Tensor:
-        """The inverse of the dense system, a part of the batch at a time."""
-        batch, p, m = w.shape[:-1], self.p, w.shape[-1]
-        size = p * (p - 1) // 2 + p * (m - p)
-        flat = (z.reshape(-1, *z.shape[len(batch) :]) for z in (w, u, angle, turn))
-        parts = zip(*(z.split(max(1, _CHUNK // (m * m * size))) for z in flat), strict=True)
-        inverses = [torch.linalg.inv_ex(self._matrix(w, u, angle, turn, beta))[0] for w, u, angle, turn in parts]
-        return torch.cat(inverses).reshape(*batch, size, size)
-
-    def _matrix(self, w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: float) -> Tensor:
-        """Row k holds the coordinates of the image of the k-th basis vector."""
-        p, m, k = self.p, u.shape[-1], len(self.rows)
-        grid = torch.arange((m - p) * p, device=w.device)
-        lower, left = p + torch.div(grid, p, rounding_mode="floor"), grid % p
-        gap = 0.5 * (w.unsqueeze(-1) - w.unsqueeze(-2))
-        psi = torch.exp(-1j * gap) * sinc_sqrt(gap.square())
-        image = _images(u, psi, torch.cat([self.rows, lower]), torch.cat([self.columns, left]), p)
-        matrix = self._coordinates(torch.cat([2 * beta * image[..., :k, :, :], image[..., k:, :, :]], -3))
-        if beta == 0.5 or k == 0:
-            return matrix
-        gap = 0.5 * (angle.unsqueeze(-1) - angle.unsqueeze(-2))
-        phi = torch.exp(1j * gap) * sinc_sqrt(gap.square())
-        extra = (1 - 2 * beta) * _images(turn, phi, self.rows, self.columns, p)[..., self.rows, self.columns]
-        return torch.cat([torch.cat([matrix[..., :k, :k] + extra, matrix[..., :k, k:]], -1), matrix[..., k:, :]], -2)
-
-    def _coordinates(self, v: Tensor) -> Tensor:
-        """The entries above the diagonal of the skew upper block, then those of the lower block."""
-        return torch.cat([skew(v[..., : self.p, :])[..., self.rows, self.columns], v[..., self.p :, :].flatten(-2)], -1)
+        self.back, self.turn_back, self.inverse, self.normal = _inverse_operator(a, b, beta)
 
     def __call__(self, r: Tensor) -> Tensor:
         p = self.p
         inside = self.frame.mT @ r
-        z = (self._coordinates(self.back @ inside @ self.turn_back).unsqueeze(-2) @ self.inverse).squeeze(-2)
+        z = (_coordinates(self.back @ inside @ self.turn_back).unsqueeze(-2) @ self.inverse).squeeze(-2)
         k = len(self.rows)
         flat = torch.zeros_like(inside[..., :p, :]).flatten(-2)
         upper = flat.index_copy(-1, self.rows * p + self.columns, z[..., :k]).unflatten(-1, (p, p))

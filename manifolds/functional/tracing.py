@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType, is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
+from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
+    TransformType,
+    get_dynamic_layer_stack_depth,
+    is_functorch_wrapped_tensor,
+)
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 from torch.autograd.function import once_differentiable
@@ -19,9 +23,19 @@ def values_readable(x: Tensor) -> bool:
 
 def derivative_wanted(x: Tensor) -> bool:
     """Whether a derivative with respect to `x` may be asked for; true where that cannot be seen."""
+    if torch.compiler.is_compiling():
+        # Each answer is a constant of the graph that its guards hold. What is exported serves other tensors later.
+        if get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0:
+            return True
+        return torch.is_grad_enabled() and (x.requires_grad or torch.compiler.is_exporting())
     if not values_readable(x):
         return True
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
+
+
+def eager_without_derivative(x: Tensor) -> bool:
+    """Whether shortcuts pay that save eager code a pass: a compiler fuses the plain form without them."""
+    return not torch.compiler.is_compiling() and not derivative_wanted(x)
 
 
 def forward_mode_is_taken() -> bool:

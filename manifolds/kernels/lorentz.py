@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..functional import lorentz as plain
-from ..functional import lorentz_backward as slopes
-from .registration import fused
+from ..functional import lorentz_backward as closed
+from .kernel import Formula, Launchers
+from .rows import fused_rows
 
-SOURCES = "triton_lorentz"
 
-lorentz_exp = fused("lorentz_exp", plain.lorentz_exp, slopes.lorentz_exp_backward, "x", "u", sources=SOURCES)
-lorentz_log = fused("lorentz_log", plain.lorentz_log, slopes.lorentz_log_backward, "x", "y", sources=SOURCES)
-lorentz_dist = fused(
-    "lorentz_dist", plain.lorentz_dist, slopes.lorentz_dist_backward, "x", "y", sources=SOURCES, scalar=True
+def _launchers() -> Launchers:
+    from . import triton_lorentz
+
+    return triton_lorentz.LAUNCHERS
+
+
+def _fused(name: str, forward: Formula, backward, *operands: str, **saving: Any) -> Formula:
+    return fused_rows(name, forward, backward, *operands, option="curvature", launchers=_launchers, **saving)
+
+
+lorentz_exp = _fused("lorentz_exp", plain.lorentz_exp, closed.lorentz_exp_backward, "x", "u")
+lorentz_log = _fused("lorentz_log", plain.lorentz_log, closed.lorentz_log_backward, "x", "y")
+lorentz_dist = _fused(
+    "lorentz_dist",
+    plain.lorentz_dist,
+    closed.lorentz_dist_backward,
+    "x",
+    "y",
+    saving=plain.lorentz_dist_saving,
+    saved=5,
+    recomputes=True,  # in registers
 )
-lorentz_transport = fused(
-    "lorentz_transport", plain.lorentz_transport, slopes.lorentz_transport_backward, "x", "y", "v", sources=SOURCES
+lorentz_transport = _fused(
+    "lorentz_transport", plain.lorentz_transport, closed.lorentz_transport_backward, "x", "y", "v"
 )

@@ -13,21 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import (
-    asinh_excess,
-    asinh_ratio,
-    divide,
-    dot,
-    load,
-    load_c,
-    log_ratio,
-    log_ratio_slope,
-    sinh_ratio,
-    sinh_ratio_slope,
-    slope_launcher,
-    tile,
-    value_launcher,
-)
+from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_derivative, sinh_ratio, sinh_ratio_derivative
+from .triton_rows import backward_launcher, divide, dot, forward_launcher, load, load_option, tile
 
 
 @triton.jit
@@ -84,10 +71,10 @@ def load_space(pointer, stride, row, column, mask):
 @triton.jit
 def _exp(
     x_ptr, u_ptr, y_ptr, k_ptr, x_stride, u_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c = load_c(k_ptr, high, low, K_IS_TENSOR).to(tl.float32)
+    c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     u = load_space(u_ptr, u_stride, row, column, mask)
     t, sigma, p, r = metric_parts(x, u, c)
@@ -99,10 +86,10 @@ def _exp(
 @triton.jit
 def _exp_backward(
     g_ptr, x_ptr, u_ptr, gx_ptr, gu_ptr, gk_ptr, k_ptr, g_stride, x_stride, u_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c = load_c(k_ptr, high, low, K_IS_TENSOR).to(tl.float32)
+    c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     u = load_space(u_ptr, u_stride, row, column, mask)
     gt = load(g_ptr, row * g_stride, live)
@@ -114,23 +101,23 @@ def _exp_backward(
     y = cosh[:, None] * x + ratio[:, None] * u
     ty = tl.sqrt(dot(y, y) + 1 / c)
     h += (gt / ty)[:, None] * y
-    # The slope in r^2 = c (|p|^2 + sigma^2/c), whose gradient is 2c p in u, -2c sigma p in x, and |p|^2 in c.
-    m = 0.5 * ratio * dot(h, x) + sinh_ratio_slope(r, cosh, ratio) * dot(h, u)
+    # The derivative in r^2 = c (|p|^2 + sigma^2/c), whose gradient is 2c p in u, -2c sigma p in x, and |p|^2 in c.
+    m = 0.5 * ratio * dot(h, x) + sinh_ratio_derivative(r, cosh, ratio) * dot(h, u)
     gx = cosh[:, None] * h - (2 * c * m * sigma)[:, None] * p
     gu = ratio[:, None] * h + (2 * c * m)[:, None] * p
     store_row(gx_ptr, row, column, width, live, mask, 0.0, gx)
     store_row(gu_ptr, row, column, width, live, mask, 0.0, gu)
-    if K_IS_TENSOR:
+    if OPTION_IS_TENSOR:
         tl.store(gk_ptr + row, gt / ty / (2 * c * c) - m * dot(p, p), mask=live)
 
 
 @triton.jit
 def _log(
     x_ptr, y_ptr, u_ptr, k_ptr, x_stride, y_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c = load_c(k_ptr, high, low, K_IS_TENSOR).to(tl.float32)
+    c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
     tx, ty, rise, angular, S, chord, normal = separation(x, y, c)
@@ -142,10 +129,10 @@ def _log(
 @triton.jit
 def _log_backward(
     g_ptr, x_ptr, y_ptr, gx_ptr, gy_ptr, gk_ptr, k_ptr, g_stride, x_stride, y_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c = load_c(k_ptr, high, low, K_IS_TENSOR).to(tl.float32)
+    c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
     gt = load(g_ptr, row * g_stride, live)
@@ -156,8 +143,8 @@ def _log_backward(
     b = 2 * S * a
     h += (gt / tx)[:, None] * x
     hx = dot(h, x)
-    # The slope in cosh(r) = 1 + 2S, of which c q is the falling gradient and 2 angular/c the slope in c.
-    m = 0.5 * log_ratio_slope(s, a) * (dot(h, chord) - 2 * S * hx) - a * hx
+    # The derivative in cosh(r) = 1 + 2S, of which c q is the falling gradient and 2 angular/c that in c.
+    m = 0.5 * log_ratio_derivative(s, a) * (dot(h, chord) - 2 * S * hx) - a * hx
     qx, qy = normals(x, y, c, tx, ty, rise, S, normal)
     ut = (a * rise - b * tx) / tx / tx  # <x, u>/t_x^3
     gx = (-a - b)[:, None] * h - (c * m)[:, None] * qx
@@ -165,17 +152,17 @@ def _log_backward(
     gy = a[:, None] * h - (c * m)[:, None] * qy
     store_row(gx_ptr, row, column, width, live, mask, 0.0, gx)
     store_row(gy_ptr, row, column, width, live, mask, 0.0, gy)
-    if K_IS_TENSOR:
+    if OPTION_IS_TENSOR:
         tl.store(gk_ptr + row, -(2 * m * angular + gt * ut / (2 * c)) / c, mask=live)
 
 
 @triton.jit
 def _dist(
     x_ptr, y_ptr, d_ptr, k_ptr, x_stride, y_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c = load_c(k_ptr, high, low, K_IS_TENSOR).to(tl.float32)
+    c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
     tx, ty, rise, angular, S, chord, normal = separation(x, y, c)
@@ -186,10 +173,10 @@ def _dist(
 @triton.jit
 def _dist_backward(
     g_ptr, x_ptr, y_ptr, gx_ptr, gy_ptr, gk_ptr, k_ptr, g_stride, x_stride, y_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c = load_c(k_ptr, high, low, K_IS_TENSOR).to(tl.float32)
+    c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
     g = load(g_ptr, row * g_stride, live)
@@ -200,7 +187,7 @@ def _dist_backward(
     m = -g * tl.sqrt(c) * divide(1.0, sinh)  # 0 at coincidence
     store_row(gx_ptr, row, column, width, live, mask, 0.0, m[:, None] * qx)
     store_row(gy_ptr, row, column, width, live, mask, 0.0, m[:, None] * qy)
-    if K_IS_TENSOR:
+    if OPTION_IS_TENSOR:
         excess = asinh_excess(s, asinh_ratio(s)) + divide(rise / tx * (rise / ty), 2 * sinh)
         tl.store(gk_ptr + row, g * excess / (c * tl.sqrt(c)), mask=live)
 
@@ -208,10 +195,10 @@ def _dist_backward(
 @triton.jit
 def _transport(
     x_ptr, y_ptr, v_ptr, w_ptr, k_ptr, x_stride, y_stride, v_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c = load_c(k_ptr, high, low, K_IS_TENSOR).to(tl.float32)
+    c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
     v = load_space(v_ptr, v_stride, row, column, mask)
@@ -225,10 +212,10 @@ def _transport(
 def _transport_backward(
     g_ptr, x_ptr, y_ptr, v_ptr, gx_ptr, gy_ptr, gv_ptr, gk_ptr, k_ptr,
     g_stride, x_stride, y_stride, v_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c = load_c(k_ptr, high, low, K_IS_TENSOR).to(tl.float32)
+    c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
     v = load_space(v_ptr, v_stride, row, column, mask)
@@ -249,14 +236,17 @@ def _transport_backward(
     store_row(gx_ptr, row, column, width, live, mask, 0.0, gx)
     store_row(gy_ptr, row, column, width, live, mask, 0.0, gy)
     store_row(gv_ptr, row, column, width, live, mask, 0.0, gv)
-    if K_IS_TENSOR:
-        slope = k * (2 + rise / tx * (rise / (2 * ty))) - vt / tx * (rise / tx) * ((tx + ty) / (2 * ty))
-        tl.store(gk_ptr + row, -(m * slope / c + gt * wt / ty / ty / (2 * c * c)), mask=live)
+    if OPTION_IS_TENSOR:
+        derivative = k * (2 + rise / tx * (rise / (2 * ty))) - vt / tx * (rise / tx) * ((tx + ty) / (2 * ty))
+        tl.store(gk_ptr + row, -(m * derivative / c + gt * wt / ty / ty / (2 * c * c)), mask=live)
 
 
 LAUNCHERS = {
-    "lorentz_exp": (value_launcher(_exp, skip=1), slope_launcher(_exp_backward, skip=1)),
-    "lorentz_log": (value_launcher(_log, skip=1), slope_launcher(_log_backward, skip=1)),
-    "lorentz_dist": (value_launcher(_dist, scalar=True, skip=1), slope_launcher(_dist_backward, scalar=True, skip=1)),
-    "lorentz_transport": (value_launcher(_transport, skip=1), slope_launcher(_transport_backward, skip=1)),
+    "lorentz_exp": (forward_launcher(_exp, skip=1), backward_launcher(_exp_backward, skip=1)),
+    "lorentz_log": (forward_launcher(_log, skip=1), backward_launcher(_log_backward, skip=1)),
+    "lorentz_dist": (
+        forward_launcher(_dist, scalar=True, skip=1),
+        backward_launcher(_dist_backward, scalar=True, skip=1),
+    ),
+    "lorentz_transport": (forward_launcher(_transport, skip=1), backward_launcher(_transport_backward, skip=1)),
 }

@@ -4,7 +4,7 @@
 The formulas are those of `functional.poincare`, with c = -K; the derivatives are written out beside them. The conformal
 gap 1 - c|x|^2 of a point is added up in float64: next to the rim, float32 would keep no digit of it. (A product of two
 float32 is exact there; two-product by a fused multiply-add would need a second sum for the errors, and the interpreter
-has no fused one.) Every derivative is gathered as slopes in the few row scalars that the formula is made of: kE in
+has no fused one.) Every derivative is gathered as derivatives in the few row scalars that the formula is made of: kE in
 E = c|D|^2 (or c|S|^2), kx and ky in the gaps of x and y.
 """
 
@@ -13,20 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import (
-    asinh_excess,
-    asinh_ratio,
-    divide,
-    dot,
-    load,
-    load_c,
-    log_ratio,
-    log_ratio_slope,
-    sinh_ratio,
-    slope_launcher,
-    tile,
-    value_launcher,
-)
+from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_derivative, sinh_ratio
+from .triton_rows import backward_launcher, divide, dot, forward_launcher, load, load_option, tile
 
 
 @triton.jit
@@ -56,7 +44,7 @@ def tanh_parts(r):
 
 
 @triton.jit
-def tanh_ratio_slope(r, ratio, sech2):
+def tanh_ratio_derivative(r, ratio, sech2):
     """The derivative of tanh(r)/r in r^2: (sech^2 - tanh(r)/r)/(2 r^2), which is (1 - sinh(2r)/(2r)) sech^2/(2 r^2)."""
     small = r < 1.0
     z = tl.where(small, 4 * r * r, 0.0)
@@ -89,10 +77,10 @@ def square_length(u, om, c):
 @triton.jit
 def _exp(
     x_ptr, u_ptr, y_ptr, k_ptr, x_stride, u_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c64 = load_c(k_ptr, high, low, K_IS_TENSOR)
+    c64 = -load_option(k_ptr, high, low, OPTION_IS_TENSOR)
     c = c64.to(tl.float32)
     x = load_row(x_ptr, x_stride, row, column, mask)
     u = load_row(u_ptr, u_stride, row, column, mask)
@@ -112,10 +100,10 @@ def _exp(
 @triton.jit
 def _exp_backward(
     g_ptr, x_ptr, u_ptr, gx_ptr, gu_ptr, gk_ptr, k_ptr, g_stride, x_stride, u_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c64 = load_c(k_ptr, high, low, K_IS_TENSOR)
+    c64 = -load_option(k_ptr, high, low, OPTION_IS_TENSOR)
     c = c64.to(tl.float32)
     g = load_row(g_ptr, g_stride, row, column, mask)
     x = load_row(x_ptr, x_stride, row, column, mask)
@@ -128,7 +116,7 @@ def _exp_backward(
     ss = dot(s, s)
     E = c * ss
     scale = 1 / (om * sech2 + E)
-    # y = (om s + E x)/(om sech^2 + E); the slopes below lack the factor `scale`.
+    # y = (om s + E x)/(om sech^2 + E); the derivatives below lack the factor `scale`.
     # <g, s - sech^2 x>, of which <g, x - y> and <g, s - sech^2 y> are multiples: as differences they cancel at the rim.
     gx_row = dot(g, x)
     moved = z * ratio * ratio * gx_row + ratio / om * dot(g, u)
@@ -137,23 +125,23 @@ def _exp_backward(
     gs = om[:, None] * g + (2 * c * kE)[:, None] * s
     on_ratio = dot(gs, u) / om
     # d(sech^2) = -sech^2 tanh(r)/r d(r^2)
-    kr = on_ratio * tanh_ratio_slope(r, ratio, sech2) + gy_row * om * sech2 * ratio
+    kr = on_ratio * tanh_ratio_derivative(r, ratio, sech2) + gy_row * om * sech2 * ratio
     kx = E * scale * moved - on_ratio * ratio / om - 2 * (z * kr) / om
     gx = scale[:, None] * (gs + E[:, None] * g - (2 * c * kx)[:, None] * x)
     gu = scale[:, None] * ((ratio / om)[:, None] * gs + (2 * c * kr / om / om)[:, None] * u)
     store_row(gx_ptr, row, column, width, mask, gx)
     store_row(gu_ptr, row, column, width, mask, gu)
-    if K_IS_TENSOR:
+    if OPTION_IS_TENSOR:
         tl.store(gk_ptr + row, scale * (kx * dot(x, x) - kE * ss - z * kr / c), mask=live)
 
 
 @triton.jit
 def _log(
     x_ptr, y_ptr, u_ptr, k_ptr, x_stride, y_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c64 = load_c(k_ptr, high, low, K_IS_TENSOR)
+    c64 = -load_option(k_ptr, high, low, OPTION_IS_TENSOR)
     x = load_row(x_ptr, x_stride, row, column, mask)
     y = load_row(y_ptr, y_stride, row, column, mask)
     chord = y - x
@@ -167,10 +155,10 @@ def _log(
 @triton.jit
 def _log_backward(
     g_ptr, x_ptr, y_ptr, gx_ptr, gy_ptr, gk_ptr, k_ptr, g_stride, x_stride, y_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c64 = load_c(k_ptr, high, low, K_IS_TENSOR)
+    c64 = -load_option(k_ptr, high, low, OPTION_IS_TENSOR)
     c = c64.to(tl.float32)
     g = load_row(g_ptr, g_stride, row, column, mask)
     x = load_row(x_ptr, x_stride, row, column, mask)
@@ -187,7 +175,7 @@ def _log_backward(
     gd = dot(g, chord)
     gx_row = dot(g, x)
     along = (omx * gd - E * gx_row) / omy
-    kz = along * log_ratio_slope(s, ratio)
+    kz = along * log_ratio_derivative(s, ratio)
     kE = kz / omx / omy - ratio * gx_row / omy
     kx = ratio * gd / omy - kz * z / omx
     ky = (-kz * z - ratio * along) / omy
@@ -196,17 +184,17 @@ def _log_backward(
     gy = (2 * c * kE)[:, None] * chord - (2 * c * ky)[:, None] * y + (scale * omx)[:, None] * g
     store_row(gx_ptr, row, column, width, mask, gx)
     store_row(gy_ptr, row, column, width, mask, gy)
-    if K_IS_TENSOR:
+    if OPTION_IS_TENSOR:
         tl.store(gk_ptr + row, kx * dot(x, x) + ky * dot(y, y) - kE * dd, mask=live)
 
 
 @triton.jit
 def _dist(
     x_ptr, y_ptr, d_ptr, k_ptr, x_stride, y_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c64 = load_c(k_ptr, high, low, K_IS_TENSOR)
+    c64 = -load_option(k_ptr, high, low, OPTION_IS_TENSOR)
     x = load_row(x_ptr, x_stride, row, column, mask)
     y = load_row(y_ptr, y_stride, row, column, mask)
     root = tl.sqrt(c64.to(tl.float32))
@@ -218,10 +206,10 @@ def _dist(
 @triton.jit
 def _dist_backward(
     g_ptr, x_ptr, y_ptr, gx_ptr, gy_ptr, gk_ptr, k_ptr, g_stride, x_stride, y_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c64 = load_c(k_ptr, high, low, K_IS_TENSOR)
+    c64 = -load_option(k_ptr, high, low, OPTION_IS_TENSOR)
     c = c64.to(tl.float32)
     g = load(g_ptr, row * g_stride, live)
     x = load_row(x_ptr, x_stride, row, column, mask)
@@ -232,12 +220,12 @@ def _dist_backward(
     dd = dot(chord, chord)
     q = tl.sqrt(dd / omx / omy)
     s = tl.sqrt(c) * q
-    # d = 2/sqrt(c) asinh(s); m is the slope in log(s), and d log(s) = <D, dD>/|D|^2 - d om/(2 om).
+    # d = 2/sqrt(c) asinh(s); m is the derivative in log(s), and d log(s) = <D, dD>/|D|^2 - d om/(2 om).
     m = 2 * g * q / tl.sqrt(1 + s * s)
     on_chord = divide(m, dd)[:, None] * chord  # 0 at coincidence
     store_row(gx_ptr, row, column, width, mask, (m * c / omx)[:, None] * x - on_chord)
     store_row(gy_ptr, row, column, width, mask, (m * c / omy)[:, None] * y + on_chord)
-    if K_IS_TENSOR:
+    if OPTION_IS_TENSOR:
         excess = g * asinh_excess(s, asinh_ratio(s)) / (c * tl.sqrt(c))
         tl.store(gk_ptr + row, excess - 0.5 * m * (dot(x, x) / omx + dot(y, y) / omy), mask=live)
 
@@ -245,10 +233,10 @@ def _dist_backward(
 @triton.jit
 def _transport(
     x_ptr, y_ptr, v_ptr, w_ptr, k_ptr, x_stride, y_stride, v_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c64 = load_c(k_ptr, high, low, K_IS_TENSOR)
+    c64 = -load_option(k_ptr, high, low, OPTION_IS_TENSOR)
     c = c64.to(tl.float32)
     x = load_row(x_ptr, x_stride, row, column, mask)
     y = load_row(y_ptr, y_stride, row, column, mask)
@@ -271,10 +259,10 @@ def _transport(
 def _transport_backward(
     g_ptr, x_ptr, y_ptr, v_ptr, gx_ptr, gy_ptr, gv_ptr, gk_ptr, k_ptr,
     g_stride, x_stride, y_stride, v_stride, high, low, n, width,
-    K_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    OPTION_IS_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, live, mask = tile(n, width, ROWS, BLOCK)
-    c64 = load_c(k_ptr, high, low, K_IS_TENSOR)
+    c64 = -load_option(k_ptr, high, low, OPTION_IS_TENSOR)
     c = c64.to(tl.float32)
     g = load_row(g_ptr, g_stride, row, column, mask)
     x = load_row(x_ptr, x_stride, row, column, mask)
@@ -290,7 +278,7 @@ def _transport_backward(
     dv = dot(chord, v)
     gx_row = dot(g, x)
     gd = dot(g, chord)
-    # w = om(y)/om(x) (v + 2c/whole (a x - b D)); the slopes are gathered by the row scalars.
+    # w = om(y)/om(x) (v + 2c/whole (a x - b D)); the derivatives are gathered by the row scalars.
     a = omx * dv - E * xv
     b = (omy + E) * xv + (1 - omx) * dv
     ratio = omy / omx
@@ -310,14 +298,14 @@ def _transport_backward(
     store_row(gx_ptr, row, column, width, mask, gx)
     store_row(gy_ptr, row, column, width, mask, gy)
     store_row(gv_ptr, row, column, width, mask, gv)
-    if K_IS_TENSOR:
+    if OPTION_IS_TENSOR:
         gk = kx * dot(x, x) + ky * dot(y, y) - kE * dd - 2 * ratio * turn / whole
         tl.store(gk_ptr + row, gk, mask=live)
 
 
 LAUNCHERS = {
-    "poincare_exp": (value_launcher(_exp), slope_launcher(_exp_backward)),
-    "poincare_log": (value_launcher(_log), slope_launcher(_log_backward)),
-    "poincare_dist": (value_launcher(_dist, scalar=True), slope_launcher(_dist_backward, scalar=True)),
-    "poincare_transport": (value_launcher(_transport), slope_launcher(_transport_backward)),
+    "poincare_exp": (forward_launcher(_exp), backward_launcher(_exp_backward)),
+    "poincare_log": (forward_launcher(_log), backward_launcher(_log_backward)),
+    "poincare_dist": (forward_launcher(_dist, scalar=True), backward_launcher(_dist_backward, scalar=True)),
+    "poincare_transport": (forward_launcher(_transport), backward_launcher(_transport_backward)),
 }

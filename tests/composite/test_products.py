@@ -12,6 +12,7 @@ from torchriemann.manifolds import (
     Grassmann,
     Oblique,
     Orthogonal,
+    PoincareBall,
     Power,
     Product,
     Scaled,
@@ -300,3 +301,10 @@ def test_messages_name_the_factor():
     assert f"of factor 1 ({Stiefel()!r}) = " in MIXED.check_vector_on_tangent(x, u, explain=True)[1]
     with pytest.raises(ValueError, match=r"Product: x has max\|sqrt\(K\) \|x\| - 1\| of factor 0"):
         MIXED.assert_check_point_on_manifold(torch.cat([2 * x[:3], x[3:]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("m", [Product((PoincareBall(-0.3), Euclidean()), ((3,), (3,))), Power(PoincareBall(), 2)])
+def test_projection_stays_in_a_ball_in_half_precision(m, dtype):
+    x = torch.randn(1000, *((6,) if m.ndim == 1 else (2, 3)), generator=torch.Generator().manual_seed(0))
+    assert m.check_point_on_manifold(m.projx(2 * x.to(dtype)))

@@ -151,8 +151,12 @@ def test_options_may_be_tensors():
 # ---- transforms -----------------------------------------------------------------------------------------------
 
 
-def test_compiles_without_graph_breaks():
-    m = Product((Power(Sphere(), 2), Stiefel(), Euclidean()), ((2, 3), (4, 2), (2,)))
+@pytest.mark.parametrize(
+    "factor, shape, backend",
+    [(Sphere(0.3), (4,), "eager"), pytest.param(Stiefel(), (4, 2), "aot_eager", marks=pytest.mark.slow)],
+)
+def test_compiles_without_graph_breaks(factor, shape, backend):
+    m = Product((Power(Sphere(), 2), factor, Euclidean()), ((2, 3), shape, (2,)))
     a = arguments_of(m, m.size)
     names = ("egrad2rgrad", "retr_transp", "component_inner", "basis", "sectional_curvature")
 
@@ -161,7 +165,7 @@ def test_compiles_without_graph_breaks():
 
     torch.compiler.reset()
     try:
-        got = torch.compile(everything, fullgraph=True, backend="aot_eager", dynamic=False)(a)
+        got = torch.compile(everything, fullgraph=True, backend=backend, dynamic=False)(a)
     finally:
         torch.compiler.reset()
     for g, w in zip(got, everything(a), strict=True):

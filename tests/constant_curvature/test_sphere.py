@@ -81,7 +81,7 @@ def test_pymanopt():
 @pytest.mark.parametrize("dtype, bound", [(F64, 1e-14), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("theta", [1e-6, 1e-4, 0.01, 0.5, math.pi / 2, 3.0, 3.14159])
 def test_distance_is_relatively_accurate_with_a_unit_gradient(theta, dtype, bound):
-    # P4: by arccos, any two points in float32 that are closer than 0.014 are 0.014 apart, with gradient zero.
+    # By arccos, any two points in float32 that are closer than 0.014 are 0.014 apart, with gradient zero.
     for seed in range(5):
         x, y, true = pair_at(theta, dtype, seed=seed)
         x.requires_grad_()
@@ -101,7 +101,7 @@ def test_logarithm_has_the_length_of_the_distance(theta, dtype):
 
 
 def test_antipode():
-    # P4: geoopt's logarithm at the exact antipode is the zero vector.
+    # geoopt's logarithm at the exact antipode is the zero vector.
     m, x, _, _ = pairs(4)
     u = m.logmap(x, -x)
     torch.testing.assert_close(m.dist(x, -x), torch.full((20,), math.pi, dtype=F64), rtol=1e-15, atol=0)
@@ -114,7 +114,7 @@ def test_antipode():
 
 
 def test_exponential_at_zero_has_a_gradient():
-    # P3: 0/0 in the branch that is not taken.
+    # 0/0 in the branch that is not taken.
     e, u = torch.eye(3, dtype=F64)[0], torch.zeros(3, dtype=F64, requires_grad=True)
     jacobian = torch.autograd.functional.jacobian(lambda u: Sphere().expmap(e, u), u)
     torch.testing.assert_close(jacobian, torch.eye(3, dtype=F64), rtol=0, atol=0)
@@ -123,7 +123,6 @@ def test_exponential_at_zero_has_a_gradient():
 
 
 def test_distance_to_itself_is_exactly_zero():
-    # P4 and P35.
     for dtype in (torch.float32, F64):
         m, x, _, _ = pairs(7, count=200, dtype=dtype)
         x.requires_grad_()
@@ -133,7 +132,7 @@ def test_distance_to_itself_is_exactly_zero():
 
 
 def test_bfloat16_and_autocast():
-    # P26: geoopt looks eps up in a dictionary that has no half types. P27: a fixed tolerance rejects its own points.
+    # geoopt looks eps up in a dictionary that has no half types; a fixed tolerance rejects its own points.
     m, x, y, u = pairs(5, dtype=torch.float32)
     half = [a.bfloat16() for a in (x, y, u)]
     for out in (m.dist(*half[:2]), m.expmap(half[0], half[2]), m.logmap(*half[:2])):
@@ -146,7 +145,7 @@ def test_bfloat16_and_autocast():
 
 @pytest.mark.parametrize("shape", [(6, 5), (5,), (2, 1, 5), (0, 5)])
 def test_projection_keeps_the_shape(shape):
-    # P31: a batch dimension that equals a dimension of an option is broadcast against it.
+    # A batch dimension that equals a dimension of an option is broadcast against it.
     assert Sphere().projx(torch.randn(shape)).shape == shape
 
 

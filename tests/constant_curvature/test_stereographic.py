@@ -301,8 +301,9 @@ def test_derivatives_in_the_curvature(curvature):
     torch.testing.assert_close(again, (weights * curved).sum(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cls, values", [(PoincareBall, (-0.7, -1.3)), (Stereographic, (-0.7, 0.6))])
-def test_a_learned_curvature_compiles_once(cls, values):
+def test_a_learned_curvature_compiles_once(cls, values, backend):
     # A Python number is a constant of the graph; a sign that is looked at breaks it.
     x, y, u, v, _ = drawn(Stereographic(-1.3))
 
@@ -311,7 +312,7 @@ def test_a_learned_curvature_compiles_once(cls, values):
         return m.dist(x, y).sum() + (m.expmap(x, u) * m.logmap(x, y) * m.parallel_transport(x, y, v)).sum()
 
     torch.compiler.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
     compiled = torch.compile(value, fullgraph=True, backend=counter)
     frames = set()
     for curvature in values:

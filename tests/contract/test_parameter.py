@@ -62,7 +62,7 @@ def test_does_not_project_or_share_a_graph():
     ids=["deepcopy", "copy", "pickle", "torch.load"],
 )
 def test_survives_being_copied(twin, manifold, shape):
-    # P24: torch.load reads weights only by default, and geoopt's parameter makes it fail.
+    # torch.load reads weights only by default, and geoopt's parameter makes it fail.
     p = parameter(manifold, shape).requires_grad_(False)
     q = twin(p)
     assert type(q) is ManifoldParameter and q.manifold == manifold
@@ -113,7 +113,7 @@ class Layer(nn.Module):
 
 
 def test_registry_remembers_what_assignment_loses():
-    # P23: load_state_dict(assign=True) gives a plain Parameter; so does a move to the meta device.
+    # load_state_dict(assign=True) gives a plain Parameter; so does a move to the meta device.
     layer = Layer()
     layer.load_state_dict({"weight": 2 * torch.eye(4, 3), "bias": torch.zeros(2)}, assign=True)
     assert type(layer.weight) is nn.Parameter

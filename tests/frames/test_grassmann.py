@@ -233,7 +233,7 @@ def test_distance_to_itself():
 
 
 def test_uniform_law_has_haar_projectors():
-    # P33: LAPACK's signs make the first entry always negative. E x x^T = p/n I, E P_ii^2 = p(p+2)/(n(n+2)).
+    # LAPACK's signs make the first entry always negative. E x x^T = p/n I, E P_ii^2 = p(p+2)/(n(n+2)).
     n, p, count = 5, 2, 20000
     x = M.random_uniform(count, n, p, generator=torch.Generator().manual_seed(0), dtype=F64)
     assert abs((x[:, 0, 0] < 0).double().mean().item() - 0.5) < 5 * 0.5 / count**0.5
@@ -244,7 +244,7 @@ def test_uniform_law_has_haar_projectors():
 
 
 def test_broadcasting_an_unbatched_point():
-    # P32: retr works and retr_transp raises.
+    # Retr works and retr_transp raises.
     x, _, _, _ = draw(5, 2, count=1)
     u = M.random_tangent(x.expand(7, 5, 2))
     for retraction in ("polar", "qr", "exp"):
@@ -254,12 +254,10 @@ def test_broadcasting_an_unbatched_point():
 
 @pytest.mark.parametrize("shape", [(6, 5, 2), (5, 2), (2, 1, 5, 5), (0, 5, 2)])
 def test_projection_keeps_the_shape(shape):
-    # P31.
     assert M.projx(torch.randn(shape)).shape == shape
 
 
 def test_bfloat16_and_autocast():
-    # P26 and P27.
     x, y, u, _ = (a.float() for a in draw(40, 20))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert M.check_point_on_manifold(x)
@@ -270,7 +268,7 @@ def test_bfloat16_and_autocast():
 
 
 def test_distance_and_logarithm_exist():
-    # P25: geoopt has neither on any manifold of frames.
+    # geoopt has neither on any manifold of frames.
     x, y, _, _ = draw(5, 2)
     assert M.cdist(x, y).shape == (6, 6)
     assert M.logmap(x, y).shape == x.shape

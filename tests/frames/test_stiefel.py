@@ -1,7 +1,4 @@
-"""Stiefel against independent truth: scipy, mpmath, pymanopt, geomstats, differential equations, finite differences.
-
-Numbers P1..P35 name the defects of peers in the specification, "correction n" its errata.
-"""
+"""Stiefel against independent truth: scipy, mpmath, pymanopt, geomstats, differential equations, finite differences."""
 
 import math
 import pickle
@@ -101,7 +98,7 @@ def acceleration(x, u, v, beta):
 
 @every_beta
 def test_geodesic_and_parallel_transport_solve_their_equations(beta):
-    """Correction 3: closed form for every beta. The connection is torsion-free, so transport polarises the geodesic."""
+    """Closed form for every beta. The connection is torsion-free, so transport polarises the geodesic."""
     manifold, n, p = Stiefel(beta), 6, 3
     x = point((n, p))
     u, v = tangent(manifold, x, 2.0), tangent(manifold, x, seed=2)
@@ -153,7 +150,7 @@ def test_exp_agrees_with_geoopt_and_pymanopt_at_beta_one():
 
 
 def test_canonical_exp_is_not_the_cayley_map_of_p2():
-    """P2: geoopt's canonical exp is a Cayley map, .2 off at |u| = .5 and more beyond."""
+    """Geoopt's canonical exp is a Cayley map, .2 off at |u| = .5 and more beyond."""
     import geoopt
 
     manifold, x = Stiefel(0.5), point((8, 3))
@@ -204,7 +201,7 @@ def tangents_of_every_kind(manifold, x):
 @every_shape
 @every_beta
 def test_log_inverts_exp_within_the_injectivity_radius(shape, beta):
-    """Corrections 1 and 2, and P25 (no peer has the logarithm)."""
+    """Up to nine tenths of it; no peer has the logarithm."""
     manifold, x = Stiefel(beta), point((16, *shape))
     for fraction in (1e-3, 0.4, 0.8, 0.9):
         length = fraction * manifold.injectivity_radius(x)
@@ -243,7 +240,7 @@ def test_log_of_a_square_frame_is_that_of_scipy_within_a_component_and_nan_betwe
 
 
 def test_log_where_the_special_rotation_is_needed():
-    """Correction 1: with det(x^T y) < 0 a completion with a positive block is a reflection."""
+    """With det(x^T y) < 0 a completion with a positive block is a reflection."""
     manifold, x = Stiefel(0.5), point((200, 8, 3))
     column, row = torch.randn(200, 8, 1, generator=generator(2), dtype=F64), torch.randn(1, 3, dtype=F64)
     v = manifold.proju(x, column @ row - x @ (x.mT @ column @ row))
@@ -270,7 +267,7 @@ def test_log_has_no_answer_rather_than_a_wrong_one_far_beyond_the_radius():
 
 
 def test_so_log_near_a_half_turn():
-    """Correction 5: 9e-4 was lost at pi - 1e-6 by a function of the symmetric part."""
+    """9e-4 was lost at pi - 1e-6 by a function of the symmetric part."""
     q = point((6, 6))
     for angle, bound in ((1e-6, 1e-15), (2.5, 1e-14), (3.13, 1e-12), (math.pi - 1e-6, 2e-9)):
         k = torch.zeros(6, 6, dtype=F64)
@@ -314,7 +311,7 @@ def test_gradient_of_the_squared_distance_is_minus_twice_the_log(beta):
 
 @every_beta
 def test_squared_distance_at_the_same_point_has_the_metric_as_hessian(beta):
-    """P3: no NaN from a branch that is not taken."""
+    """No NaN from a branch that is not taken."""
     manifold, x = Stiefel(beta), point((5, 2))
     u = tangent(manifold, x)
     half = torch.func.hessian(lambda t: 0.5 * manifold.dist2(manifold.expmap(x, t * u), x))(torch.zeros((), dtype=F64))
@@ -424,7 +421,7 @@ def test_cayley_retraction_is_the_ambient_cayley_transform():
 
 @pytest.mark.parametrize("beta, retraction", [(b, r) for b in (0.5, 0.75, 1.0) for r in ("qr", "polar", "cayley")])
 def test_retraction_leaves_the_geodesic_at_its_order(beta, retraction):
-    """P1 (slope 1 for geoopt's canonical retraction) and correction 4."""
+    """Geoopt's canonical retraction has slope 1."""
     manifold, x = Stiefel(beta, retraction), point((9, 4))
     u = tangent(manifold, x, 1.0)
     gaps = [manifold.norm(x, manifold.retr(x, h * u) - manifold.expmap(x, h * u)).item() for h in (0.02, 0.01)]
@@ -483,7 +480,7 @@ def test_derivatives_of_retractions(retraction):
 
 @every_retraction
 def test_membership_does_not_drift_in_single_precision(retraction):
-    """Correction 8: the largest entry of y^T y - I."""
+    """The largest entry of y^T y - I."""
     manifold = Stiefel(1.0, retraction)
     x, g = point((4, 64, 16), dtype=torch.float32), generator(3)
     with torch.no_grad():
@@ -517,7 +514,7 @@ def test_projx_is_the_polar_factor_at_any_scale():
 
 @every_beta
 def test_proju_is_idempotent_and_keeps_tangent_vectors(beta):
-    """P1: geoopt's canonical proju doubles x A."""
+    """Geoopt's canonical proju doubles x A."""
     manifold, x = Stiefel(beta), point((8, 3))
     g = torch.randn(8, 3, generator=generator(2), dtype=F64)
     u = manifold.proju(x, g)
@@ -540,7 +537,7 @@ def test_random_tangent_is_standard_normal_in_the_metric(beta):
 
 
 def test_uniform_law_is_haar():
-    """P33: unsigned LAPACK QR gives P(x_00 < 0) = 1. An entry squared is Beta(1/2, (n - 1)/2), all entries alike."""
+    """Unsigned LAPACK QR gives P(x_00 < 0) = 1. An entry squared is Beta(1/2, (n - 1)/2), all entries alike."""
     n, p = 4, 3
     x = Stiefel().random_uniform(4000, n, p, generator=generator(4), dtype=F64)
     turn = point((n, n), seed=6) @ x @ point((p, p), seed=7)
@@ -555,13 +552,12 @@ def test_uniform_law_is_haar():
 
 
 def test_haar_sampling_of_square_single_precision_frames_is_orthogonal():
-    """Correction 9: Cholesky QR misses it by .3."""
+    """Cholesky QR misses it by .3."""
     x = Stiefel().random_uniform(200, 64, 64, generator=generator(1))
     assert largest(x.mT @ x - torch.eye(64)) < 2e-6
 
 
 def test_half_precision_and_autocast():
-    """P26 and P27."""
     manifold = Stiefel(retraction="qr")
     x = point((40, 20), dtype=torch.bfloat16)
     u = tangent(manifold, x.float(), 0.5).bfloat16()
@@ -577,7 +573,7 @@ def test_half_precision_and_autocast():
 @pytest.mark.parametrize("transport", ("projection", "differentiated"))
 @every_retraction
 def test_broadcasting(retraction, transport):
-    """P32: x unbatched, u batched."""
+    """One x, and a batch of u."""
     manifold = Stiefel(0.5, retraction, transport)
     x = point((5, 2))
     u = tangent(manifold, x.expand(7, 5, 2), 0.5)
@@ -626,7 +622,6 @@ def test_greatest_curvature_at_known_planes():
 
 
 def test_injectivity_radius():
-    """Correction 10."""
     assert Stiefel(0.5).injectivity_radius() == pytest.approx(math.sqrt(0.8) * math.pi)
     assert Stiefel(1.0).injectivity_radius() == math.pi
     assert Stiefel(0.2).injectivity_radius() == pytest.approx(math.sqrt(0.4) * math.pi)

@@ -18,7 +18,7 @@ def inside(t: Trial, case: Case, shape: tuple[int, ...]) -> Trial:
     return dataclasses.replace(t, case=case, shape=shape, seed=t.seed + 1)
 
 
-def product(*factors: Case, costly: tuple[str, ...] = ()) -> Case:
+def product(*factors: Case) -> Case:
     """A product of the rows' manifolds at their first shapes. An isometry moves one factor, a way to the cut locus goes
     through one factor, and some vectors leave a factor at rest."""
     shapes = [case.shapes[0] for case in factors]
@@ -55,13 +55,16 @@ def product(*factors: Case, costly: tuple[str, ...] = ()) -> Case:
         m,
         shapes=((m.size,),),
         order=2,
+        # A vector may lie in one factor alone, and a point far out in one.
+        reach=min(case.reach for case in factors),
+        spread=min((case.spread for case in factors if case.spread is not None), default=None),
         inverse_reach=min(case.inverse_reach for case in factors),
         invariant=invariant,
         components=components,
         isometries=isometries,
         cut=cut,
         degenerate=at_rest,
-        costly=costly,
+        costly=SUMS,
         draws=DRAWS,
         bad_shapes=((m.size + 1,), (0,)),
         tolerance={"*": max(case.tolerance["*"] for case in factors)},
@@ -85,7 +88,7 @@ def _cut(case: Case, t: Trial, x: Tensor) -> Tensor:
     return case.cut(t, x)
 
 
-def power(factor: Case, n: int, costly: tuple[str, ...] = ()) -> Case:
+def power(factor: Case, n: int) -> Case:
     """A power of the row's manifold at its first two shapes. An isometry moves the first point or permutes the points,
     a way to the cut locus moves the first point, and some vectors leave it at rest."""
     item = -factor.manifold.ndim - 1
@@ -112,13 +115,13 @@ def power(factor: Case, n: int, costly: tuple[str, ...] = ()) -> Case:
         isometries=isometries,
         cut=cut,
         degenerate=lambda t, x: {"the first at rest": first(torch.zeros_like, t.tangent(x))},
-        costly=costly,
+        costly=SUMS,
         draws=DRAWS,
         bad_shapes=(*((n, *shape) for shape in factor.bad_shapes), (n + 1, *factor.shapes[0])),
     )
 
 
-def scaled(case: Case, scale: float, costly: tuple[str, ...] = ()) -> Case:
+def scaled(case: Case, scale: float) -> Case:
     """The row in another unit of length."""
     m = Scaled(case.manifold, scale)
 
@@ -127,7 +130,7 @@ def scaled(case: Case, scale: float, costly: tuple[str, ...] = ()) -> Case:
         return u / m.norm(x, u, keepdim=True)
 
     reach = scale * case.inverse_reach
-    return dataclasses.replace(case, manifold=m, inverse_reach=reach, cut=cut, costly=costly, draws=DRAWS)
+    return dataclasses.replace(case, manifold=m, inverse_reach=reach, cut=cut, costly=SUMS, draws=DRAWS)
 
 
 # ---- examples, and how to compare them ------------------------------------------------------------------------

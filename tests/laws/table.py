@@ -8,7 +8,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from tests.laws.composites import SUMS, power, product, scaled
+from tests.laws.composites import power, product, scaled
 from torchriemann.manifolds import Chart, Euclidean, Grassmann, Orthogonal, Pullback, SpecialOrthogonal, Sphere
 from torchriemann.manifolds.constant_curvature.klein import Klein
 from torchriemann.manifolds.constant_curvature.lorentz import Lorentz
@@ -50,10 +50,7 @@ EUCLIDEAN = Case(
 )
 
 
-METRIC = ("expmap", "logmap", "expmap_transp", "dist2")  # all that another parameter of the metric changes
-
-
-def sphere(curvature: float, costly: tuple[str, ...] | None = METRIC) -> Case:
+def sphere(curvature: float) -> Case:
     return Case(
         Sphere(curvature),
         shapes=((3,), (2,), (8,)),
@@ -61,7 +58,6 @@ def sphere(curvature: float, costly: tuple[str, ...] | None = METRIC) -> Case:
         isometries=rotations,
         cut=lambda t, x: t.direction(x),
         degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
-        costly=costly,
         bad_shapes=((0,),),
         tolerance={"*": 80, "frechet_mean_balances_logarithms": 400},
         exempt={"infinite_injectivity_radius": "pi/sqrt(K)"},
@@ -84,16 +80,7 @@ def reach(curvature: float) -> float:
     return 3 / max(1.0, -curvature) ** 0.5
 
 
-# Other curvatures of a space repeat the formulas that its first row has tested: few draws, and little to compile.
-AGAIN = ("expmap", "dist2")
-
-
-def few(costly: tuple[str, ...] | None) -> int | None:
-    """How many draws such a row makes."""
-    return None if costly is None else 5
-
-
-def lorentz(curvature: float, costly: tuple[str, ...] | None = AGAIN) -> Case:
+def lorentz(curvature: float) -> Case:
     return Case(
         Lorentz(curvature),
         shapes=((3,), (2,), (5,)),
@@ -101,8 +88,6 @@ def lorentz(curvature: float, costly: tuple[str, ...] | None = AGAIN) -> Case:
         spread=reach(curvature) / 3,
         isometries=space_rotations,
         degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
-        costly=costly,
-        draws=few(costly),
         bad_shapes=((1,), (0,)),
         tolerance={
             "*": 600,
@@ -131,7 +116,7 @@ def far_outside(x: Tensor) -> Tensor:
     return 1e6 * x
 
 
-def ball(manifold: PoincareBall | Klein | Stereographic, costly: tuple[str, ...] | None = AGAIN) -> Case:
+def ball(manifold: PoincareBall | Klein | Stereographic) -> Case:
     """A chart of hyperbolic space, or of flat space, on a ball or all of R^n."""
     flat, klein, exempt = manifold.curvature == 0, isinstance(manifold, Klein), {}
     if manifold.curvature <= -1:
@@ -146,8 +131,6 @@ def ball(manifold: PoincareBall | Klein | Stereographic, costly: tuple[str, ...]
         spread=None if flat else reach(manifold.curvature) / (6 if klein else 3),
         isometries=rotations,
         degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
-        costly=costly,
-        draws=few(costly),
         off=infinite if flat else far_outside,
         bad_shapes=((0,),),
         tolerance={
@@ -170,7 +153,7 @@ def ball(manifold: PoincareBall | Klein | Stereographic, costly: tuple[str, ...]
 NEAR_THE_RIM = "the step of the quotient is not short beside the way to the rim; see the tests of the class"
 
 
-def projected(manifold: ProjectedSphere | Stereographic, costly: tuple[str, ...] | None = AGAIN) -> Case:
+def projected(manifold: ProjectedSphere | Stereographic) -> Case:
     return Case(
         manifold,
         shapes=((3,), (2,), (7,)),
@@ -179,8 +162,6 @@ def projected(manifold: ProjectedSphere | Stereographic, costly: tuple[str, ...]
         isometries=rotations,
         cut=lambda t, x: t.direction(x),
         degenerate=lambda t, x: {"tiny": t.tangent(x, 1e-9)},
-        costly=costly,
-        draws=few(costly),
         off=infinite,
         bad_shapes=((0,),),
         tolerance={
@@ -221,10 +202,9 @@ def repeated_angles(t: Trial, x: Tensor) -> dict[str, Tensor]:
 
 FRAME_SHAPES = ((5, 2), (4, 1), (7, 3), (3, 2))
 NOT_FRAMES = ((2, 3), (3, 0), (0, 0))
-RETRACTIONS = ("retr", "inverse_retr", "retr_transp")  # all that another retraction changes
 
 
-def grassmann(retraction: str, costly: tuple[str, ...] | None = None) -> Case:
+def grassmann(retraction: str) -> Case:
     def one_angle(t: Trial, x: Tensor) -> Tensor:
         e = t.noise(1, t.shape[1])
         return complement(x)[..., :1] @ (e / e.norm())
@@ -237,7 +217,6 @@ def grassmann(retraction: str, costly: tuple[str, ...] | None = None) -> Case:
         isometries=two_sided,
         cut=one_angle,
         degenerate=repeated_angles,
-        costly=costly,
         bad_shapes=NOT_FRAMES,
         tolerance={"*": 100, "frechet_mean_balances_logarithms": 200},
         exempt={"infinite_injectivity_radius": "pi/2"},
@@ -251,7 +230,7 @@ def frames_at_rest(t: Trial, x: Tensor) -> dict[str, Tensor]:
     return {**repeated_angles(t, x), "pure rotation": 0.3 * turn}
 
 
-def stiefel(beta: float, retraction: str, costly: tuple[str, ...] | None = RETRACTIONS) -> Case:
+def stiefel(beta: float, retraction: str) -> Case:
     def one_column(t: Trial, x: Tensor) -> Tensor:
         e = t.noise(1, t.shape[1])
         return complement(x)[..., :1] @ (e / e.norm())
@@ -270,7 +249,6 @@ def stiefel(beta: float, retraction: str, costly: tuple[str, ...] | None = RETRA
         isometries=two_sided,
         cut=one_column,
         degenerate=frames_at_rest,
-        costly=costly,
         bad_shapes=NOT_FRAMES,
         tolerance={"*": 300},
         exempt=exempt,
@@ -307,7 +285,7 @@ def planes_at_rest(t: Trial, x: Tensor) -> dict[str, Tensor]:
     }
 
 
-def orthogonal_group(manifold: Orthogonal | SpecialOrthogonal, costly: tuple[str, ...] | None = RETRACTIONS) -> Case:
+def orthogonal_group(manifold: Orthogonal | SpecialOrthogonal) -> Case:
     exempt = {"infinite_injectivity_radius": "pi"}
     if manifold.retraction == "exp":
         exempt["retraction_has_its_order"] = "the retraction is the exponential map"
@@ -320,7 +298,6 @@ def orthogonal_group(manifold: Orthogonal | SpecialOrthogonal, costly: tuple[str
         isometries=two_turns if isinstance(manifold, SpecialOrthogonal) else two_sided,
         cut=lambda t, x: planes(t, x, 1.0),
         degenerate=planes_at_rest,
-        costly=costly,
         bad_shapes=((2, 3), (3, 2), (0, 0)),
         tolerance={"*": 60, "geodesic_transport_reaches_beyond_the_cut_locus": 180},
         exempt=exempt,
@@ -376,42 +353,68 @@ POSITIVE = Case(
 
 LONG_TRANSPORT = "the series ends at twice the injectivity radius; NaN beyond, as the class states"
 
-TABLE = [
-    EUCLIDEAN,
-    sphere(1.0, None),
-    sphere(0.3),
-    sphere(4.0),
-    lorentz(-1.0, None),
-    lorentz(-0.3),
-    lorentz(-4.0),
-    ball(PoincareBall(), None),
-    ball(PoincareBall(-0.3)),
-    ball(Stereographic(-2.0)),
-    ball(Stereographic(-1e-6)),
-    ball(Stereographic(0.0)),
-    ball(Klein(), METRIC),
-    ball(Klein(-4.0)),
-    projected(Stereographic(1.5)),
-    projected(ProjectedSphere(0.5)),
-    projected(ProjectedSphere(), METRIC),
-    grassmann("polar"),
-    grassmann("qr", RETRACTIONS),
-    stiefel(1.0, "polar", None),
-    stiefel(1.0, "qr"),
-    stiefel(0.5, "cayley", METRIC + RETRACTIONS),
-    stiefel(0.5, "exp"),
-    stiefel(0.75, "polar", METRIC),
-    orthogonal_group(SpecialOrthogonal(), None),
-    orthogonal_group(SpecialOrthogonal("cayley")),
-    orthogonal_group(SpecialOrthogonal("exp")),
-    orthogonal_group(Orthogonal(), ("projx", "retr")),
-    orthogonal_group(Orthogonal("qr")),
-    product(sphere(1.0), dataclasses.replace(stiefel(1.0, "polar"), shapes=((4, 2),)), EUCLIDEAN),
-    product(product(dataclasses.replace(sphere(4.0), shapes=((2,),)), sphere(0.3)), sphere(1.0), costly=("dist2",)),
-    product(ball(PoincareBall(-0.3)), EUCLIDEAN, scaled(sphere(4.0), 2.5), projected(Stereographic(1.5))),
-    power(sphere(1.0), 3, SUMS),
-    power(grassmann("polar"), 2),
-    scaled(sphere(1.0), 2.5, ("dist2",)),
-    scaled(stiefel(1.0, "polar"), 0.9),
+# What a row has of its own, where it has the formulas of another one.
+METRIC = ("expmap", "logmap", "expmap_transp", "dist2")  # another parameter of the metric
+RETRACTIONS = ("retr", "inverse_retr", "retr_transp")  # another retraction
+CURVATURE = ("expmap", "dist2")  # another curvature, of a space where it is but a unit of length
+
+
+def again(case: Case, repeats: Case, *costly: str) -> Case:
+    """The row makes few draws, and costly laws look at these operations only: `repeats` has tested the formulas."""
+    return dataclasses.replace(case, repeats=repeats.manifold, costly=costly, draws=min(case.draws or 3, 3))
+
+
+SPHERE, LORENTZ, BALL, KLEIN, PROJECTED = (
+    sphere(1.0),
+    lorentz(-1.0),
+    ball(PoincareBall()),
+    ball(Klein()),
+    projected(ProjectedSphere()),
+)
+GRASSMANN, STIEFEL, ROTATIONS = grassmann("polar"), stiefel(1.0, "polar"), orthogonal_group(SpecialOrthogonal())
+SPHERES = product(product(dataclasses.replace(sphere(4.0), shapes=((2,),)), sphere(0.3)), sphere(1.0))
+POWER, SCALED = power(SPHERE, 3), scaled(SPHERE, 2.5)
+
+ROWS = [
+    SPHERE,
+    again(sphere(0.3), SPHERE, *METRIC),
+    again(sphere(4.0), SPHERE, *METRIC),
+    LORENTZ,
+    again(lorentz(-0.3), LORENTZ, *CURVATURE),
+    again(lorentz(-4.0), LORENTZ, *CURVATURE),
+    BALL,
+    again(ball(PoincareBall(-0.3)), BALL, *CURVATURE),
+    again(ball(Stereographic(-2.0)), BALL, *CURVATURE),
+    again(ball(Stereographic(-1e-6)), BALL, *CURVATURE),
+    again(ball(Stereographic(0.0)), BALL, *CURVATURE),
+    dataclasses.replace(KLEIN, costly=METRIC, draws=3),  # the rest by way of Lorentz space
+    again(ball(Klein(-4.0)), KLEIN, *CURVATURE),
+    dataclasses.replace(PROJECTED, costly=METRIC, draws=3),  # the rest is the code of the ball
+    again(projected(Stereographic(1.5)), PROJECTED, *CURVATURE),
+    again(projected(ProjectedSphere(0.5)), PROJECTED, *CURVATURE),
+    GRASSMANN,
+    again(grassmann("qr"), GRASSMANN, *RETRACTIONS),
+    STIEFEL,
+    again(stiefel(1.0, "qr"), STIEFEL, *RETRACTIONS),
+    again(stiefel(0.5, "cayley"), STIEFEL, *METRIC, *RETRACTIONS),
+    again(stiefel(0.5, "exp"), STIEFEL, *RETRACTIONS),
+    again(stiefel(0.75, "polar"), STIEFEL, *METRIC),
+    ROTATIONS,
+    again(orthogonal_group(SpecialOrthogonal("cayley")), ROTATIONS, *RETRACTIONS),
+    again(orthogonal_group(SpecialOrthogonal("exp")), ROTATIONS, *RETRACTIONS),
+    again(orthogonal_group(Orthogonal()), ROTATIONS, "projx", "retr"),
+    again(orthogonal_group(Orthogonal("qr")), ROTATIONS, *RETRACTIONS),
+    SPHERES,
+    again(product(SPHERE, dataclasses.replace(STIEFEL, shapes=((4, 2),)), EUCLIDEAN), SPHERES),
+    again(
+        product(ball(PoincareBall(-0.3)), EUCLIDEAN, scaled(sphere(4.0), 2.5), projected(Stereographic(1.5))), SPHERES
+    ),
+    POWER,
+    again(power(GRASSMANN, 2), POWER),
+    SCALED,
+    again(scaled(STIEFEL, 0.9), SCALED),
     POSITIVE,
 ]
+
+# Flat space compiles all that the contract derives from a few primitives, the others what their classes define.
+TABLE = [EUCLIDEAN, *(dataclasses.replace(case, brief=True) for case in ROWS)]

@@ -1,5 +1,6 @@
 """The laws catch what they are for: spheres with one planted defect each, most of them found in other libraries."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -74,38 +75,38 @@ class Delegate(Manifold):
         return ROUND.origin(*size, **kwargs)
 
 
-class DoublesTangents(Delegate):  # P1: a projection that is none
+class DoublesTangents(Delegate):  # a projection that is none
     def proju(self, x, u):
         return 2 * ROUND.proju(x, u)
 
 
-class WritesToTheGradient(Delegate):  # P29
+class WritesToTheGradient(Delegate):
     def egrad2rgrad(self, x, g):
         g.sub_(x * (x * g).sum(-1, keepdim=True))
         return g.clone()
 
 
-class ScalesTheGradient(Delegate):  # P30
+class ScalesTheGradient(Delegate):
     def egrad2rgrad(self, x, g):
         return 0.25 * ROUND.egrad2rgrad(x, g)
 
 
-class RetractionInDisguise(Delegate):  # P2
+class RetractionInDisguise(Delegate):
     def expmap(self, x, u):
         return ROUND.projx(x + u)
 
 
-class NoRetraction(Delegate):  # P1
+class NoRetraction(Delegate):
     def retr(self, x, u):
         return ROUND.retr(x, 1.5 * u)
 
 
-class ArccosineDistance(Delegate):  # P4
+class ArccosineDistance(Delegate):
     def dist(self, x, y, *, keepdim=False):
         return (x * y).sum(-1, keepdim=keepdim).clamp(-1 + 1e-7, 1 - 1e-7).acos()
 
 
-class NanGradientAtZero(Delegate):  # P3
+class NanGradientAtZero(Delegate):
     def expmap(self, x, u):
         t = u.norm(dim=-1, keepdim=True)
         return torch.where(t > 0, t.cos() * x + t.sin() / t * u, x)
@@ -132,6 +133,7 @@ class _Deaf(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):
@@ -142,12 +144,58 @@ class _Deaf(torch.autograd.Function):
         return dx * 0.0
 
 
-class IgnoresStd(Delegate):  # P11
+class WrongBackward(Delegate):
+    """Right in value, and in forward mode; the gradient in the second argument is off by a thousandth."""
+
+    def logmap(self, x, y):
+        return _Off.apply(x, y)
+
+
+class _Off(_Deaf):
+    @staticmethod
+    def backward(ctx, grad):
+        gx, gy = torch.func.vjp(ROUND.logmap, *ctx.saved_tensors)[1](grad)
+        return gx, gy * (1 + 1e-3)
+
+    @staticmethod
+    def jvp(ctx, dx, dy):
+        return torch.func.jvp(ROUND.logmap, ctx.saved_tensors, (dx, dy))[1]
+
+
+class WrongSecondDerivative(Delegate):
+    """First derivatives are right, and taken for constants from there on."""
+
+    def logmap(self, x, y):
+        return _Once.apply(x, y)
+
+
+class _Once(_Off):
+    @staticmethod
+    def backward(ctx, grad):
+        x, y = (a.detach() for a in ctx.saved_tensors)
+        return torch.func.vjp(ROUND.logmap, x, y)[1](grad)
+
+
+class WrongAtCoincidentPoints(Delegate):
+    """A threshold below which the vector is thought not to matter: the value is right, the derivative zero."""
+
+    def expmap(self, x, u):
+        return torch.where(u.norm(dim=-1, keepdim=True) < 1e-12, x + 0 * u, ROUND.expmap(x, u))
+
+
+class OtherwiseCompiled(Delegate):
+    def logmap(self, x, y):
+        if torch.compiler.is_compiling():
+            return 2 * ROUND.logmap(x, y)
+        return ROUND.logmap(x, y)
+
+
+class IgnoresStd(Delegate):
     def random_normal(self, *size, mean=None, std=1.0, **kwargs):
         return ROUND.random_normal(*size, mean=mean, std=0.5, **kwargs)
 
 
-class PrefersOneHalf(Delegate):  # P33: a sign that the factorisation chose
+class PrefersOneHalf(Delegate):  # a sign that the factorisation chose
     def random_uniform(self, *size, **kwargs):
         x = ROUND.random_uniform(*size, **kwargs)
         return torch.where(x[..., :1] > 0, -x, x)
@@ -163,13 +211,13 @@ class WrongHessian(Delegate):
         return ROUND.proju(x, h)
 
 
-class RejectsHalfPrecision(Delegate):  # P26
+class RejectsHalfPrecision(Delegate):
     def expmap(self, x, u):
         _ = {torch.float32: 1e-6, torch.float64: 1e-12}[x.dtype]
         return ROUND.expmap(x, u)
 
 
-class AddsBatchDimensions(Delegate):  # P31
+class AddsBatchDimensions(Delegate):
     def projx(self, x):
         return ROUND.projx(x).expand(2, *x.shape) if x.dim() > 1 else ROUND.projx(x)
 
@@ -203,6 +251,11 @@ CAUGHT = [
     (ProjectsInsteadOfTransporting, "parallel_transport_is_an_isometry"),
     (ProjectsInsteadOfTransporting, "curvature_is_that_of_holonomy"),
     (DropsForwardTangents, "forward_derivatives_match_finite_differences"),
+    (DropsForwardTangents, "gradients_match_finite_differences"),
+    (WrongBackward, "gradients_match_finite_differences"),
+    (WrongSecondDerivative, "second_gradients_match_finite_differences"),
+    (WrongAtCoincidentPoints, "gradients_match_finite_differences"),
+    (OtherwiseCompiled, "compiled_equals_eager"),
     (IgnoresStd, "normal_samples_honour_mean_and_spread"),
     (PrefersOneHalf, "uniform_law_is_invariant"),
     (WrongCurvature, "curvature_is_that_of_triangles"),
@@ -221,24 +274,35 @@ def rotation(t):
     return {"rotation": lambda x: x @ q}
 
 
-def row(manifold):
+def row(manifold, *costly):
     shapes = ((4,),)
     missing = {"logdet_dexp": "not of interest here"}
-    return Case(manifold, shapes, order=2, isometries=rotation, cut=lambda t, x: t.direction(x), missing=missing)
+    case = Case(manifold, shapes, order=2, isometries=rotation, cut=lambda t, x: t.direction(x), missing=missing)
+    return dataclasses.replace(case, costly=costly or None)
+
+
+@pytest.mark.parametrize("broken", [BranchesOnValues, OtherwiseCompiled])
+def test_a_trace_alone_catches_them_too(broken):
+    with pytest.raises(Exception):  # noqa: B017, PT011  (a branch on values raises what torch has for it)
+        check_law(dataclasses.replace(row(broken(), "logmap"), repeats=ROUND), "compiled_equals_eager")
 
 
 @pytest.mark.parametrize("broken, name", CAUGHT, ids=lambda value: getattr(value, "__name__", value))
 def test_defect_is_caught(broken, name):
     with pytest.raises(Exception) as caught:  # noqa: PT011  (a defect may also break the arithmetic)
         for seed in range(3):
-            check_law(row(broken()), name, seed=seed, scale=0.5)
+            check_law(
+                row(broken(), *(["logmap"] if name == "compiled_equals_eager" else [])), name, seed=seed, scale=0.5
+            )
     assert not isinstance(caught.value, (NameError, AttributeError, ImportError)), "the test itself is broken"
+    if name.endswith("gradients_match_finite_differences"):
+        assert "misses its difference quotient" in str(caught.value)
 
 
 def test_message_names_everything():
     with pytest.raises(AssertionError) as caught:
         check_law(row(DoublesTangents()), "proju_is_idempotent", seed=17, dtype=torch.float32)
-    for part in ("proju_is_idempotent (law 3)", "DoublesTangents", "(4,)", "float32", "seed 17", "residual", "eps"):
+    for part in ("proju_is_idempotent fails on", "DoublesTangents", "(4,)", "float32", "seed 17", "residual", "eps"):
         assert part in str(caught.value)
 
 

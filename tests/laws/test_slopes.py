@@ -197,13 +197,13 @@ def test_a_hessian_needs_a_second_order_curve():
     assert not found.ok and abs(found.slope - 2) < 0.1
 
 
-def test_canonical_stiefel_of_geoopt_has_no_retraction():  # P1
+def test_canonical_stiefel_of_geoopt_has_no_retraction():
     m, theirs = Stiefel(0.5), geoopt.CanonicalStiefel()
     x, u = frame(m)
     found = check_retraction(m, x, u, retraction=theirs.retr)
     assert not found.ok and abs(found.slope - 1) < 0.1
     assert check_retraction(m, x, u, retraction=geoopt.EuclideanStiefel().retr, raises=True)
-    # The distance of geoopt's sphere is never below 4e-4 (P4), so no slope shows on it.
+    # The distance of geoopt's sphere is never below 4e-4, so no slope shows on it.
     found = check_retraction(geoopt.Sphere(), x[:, 0], x[:, 1])
     assert not found.ok and abs(found.slope) < 0.1
 

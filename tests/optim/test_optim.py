@@ -46,7 +46,7 @@ def train(optimizer, loss, steps):
         optimizer.step()
 
 
-# ---- known optima (law 25) ----------------------------------------------------------------------------------------
+# ---- known optima --------------------------------------------------------------------------------------------------
 
 
 @every_optimizer
@@ -58,7 +58,7 @@ def test_rayleigh_quotient_reaches_the_smallest_eigenvalue(make):
 
 
 @every_optimizer
-def test_maximize_climbs(make):  # P16: geoopt descends
+def test_maximize_climbs(make):  # geoopt descends
     a = symmetric(8)
     (x,) = points = spheres(1, n=8)
     train(make(points, maximize=True), lambda: x @ a @ x, 800)
@@ -167,7 +167,7 @@ def test_a_parameter_labelled_flat_is_flat(label):
 
 
 @every_optimizer
-def test_weight_decay_leaves_points_alone(make):  # P19
+def test_weight_decay_leaves_points_alone(make):
     points, others = spheres(2), spheres(2)
     for p, q in zip(points, others, strict=True):
         p.grad = torch.randn(6, generator=generator(), dtype=p.dtype)
@@ -197,7 +197,7 @@ def test_weight_decay_reaches_the_flat_factors_of_a_product(make, momentum):
 # ---- momentum, second moments, gradients ----------------------------------------------------------------------------
 
 
-def test_momentum_starts_from_the_riemannian_gradient():  # P18
+def test_momentum_starts_from_the_riemannian_gradient():
     x = ManifoldParameter(torch.tensor([1.0, 0.0, 0.0]), Sphere())
     optimizer = RiemannianSGD([x], lr=1e-6, momentum=0.9, dampening=0.5)
     x.grad = torch.tensor([5.0, 1.0, 0.0])
@@ -217,7 +217,7 @@ def test_momentum_stays_tangent(count):
             assert abs(torch.dot(p.detach(), optimizer.state[p][name])) < 1e-14
 
 
-def test_second_moment_is_one_scalar_a_point():  # P17
+def test_second_moment_is_one_scalar_a_point():
     stiefel = Stiefel()
     x = ManifoldParameter(stiefel.random(4, 6, 3), stiefel)
     y = spheres(2)
@@ -232,7 +232,7 @@ def test_second_moment_is_one_scalar_a_point():  # P17
 
 
 @every_optimizer
-def test_gradients_are_never_written(make):  # P19, P29
+def test_gradients_are_never_written(make):
     lorentz = geoopt.Lorentz()
     hyper = geoopt.ManifoldParameter(lorentz.projx(torch.randn(4, generator=generator())), manifold=lorentz)
     flat = torch.nn.Parameter(torch.ones(3))
@@ -249,7 +249,7 @@ def test_gradients_are_never_written(make):  # P19, P29
 
 @every_optimizer
 @pytest.mark.parametrize("count", [1, 4])
-def test_drift_in_float32(make, count):  # law 25
+def test_drift_in_float32(make, count):
     """1,000 steps with fresh random gradients, never a projection by the user."""
     manifold = Stiefel()
     g = generator(9)
@@ -348,7 +348,7 @@ def test_tensor_learning_rates(make):
             torch.testing.assert_close(p, q)
 
 
-def test_schedulers_and_closures_work_as_in_torch():  # P21
+def test_schedulers_and_closures_work_as_in_torch():
     (x,) = points = spheres(1)
     optimizer = RiemannianAdam(points, lr=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)

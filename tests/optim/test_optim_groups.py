@@ -100,7 +100,7 @@ def test_the_manifold_object_is_not_in_the_state():
 # ---- lost and contradicting labels ----------------------------------------------------------------------------------
 
 
-def test_lost_labels_raise():  # P22, P23
+def test_lost_labels_raise():
     net, head = nn.Sequential(), Directions()
     net.append(head)
     head.register_parameter("second", nn.Parameter(head.second.detach().clone()))
@@ -108,7 +108,7 @@ def test_lost_labels_raise():  # P22, P23
         param_groups(net)
 
 
-def test_assign_loses_the_label_loudly():  # P23
+def test_assign_loses_the_label_loudly():
     net = model()
     net.load_state_dict({k: v.clone() for k, v in net.state_dict().items()}, assign=True)
     if any(type(p) is nn.Parameter for p in (net[0].first, net[0].second)):
@@ -141,7 +141,7 @@ def test_a_label_that_gets_lost_later_raises(optimizer_class):
 
 
 @both
-def test_half_points_are_refused_and_half_flat_parameters_are_not(optimizer_class):  # P26
+def test_half_points_are_refused_and_half_flat_parameters_are_not(optimizer_class):
     for dtype in (torch.bfloat16, torch.float16):
         x = ManifoldParameter(Sphere().random(4), Sphere()).to(dtype)
         x = ManifoldParameter._label(x.detach(), Sphere())
@@ -159,7 +159,7 @@ def test_complex_and_integer_parameters_are_refused(optimizer_class):
 
 
 @both
-def test_manifolds_that_could_move_are_refused(optimizer_class):  # P28
+def test_manifolds_that_could_move_are_refused(optimizer_class):
     x = Sphere().random(4)
     moving = [Sphere(curvature=torch.tensor(1.0)), geoopt.Lorentz(learnable=True), geoopt.PoincareBall(learnable=True)]
     for manifold in moving:
@@ -192,7 +192,7 @@ def one_process():
     dist.destroy_process_group()
 
 
-def test_cut_points_and_lost_labels_are_refused(one_process):  # P22: geoopt steps them as flat
+def test_cut_points_and_lost_labels_are_refused(one_process):  # geoopt steps them as flat
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -206,7 +206,7 @@ def test_cut_points_and_lost_labels_are_refused(one_process):  # P22: geoopt ste
 
 
 @both
-def test_flags_that_are_not_supported_or_exclude_each_other_raise(optimizer_class):  # P16
+def test_flags_that_are_not_supported_or_exclude_each_other_raise(optimizer_class):
     def geoopt_point():
         return [geoopt.ManifoldParameter(torch.eye(3)[0], geoopt.Sphere())]
 

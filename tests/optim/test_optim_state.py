@@ -192,7 +192,7 @@ def test_a_group_whose_parameters_are_exchanged():
 # ---- states of other optimizers -------------------------------------------------------------------------------------
 
 
-def test_torch_adam_state_loads():  # P20
+def test_torch_adam_state_loads():
     points = spheres(2) + [torch.nn.Parameter(torch.ones(3))]
     theirs = torch.optim.Adam(points, lr=1e-3, fused=True)
     run(theirs, points, [1, 2, 3])

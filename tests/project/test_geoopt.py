@@ -246,7 +246,7 @@ def step_both(theirs, ours, steps):
 @pytest.mark.parametrize("count, foreach", [(1, None), (3, None), (3, False)])
 def test_trajectories_coincide(name, pair, count, foreach):
     """To rounding, once geoopt's momentum starts from zero. It starts from the Euclidean gradient, which is not even
-    tangent (P18); ours starts as torch's does."""
+    tangent; ours starts as torch's does."""
     one, two, options = PAIRS[pair]
     points = parameters(name, count)
     reference, optimizer = one(points, **options), two(parameters(name, count), **options, foreach=foreach)
@@ -258,7 +258,7 @@ def test_trajectories_coincide(name, pair, count, foreach):
     assert difference < (1e-5 if name == "BirkhoffPolytope" and count > 1 and foreach is None else 1e-10)
 
 
-def test_geoopts_first_momentum_is_not_tangent(monkeypatch):  # P18
+def test_geoopts_first_momentum_is_not_tangent(monkeypatch):
     handed, given = geoopt.Sphere.retr_transp, []
     monkeypatch.setattr(
         geoopt.Sphere, "retr_transp", lambda m, x, u, v: (given.append(v.clone()), handed(m, x, u, v))[1]

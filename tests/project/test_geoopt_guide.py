@@ -122,7 +122,7 @@ def test_checkpoints_load_both_ways():
     assert torch.equal(theirs.weight, ours.weight)
 
 
-def test_closures_of_line_searches():  # P21
+def test_closures_of_line_searches():
     x = torch.tensor([0.6, 0.8])
     theirs = geoopt.ManifoldParameter(x.clone(), manifold=geoopt.Sphere())
     ours = ManifoldParameter(x.clone(), Sphere())

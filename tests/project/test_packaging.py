@@ -89,7 +89,7 @@ def test_import_is_light():
     assert not {"hypothesis", "matplotlib", "torch.distributed.tensor", "triton"} & set(run(code, cwd=ROOT).split())
 
 
-def test_import_gives_no_warning():  # P34: geoopt alone gives some seventy
+def test_import_gives_no_warning():  # geoopt alone gives some seventy
     run("import torchriemann, torchriemann.manifolds, torchriemann.layers, torchriemann.optim", "-W", "error", cwd=ROOT)
 
 

@@ -1,24 +1,34 @@
-"""The laws of a Riemannian manifold, for holding one's own manifold to them.
+"""The laws of a Riemannian manifold and those of a layer, for holding one's own to them.
 
-    from torchriemann.testing import check_manifold
+    from torchriemann.testing import check_layer, check_manifold
     check_manifold(MyManifold(), (5, 2))
+    check_layer(lambda **options: MyLayer(7, **options), lambda t: (t.noise(*t.batch, 7),))
 
 A law is a function of a `Trial`: one draw of shape, dtype, seed and scale for one `Case`. `LAWS` holds all of them by
-name; their numbers group them by subject; number 25 is left to the optimizers, and number 26 is about manifolds with
-a gyro structure only. Nothing here needs hypothesis but `trials`, which draws them.
+name, each with its subject; those on the gyro structure are about manifolds that have one. Nothing here needs
+hypothesis but `trials`, which draws them.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torchriemann.manifolds import Manifold
 
-from . import behaviour, derivatives, gyro, maps, metric, statistics
-from .derivatives import full_gradcheck as full_gradcheck
+from . import behaviour, derivatives, gyro, layer_state, layer_values, maps, metric, quotients, statistics, transforms
+from .layers import LAYER_LAWS as LAYER_LAWS
+from .layers import LayerCase as LayerCase
+from .layers import LayerLaw as LayerLaw
+from .layers import LayerTrial as LayerTrial
+from .layers import applying_to as applying_to
+from .layers import check_layer as check_layer
+from .layers import layer_exemption_stands as layer_exemption_stands
+from .layers import layer_law as layer_law
 from .operations import GYRO_OPERATIONS as GYRO_OPERATIONS
 from .operations import OPERATIONS as OPERATIONS
+from .quotients import full_gradcheck as full_gradcheck
 from .slopes import SlopeCheck as SlopeCheck
 from .slopes import check_gradient as check_gradient
 from .slopes import check_hessian as check_hessian
@@ -64,7 +74,9 @@ def check_manifold(
         )
     case, held, seeds = Case(manifold, shapes, exempt=exempt or {}, **row), [], list(seeds)
     for entry in applying(case):
-        if (laws is not None and entry.name not in laws) or (laws is None and _needs(case, entry)):
+        if (laws is not None and entry.name not in laws) or (
+            laws is None and entry.needs and getattr(case, entry.needs) is None
+        ):
             continue
         draws = [
             Trial(case, shape, dtype, seed, SCALES[-1 - seed % len(SCALES)])
@@ -83,19 +95,6 @@ def check_manifold(
     return tuple(held)
 
 
-def _needs(case: Case, entry: Law) -> bool:
-    """Whether the law asks for something that the row does not state."""
-    means = {
-        "isometries_are_respected": case.isometries,
-        "frechet_mean_is_equivariant": case.isometries,
-        "uniform_law_is_invariant": case.isometries,
-        "injectivity_radius_is_exact": case.cut,
-        "infinite_injectivity_radius": None,
-        "retraction_has_its_order": case.order,
-    }
-    return entry.name in means and means[entry.name] is None
-
-
 def exemption_stands(case: Case, name: str) -> bool:
     """Whether an exempted law indeed fails, or is undefined, for some of five draws."""
     for seed in range(5):
@@ -104,6 +103,28 @@ def exemption_stands(case: Case, name: str) -> bool:
         except (AssertionError, NotImplementedError, ValueError, RuntimeError):
             return True
     return False
+
+
+BATCHES = ((10,), (), (3, 4))  # many points a draw: an operation on ten takes little longer than on one
+
+
+def draws(case: Case, entry: Law, count: int) -> list[Trial]:
+    """`count` trials that go through the shapes of the row, the dtypes of the law, the scales and the batches side by
+    side, so that few of them meet each one; where in turn they start, and the seeds, is up to the name of the law.
+    The draws of a law that is costly are as many as it allows, of two points each, in the first shape."""
+    costly, start = entry.examples is not None, zlib.crc32(entry.name.encode())
+    shapes, dtypes = case.shapes[:1] if costly else case.shapes, entry.dtypes
+    return [
+        Trial(
+            case,
+            shapes[(start + k) % len(shapes)],
+            dtypes[(start // 8 + k) % len(dtypes)],
+            (start + k) % 2**31,
+            SCALES[(start // 16 + k) % len(SCALES)],
+            (2,) if costly else BATCHES[(start // 128 + k) % len(BATCHES)],
+        )
+        for k in range(count if entry.examples is None else min(count, entry.examples))
+    ]
 
 
 def trials(case: Case, entry: Law) -> Any:
@@ -127,7 +148,11 @@ _MODULES = (
     behaviour,
     derivatives,
     gyro,
+    layer_state,
+    layer_values,
     maps,
     metric,
+    quotients,
     statistics,
-)  # entering their laws into LAWS is what they are for
+    transforms,
+)  # entering their laws into LAWS and LAYER_LAWS is what they are for

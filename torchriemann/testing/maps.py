@@ -1,4 +1,4 @@
-"""Laws 5-11, 14, 16-18: geodesics, retractions, transports, isometries, curvature, the injectivity radius."""
+"""Laws of geodesics, retractions, transports, isometries, curvature, the injectivity radius."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from .trial import Trial, law
 
 
-@law(5, float64=1e-9, float32=1e-5)
+@law("exponential and logarithm", float64=1e-9, float32=1e-5)
 def exponential_stays_on_the_manifold(t: Trial) -> None:
     """exp_x(0) = x, and exp_x(u) is a point for |u| up to three times the reach of the logarithm."""
     m, x = t.manifold, t.point()
@@ -18,7 +18,7 @@ def exponential_stays_on_the_manifold(t: Trial) -> None:
         t.is_point(m.expmap(x, factor * t.tangent(x)), f"exp_x({factor} u)")
 
 
-@law(6, float64=1e-8, float32=1e-3)
+@law("exponential and logarithm", float64=1e-8, float32=1e-3)
 def logarithm_inverts_exponential(t: Trial) -> None:
     """log_x(exp_x(u)) = u for |u| below `fraction` of the injectivity radius. Relative to the larger of 1 and |u|: the
     rounding of the point is absolute."""
@@ -29,7 +29,7 @@ def logarithm_inverts_exponential(t: Trial) -> None:
     t.close(got, u, "log_x(exp_x(u)) = u")
 
 
-@law(6, float64=1e-9, float32=1e-4)
+@law("exponential and logarithm", float64=1e-9, float32=1e-4)
 def exponential_inverts_logarithm(t: Trial) -> None:
     """exp_x(log_x(y)) = y for y at the given distance, and for independent x and y off the cut locus by 0.1."""
     m, x, far = t.manifold, t.point(), t.point()
@@ -43,7 +43,7 @@ def exponential_inverts_logarithm(t: Trial) -> None:
         t.require(m.log_is_unique(x, near).all(), "log_is_unique near x")
 
 
-@law(7, float64=1e-8, float32=1e-4)
+@law("distance", float64=1e-8, float32=1e-4)
 def distance_is_a_metric(t: Trial) -> None:
     """d(x,y) = |log_x(y)| = d(y,x) >= 0, d^2 = dist2, and d(y,z) <= d(y,x) + d(x,z) within half the reach."""
     m, x = t.manifold, t.point()
@@ -60,7 +60,7 @@ def distance_is_a_metric(t: Trial) -> None:
     t.close(m.dist2(x, y, keepdim=True), m.dist2(x, y).reshape(d.shape + ones), "dist2(keepdim=True)")
 
 
-@law(7, float64=1e-7, float32=1e-4)
+@law("distance", float64=1e-7, float32=1e-4)
 def distance_to_itself_vanishes(t: Trial) -> None:
     """0 <= d(x, x), 0 <= dist2(x, x) and |log_x(x)| are zero up to the tolerance."""
     m, x = t.manifold, t.point()
@@ -70,7 +70,7 @@ def distance_to_itself_vanishes(t: Trial) -> None:
     t.small(m.logmap(x, x), "log_x(x) = 0")
 
 
-@law(7, float64=1e-8, float32=1e-4)
+@law("distance", float64=1e-8, float32=1e-4)
 def cdist_is_dist(t: Trial) -> None:
     """cdist(x, y)[i, j] = d(x_i, y_j)."""
     m, item = t.manifold, -t.manifold.ndim - 1
@@ -82,7 +82,7 @@ def cdist_is_dist(t: Trial) -> None:
         t.close(table[..., j], m.dist(x, y.narrow(item, j, 1)), "cdist")
 
 
-@law(8, float64=1e-8, float32=1e-3)
+@law("geodesics", float64=1e-8, float32=1e-3)
 def geodesics_have_unit_speed(t: Trial) -> None:
     """d(x, exp_x(s u)) = s |u| for s in [0, 1], |u| below `fraction` of the injectivity radius."""
     m, x = t.manifold, t.point()
@@ -91,7 +91,7 @@ def geodesics_have_unit_speed(t: Trial) -> None:
         t.close(m.dist(x, m.expmap(x, s * u)), s * m.norm(x, u), f"d(x, exp({s} u)) = {s} |u|")
 
 
-@law(9, examples=3)
+@law("retractions", examples=3, needs="order")
 def retraction_has_its_order(t: Trial) -> None:
     """|retr(x, h u) - exp_x(h u)| = O(h^(order+1)): slope at least order + 0.95, or 2.9 for second order; measured
     between points, not representatives."""
@@ -107,7 +107,7 @@ def retraction_has_its_order(t: Trial) -> None:
     t.require(slope >= wanted, f"slope {slope:.3f} < {wanted}")
 
 
-@law(9, float64=1e-10, examples=5)
+@law("retractions", float64=1e-10, examples=5)
 def retraction_starts_along_its_vector(t: Trial) -> None:
     """retr(x, 0) = x, D retr(x, .)(0)[u] = u and D exp_x(0)[u] = u, by forward differentiation."""
     m, x = t.manifold, t.point()
@@ -119,7 +119,7 @@ def retraction_starts_along_its_vector(t: Trial) -> None:
         t.close(velocity, u, f"D {name}(0)[u] = u")
 
 
-@law(9, float64=1e-9, float32=1e-5)
+@law("retractions", float64=1e-9, float32=1e-5)
 def retraction_stays_on_the_manifold(t: Trial) -> None:
     """retr(x, u) is a point, for |u| up to ten."""
     m, x = t.manifold, t.point()
@@ -127,7 +127,7 @@ def retraction_stays_on_the_manifold(t: Trial) -> None:
         t.is_point(m.retr(x, t.tangent(x, length)), f"retr of length {length:g}")
 
 
-@law(10, float64=1e-9, float32=1e-3)
+@law("retractions", float64=1e-9, float32=1e-3)
 def inverse_retraction_inverts(t: Trial) -> None:
     """inverse_retr(x, retr(x, u)) = u and retr(x, inverse_retr(x, y)) = y for |u| below `inverse_reach`."""
     m, x = t.manifold, t.point()
@@ -139,7 +139,7 @@ def inverse_retraction_inverts(t: Trial) -> None:
     t.same(m.retr(x, back), y, "retr(x, inverse_retr(x, y)) = y")
 
 
-@law(11, float64=1e-10, float32=1e-4)
+@law("transport", float64=1e-10, float32=1e-4)
 def transports_are_linear_and_tangent(t: Trial) -> None:
     """transp and parallel_transport send v to a tangent vector at y, linearly, and are the identity for y = x."""
     m, x = t.manifold, t.point()
@@ -153,7 +153,7 @@ def transports_are_linear_and_tangent(t: Trial) -> None:
         t.close(move(x, x, v), v, f"{name} from x to x")
 
 
-@law(11, float64=1e-10, float32=1e-4)
+@law("transport", float64=1e-10, float32=1e-4)
 def parallel_transport_is_an_isometry(t: Trial) -> None:
     """<PT v, PT w>_y = <v, w>_x; PT(log_x y) = -log_y x; PT back undoes PT."""
     m, x = t.manifold, t.point()
@@ -164,7 +164,7 @@ def parallel_transport_is_an_isometry(t: Trial) -> None:
     t.close(m.parallel_transport(y, x, v_y), v, "there and back")
 
 
-@law(11, float64=1e-10, float32=1e-4)
+@law("transport", float64=1e-10, float32=1e-4)
 def joint_forms_agree_with_separate_ones(t: Trial) -> None:
     """retr_transp(x, u, v) = (retr(x, u), transp(x, that, v)), expmap_transp(x, u, v) = (exp_x(u), parallel transport
     to that), and the transp_follow_* are their second halves."""
@@ -181,7 +181,7 @@ def joint_forms_agree_with_separate_ones(t: Trial) -> None:
         t.close(getattr(m, follow)(x, u, v), w, follow)
 
 
-@law(11, float64=1e-10, float32=1e-4)
+@law("transport", float64=1e-10, float32=1e-4)
 def geodesic_transport_reaches_beyond_the_cut_locus(t: Trial) -> None:
     """expmap_transp along a geodesic twice as long as the logarithm reaches is an isometry and sends u to the velocity
     at the end."""
@@ -196,7 +196,7 @@ def geodesic_transport_reaches_beyond_the_cut_locus(t: Trial) -> None:
     t.same(back, x, "the geodesic, walked back, ends where it started")
 
 
-@law(14, float64=1e-9, float32=1e-3)
+@law("geodesics", float64=1e-9, float32=1e-3)
 def geodesic_joins_its_ends(t: Trial) -> None:
     """g(0) = x, g(1) = y, d(x, g(s)) = s d(x, y) for a number s and for one s a batch item; the midpoint is equally
     far from both."""
@@ -213,7 +213,7 @@ def geodesic_joins_its_ends(t: Trial) -> None:
     t.same(mid, m.midpoint(y, x), "midpoint(x, y) = midpoint(y, x)")
 
 
-@law(16, float64=1e-9, float32=1e-4)
+@law("isometries", float64=1e-9, float32=1e-4, needs="isometries")
 def isometries_are_respected(t: Trial) -> None:
     """For every isometry f of the case: f maps points to points; inner, dist are invariant; exp, log, parallel
     transport, proju commute with f. f is linear, hence its own differential."""
@@ -234,7 +234,7 @@ def isometries_are_respected(t: Trial) -> None:
             t.close(moved, f(m.parallel_transport(x, y, v)), f"{name}: parallel_transport")
 
 
-@law(17, float64=1e-4, examples=5, exact=False)
+@law("curvature", float64=1e-4, examples=5, exact=False)
 def curvature_is_that_of_triangles(t: Trial) -> None:
     """d^2(exp_x(hu), exp_x(hv)) = h^2 |u - v|^2 - K h^4/3 + O(h^6) for orthonormal u, v, averaged over +-(u, v), with
     one step of Richardson extrapolation. Relative to the larger of one and K."""
@@ -251,7 +251,7 @@ def curvature_is_that_of_triangles(t: Trial) -> None:
     t.close(mixed, m.sectional_curvature(x, u, v), "K depends on the plane only")
 
 
-@law(17, float64=1e-4, examples=5, exact=False)
+@law("curvature", float64=1e-4, examples=5, exact=False)
 def curvature_is_that_of_holonomy(t: Trial) -> None:
     """Transport round the triangle x, exp_x(hu), exp_x(hv) turns u towards v by K h^2/2 + O(h^4), averaged over
     +-(u, v), with one step of Richardson extrapolation. Relative to the larger of one and K."""
@@ -279,7 +279,7 @@ def _orthonormal_pair(t: Trial, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return u, v / m.norm(x, v, keepdim=True)
 
 
-@law(18, float64=1e-6, examples=5)
+@law("injectivity radius", float64=1e-6, examples=5, needs="cut")
 def injectivity_radius_is_exact(t: Trial) -> None:
     """Along a direction that attains the injectivity radius r: log_x(exp_x(u)) = u at |u| = 0.99 r, while at 1.01 r
     the shortest way to exp_x(u) is shorter than |u|."""
@@ -292,7 +292,7 @@ def injectivity_radius_is_exact(t: Trial) -> None:
     t.close(shorter, 0.99 * r * torch.ones_like(shorter), "the other way round has length 0.99 r")
 
 
-@law(18, float64=1e-6, examples=5)
+@law("injectivity radius", float64=1e-6, examples=5, needs="infinite")
 def infinite_injectivity_radius(t: Trial) -> None:
     """Where the injectivity radius is infinite, log_x(exp_x(u)) = u for |u| = 30."""
     m, x = t.manifold, t.point()

@@ -1,4 +1,4 @@
-"""Laws 1-4, 12 and 22: projections, the metric, gradients and membership."""
+"""Laws of projections, the metric, gradients and membership."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from .trial import Trial, law
 
 
-@law(2, float64=1e-10, float32=1e-5)
+@law("projections", float64=1e-10, float32=1e-5)
 def projx_is_a_projection(t: Trial) -> None:
     """projx(a) is a point for ambient a; projx(projx(a)) = projx(a); projx(x) = x for points x, at the same
     representative."""
@@ -18,7 +18,7 @@ def projx_is_a_projection(t: Trial) -> None:
     t.close(m.projx(x), x, "projx(x) = x")
 
 
-@law(2, float64=1e-10, float32=1e-5)
+@law("projections", float64=1e-10, float32=1e-5)
 def restore_mends_drift(t: Trial) -> None:
     """restore(x) = x, and restore(x + e) is a point for e as large as sqrt(eps)/100."""
     m, x = t.manifold, t.point()
@@ -26,7 +26,7 @@ def restore_mends_drift(t: Trial) -> None:
     t.is_point(m.restore(x + 0.01 * t.eps**0.5 * t.noise(*x.shape)), "restore(x + e)")
 
 
-@law(3, float64=1e-10, float32=1e-5)
+@law("projections", float64=1e-10, float32=1e-5)
 def proju_is_the_identity_on_tangents(t: Trial) -> None:
     """proju(x, u) = u for u = logmap(x, y) and for every u of basis(x): vectors that proju did not make."""
     m, x = t.manifold, t.point()
@@ -39,7 +39,7 @@ def proju_is_the_identity_on_tangents(t: Trial) -> None:
         t.close(m.proju(xs, b), b, "proju(x, basis) = basis")
 
 
-@law(3, float64=1e-14, float32=5e-6)
+@law("projections", float64=1e-14, float32=5e-6)
 def proju_is_idempotent(t: Trial) -> None:
     """proju(x, proju(x, a)) = proju(x, a), relative to |a|, and it is tangent."""
     m, x, a = t.manifold, t.point(), t.ambient()
@@ -48,14 +48,14 @@ def proju_is_idempotent(t: Trial) -> None:
     t.close(m.proju(x, u), u, "idempotent", scale=max(1.0, float(m.norm(x, a).amax())))
 
 
-@law(3, float64=1e-10, float32=1e-4)
+@law("projections", float64=1e-10, float32=1e-4)
 def proju_is_self_adjoint(t: Trial) -> None:
     """<proju(a), b>_x = <a, proju(b)>_x for ambient a and b: the projection is orthogonal in the metric."""
     m, x, a, b = t.manifold, t.point(), t.ambient(), t.ambient()
     t.close(m.inner(x, m.proju(x, a), b), m.inner(x, a, m.proju(x, b)), "self-adjoint")
 
 
-@law(4, float64=1e-10, float32=1e-4)
+@law("the metric", float64=1e-10, float32=1e-4)
 def inner_is_a_scalar_product(t: Trial) -> None:
     """<u,v> = <v,u>; <u + 2w, v> = <u,v> + 2<w,v>; <u,u> > 0; |u|^2 = <u,u>; component_inner is inner with trailing
     ones, or on products one inner product a factor, of which inner is the sum, broadcastable to the point."""
@@ -79,7 +79,7 @@ def inner_is_a_scalar_product(t: Trial) -> None:
         t.require((m.inner(x, t.direction(x)) > 0.5).all(), "positive")
 
 
-@law(4, float64=1e-10, float32=1e-4)
+@law("the metric", float64=1e-10, float32=1e-4)
 def basis_is_orthonormal(t: Trial) -> None:
     """basis(x) has dimension(shape) tangent vectors with Gram matrix I; from_coordinates(x, to_coordinates(x, u)) = u
     and back; |u| is the length of its coordinates."""
@@ -97,7 +97,7 @@ def basis_is_orthonormal(t: Trial) -> None:
     t.close(c.square().sum(-1), m.inner(x, u), "|coordinates| = |u|")
 
 
-@law(12, float64=1e-10, float32=1e-4)
+@law("gradients", float64=1e-10, float32=1e-4)
 def gradient_represents_the_differential(t: Trial) -> None:
     """<egrad2rgrad(x, g), v>_x = sum(g v) for every tangent v, and it is tangent. Relative to |g|."""
     m, x, g = t.manifold, t.point(), t.ambient()
@@ -106,7 +106,7 @@ def gradient_represents_the_differential(t: Trial) -> None:
     t.close(m.inner(x, r, v), t.flat(g * v).sum(-1), "<rgrad, v> = sum(g v)", scale=float(t.flat(g).norm(dim=-1).max()))
 
 
-@law(22, float64=1e-10, float32=1e-4, examples=5)
+@law("errors", float64=1e-10, float32=1e-4, examples=5)
 def checks_accept_points_and_reject_others(t: Trial) -> None:
     """The four check_* accept what the manifold itself makes and an empty batch; they reject a point moved off, NaN,
     infinity, wrong shapes, integers and scalars; the error names the class, the residual and, where there is one, the

@@ -6,6 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
+from torchriemann.manifolds import Manifold
 from torchriemann.manifolds.gyro import GyroManifold, is_gyro
 
 from .trial import Case, Trial
@@ -67,8 +68,14 @@ GYRO_OPERATIONS: dict[str, str] = {
 SMOOTH = ("projx", "expmap", "logmap", "retr", "dist2", "expmap_transp", "retr_transp", "parallel_transport")
 GYRO_SMOOTH = ("from_normal", "to_normal", "gyroadd", "gyration", "logmap_frame", "transport_frame")
 
+# Parts or aliases of other operations.
+ALIASES = (
+    "midpoint", "transp_follow_retr", "transp_follow_expmap", "expmap0", "inner0", "dist0", "gyroinv",
+    "tangent_from_normal", "normal_from_tangent", "expmap_frame",
+)  # fmt: skip
 
-def of(case: Case) -> dict[str, str]:
+
+def operations_of(case: Case) -> dict[str, str]:
     """The operations that the manifold has."""
     known = {**OPERATIONS, **GYRO_OPERATIONS} if is_gyro(case.manifold) else OPERATIONS
     return {name: letters for name, letters in known.items() if name not in case.missing}
@@ -76,7 +83,20 @@ def of(case: Case) -> dict[str, str]:
 
 def costly(case: Case) -> dict[str, str]:
     """The operations that the costly laws look at."""
-    return {name: letters for name, letters in of(case).items() if case.costly is None or name in case.costly}
+    return {
+        name: letters for name, letters in operations_of(case).items() if case.costly is None or name in case.costly
+    }
+
+
+def compiled(case: Case) -> list[str]:
+    """The operations that compilation looks at."""
+    names = [name for name in costly(case) if name not in ALIASES]
+    return [name for name in names if not _inherited(case, name)] if case.brief and case.costly is None else names
+
+
+def _inherited(case: Case, name: str) -> bool:
+    derived = [getattr(contract, name, None) for contract in (Manifold, GyroManifold)]
+    return getattr(type(case.manifold), name) in derived
 
 
 def smooth(case: Case) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Laws 19 and 20: means and sampling."""
+"""Laws of means and of sampling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _cloud(t: Trial, count: int, centre: Tensor) -> Tensor:
     return t.manifold.expmap(x, 0.3 * t.tangent(x) * torch.rand((), generator=t.generator, dtype=t.dtype))
 
 
-@law(19, float64=1e-8, float32=1e-4, examples=5)
+@law("means", float64=1e-8, float32=1e-4, examples=5)
 def frechet_mean_balances_logarithms(t: Trial) -> None:
     """sum_i w_i log_mu(x_i) = 0 with and without weights, over any batch; zero weights drop points; scaling all
     weights changes nothing; the mean of equal points is that point; karcher_residual agrees."""
@@ -44,7 +44,7 @@ def frechet_mean_balances_logarithms(t: Trial) -> None:
     t.same(m.frechet_mean(x[:1].expand_as(x)), x[0], "equal points")
 
 
-@law(19, float64=1e-8, float32=1e-4, examples=5)
+@law("means", float64=1e-8, float32=1e-4, examples=5)
 def frechet_mean_of_two_lies_on_their_geodesic(t: Trial) -> None:
     """The mean of x and y is the midpoint, with weights (1 - s, s) the point g(s), in either order."""
     m, x = t.manifold, t.point()
@@ -56,7 +56,7 @@ def frechet_mean_of_two_lies_on_their_geodesic(t: Trial) -> None:
     t.same(m.frechet_mean(pair.flip(0), weights.flip(0)), m.geodesic(x, y, 0.3), "order")
 
 
-@law(19, float64=1e-8, float32=1e-4, examples=5)
+@law("means", float64=1e-8, float32=1e-4, examples=5, needs="isometries")
 def frechet_mean_is_equivariant(t: Trial) -> None:
     """mean(f(x_i)) = f(mean(x_i)) for the isometries of the case."""
     m, x = t.manifold, _cloud(t, 4, t.point())
@@ -66,7 +66,7 @@ def frechet_mean_is_equivariant(t: Trial) -> None:
         t.same(m.frechet_mean(f(x)), f(m.frechet_mean(x)), name)
 
 
-@law(19, float64=1e-6, examples=1, exact=False)
+@law("means", float64=1e-6, examples=1, exact=False)
 def frechet_mean_has_its_implicit_gradient(t: Trial) -> None:
     """The gradient of a function of the mean, in the points and in the weights, is its difference quotient."""
     m = t.manifold
@@ -97,7 +97,7 @@ def _samplers(t: Trial):
     return samplers
 
 
-@law(20, float64=1e-9, float32=1e-5, examples=3)
+@law("sampling", float64=1e-9, float32=1e-5, examples=3)
 def samples_are_points_of_the_asked_kind(t: Trial) -> None:
     """random, random_uniform, random_normal and origin give points of the whole shape and dtype asked for; the same
     generator state gives the same points, another one others; the global generator is left alone when a generator is
@@ -126,7 +126,7 @@ def samples_are_points_of_the_asked_kind(t: Trial) -> None:
         t.require(draw(0, *t.shape, dtype=t.dtype).shape == (0, *t.shape), f"{name} of no point")
 
 
-@law(20, examples=1)
+@law("sampling", examples=1, needs="isometries")
 def uniform_law_is_invariant(t: Trial) -> None:
     """random_uniform is the law that no isometry changes: mean of every entry zero within five standard errors,
     entries negative as often as positive, and two-sample Kolmogorov-Smirnov distances between entries of x and of
@@ -155,7 +155,7 @@ def _kolmogorov_smirnov(a: Tensor, b: Tensor) -> Tensor:
     return (share[0] - share[1]).abs().amax(-1)
 
 
-@law(20, examples=1)
+@law("sampling", examples=1)
 def tangent_samples_are_standard_normal(t: Trial) -> None:
     """random_tangent has mean zero and covariance I in an orthonormal basis, entry by entry within five standard
     errors."""
@@ -170,7 +170,7 @@ def tangent_samples_are_standard_normal(t: Trial) -> None:
     t.small((covariance - torch.eye(d, dtype=t.dtype)) / error.sqrt(), "covariance, in standard errors", DEVIATIONS)
 
 
-@law(20, examples=1)
+@law("sampling", examples=1)
 def normal_samples_honour_mean_and_spread(t: Trial) -> None:
     """E |log_mu x|^2 = d std^2 within five standard errors for random_normal(mean=mu, std), std a number or a tensor
     over the batch; without a mean it is centred at the origin."""

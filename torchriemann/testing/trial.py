@@ -33,7 +33,9 @@ class Case:
     others that compare two exact expressions, not an expression and a difference quotient, and can only tighten their
     defaults. A residual is relative to the larger of one and the largest entry unless its law says otherwise.
 
-    A row that differs from another one in its retraction only need not repeat the costly laws for the rest: `costly`.
+    A row that has the formulas of another one, with other numbers in them, says so in `repeats`, and in `costly` which
+    operations are its own all the same: the costly laws look at those. A table of many rows also sets `brief`;
+    `in_full` takes back all that spares time.
 
     `exempt` (law -> reason) lists the laws that do not hold here, and `missing` (operation -> reason) the operations
     that the space does not have; `exemption_stands` and the law `missing_operations` hold both lists to the truth.
@@ -51,8 +53,13 @@ class Case:
     isometries: Callable[[Trial], Mapping[str, Map]] | None = None  # ambient linear maps, of points and of vectors
     cut: Callable[[Trial, Tensor], Tensor] | None = None  # unit vector along which the injectivity radius is attained
     degenerate: Callable[[Trial, Tensor], Mapping[str, Tensor]] | None = None  # vectors where formulas may be 0/0
+    infinite: bool | None = None  # whether logarithms are to be right at the distance 30
+    repeats: Manifold | None = (
+        None  # the manifold of the row whose formulas it has: compilation then stops at the trace
+    )
     costly: tuple[str, ...] | None = None  # all that compilation and difference quotients look at; None for everything
-    draws: int | None = None  # how many the default suite makes, where a row repeats formulas that others have tested
+    brief: bool = False  # compilation passes over what the class inherits from the contract
+    draws: int | None = None  # how many a suite makes, where a row repeats formulas that others have tested
     off: Map = _doubled  # takes a point off the manifold
     bad_shapes: tuple[tuple[int, ...], ...] = ()  # of no point
     tolerance: Mapping[str, float] = field(default_factory=dict)
@@ -61,6 +68,10 @@ class Case:
 
     def __repr__(self) -> str:
         return f"Case({self.manifold!r})"
+
+    def in_full(self) -> Case:
+        """The row with every law held at its full length."""
+        return dataclasses.replace(self, repeats=None, costly=None, brief=False, draws=None)
 
 
 @dataclass
@@ -206,7 +217,7 @@ class Trial:
 
     def fail(self, what: str) -> None:
         """Raise ``AssertionError`` with all that repeats the draw."""
-        name = "?" if self.law is None else f"{self.law.name} (law {self.law.number})"
+        name = "?" if self.law is None else self.law.name
         raise AssertionError(
             f"{name} fails on {self.manifold!r}: {what}\n  shape {self.shape}, batch {self.batch}, {self.dtype}, "
             f"seed {self.seed}, scale {self.scale:g}"
@@ -271,17 +282,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Law:
-    """A law with its number in the list, the default tolerance by dtype, how many draws its cost allows, and whether
-    it compares exact expressions: then a residual is rounding; and what manifolds it is about."""
+    """A law with its subject, the default tolerance by dtype, how many draws its cost allows, and whether it compares
+    exact expressions: then a residual is rounding; what manifolds it is about, and what a row must state for it."""
 
     name: str
-    number: int
+    subject: str
     check: Callable[[Trial], None]
     float64: float
     float32: float | None
     examples: int | None
     exact: bool
     about: type[Manifold]
+    needs: str | None
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
@@ -303,20 +315,22 @@ LAWS: dict[str, Law] = {}
 
 
 def law(
-    number: int,
+    subject: str,
     *,
     float64: float = 0.0,
     float32: float | None = None,
     examples: int | None = None,
     exact: bool = True,
     about: type[Manifold] = Manifold,
+    needs: str | None = None,
 ) -> Callable[[Callable[[Trial], None]], Law]:
     """Enter a function of a trial into `LAWS`. Without a `float32` tolerance the law is stated for float64 only;
     `examples` caps the number of draws; `exact` is False where a residual is truncation; the law does not concern
-    manifolds that are not `about`, nor composites with a part that is not."""
+    manifolds that are not `about`, nor composites with a part that is not; `needs` names the field of `Case` without
+    which `check_manifold` passes it over."""
 
     def enter(check: Callable[[Trial], None]) -> Law:
-        made = Law(check.__name__, number, check, float64, float32, examples, exact, about)
+        made = Law(check.__name__, subject, check, float64, float32, examples, exact, about, needs)
         made_with_doc: Any = made
         object.__setattr__(made_with_doc, "__doc__", check.__doc__)
         LAWS[made.name] = made

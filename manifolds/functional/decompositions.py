@@ -1,0 +1,110 @@
+"""Eigenvalues and singular values of a batch in which no matrix can spoil another.
+
+LAPACK raises for the whole batch where one matrix is not finite or does not converge. Here that matrix gets NaN, and
+with it everything that is computed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
+from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
+
+from .operators import Operand, define
+
+_SCALE_BY_THEMSELVES = ("cpu",)  # LAPACK does
+
+
+def eigh(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending eigenvalues and eigenvectors of symmetric matrices. ``*B,n,n -> *B,n and *B,n,n``, no derivative."""
+    A = A.detach()
+    return _eigh_operator(A) if is_functorch_wrapped_tensor(A) else eigh_of_plain(A)
+
+
+def svd(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, c, V with M = U diag(c) V^T, c descending, of square matrices. ``*B,n,n``, no derivative."""
+    M = M.detach()
+    return _svd_operator(M) if is_functorch_wrapped_tensor(M) else svd_of_plain(M)
+
+
+def eigh_of_plain(A: Tensor) -> tuple[Tensor, Tensor]:
+    """`eigh` outside transforms."""
+    return _decompose(torch.linalg.eigh, A)
+
+
+def svd_of_plain(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`svd` outside transforms."""
+    values, left, right = _decompose(_svd, M)
+    return left, values, right.mT
+
+
+def _svd(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    left, values, right = torch.linalg.svd(M)
+    return values, left, right
+
+
+def _decompose(decompose: Callable[[Tensor], Any], A: Tensor) -> Any:
+    """The values and the one or two matrices of vectors that `decompose` finds."""
+    if A.device.type in _SCALE_BY_THEMSELVES:  # and a matrix that is no good is rare
+        try:
+            return _marked(*decompose(A))
+        except LinAlgError:
+            pass
+    scaled, scale = _scaled(A)
+    values, *vectors = _item_by_item_if_it_fails(decompose, scaled)
+    return _marked(values * scale.squeeze(-1), *vectors)
+
+
+def _marked(values: Tensor, vectors: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Values that are no numbers spoil the vectors, and with these all that is computed: a step function of NaN would
+    be a number."""
+    return values, vectors + (0 * values).sum(-1)[..., None, None], *others
+
+
+def _scaled(A: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices over a power of two, and that power; the identity and NaN for those that are not finite.
+
+    Entries near one keep squares inside from overflow and underflow, and the power rounds nothing.
+    """
+    if A.numel() == 0:
+        return A, A.new_ones((*A.shape[:-2], 1, 1))
+    size = torch.linalg.vector_norm(A, torch.inf, (-2, -1), keepdim=True)
+    usable = size < torch.inf  # in this sense NaN is not
+    known = usable & (size > 0)
+    size = torch.where(known, size, 1.0)
+    scale = size / torch.frexp(size).mantissa
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    return torch.where(usable, A / scale, identity), torch.where(usable, scale, torch.nan)
+
+
+def _item_by_item_if_it_fails(decompose: Callable[[Tensor], Any], A: Tensor) -> tuple[Tensor, ...]:
+    try:
+        return decompose(A)
+    except LinAlgError:  # somewhere in the batch
+        batch, n = A.shape[:-2], A.shape[-1]
+        items = [_one(decompose, a) for a in A.reshape(-1, n, n)]
+        return tuple(torch.stack(r).reshape(*batch, *r[0].shape) for r in zip(*items, strict=True))
+
+
+def _one(decompose: Callable[[Tensor], Any], a: Tensor) -> tuple[Tensor, ...]:
+    try:
+        return decompose(a)
+    except LinAlgError:
+        return tuple(torch.full_like(r, torch.nan) for r in decompose(torch.eye(*a.shape, dtype=a.dtype).to(a.device)))
+
+
+_MATRICES = (Operand("matrices", 2),)
+_eigh_operator = define(
+    "eigh", eigh_of_plain, _MATRICES, lambda A: (A.new_empty(A.shape[:-1]), A.new_empty(A.shape)), count=2
+)
+_svd_operator = define(
+    "svd",
+    svd_of_plain,
+    _MATRICES,
+    lambda M: (M.new_empty(M.shape), M.new_empty(M.shape[:-1]), M.new_empty(M.shape)),
+    count=3,
+)

@@ -1,0 +1,211 @@
+r"""Logarithm, exponential and powers as functions of matrices, with divided differences that have no scale.
+
+With ``0 < m <= M`` for the smaller and the larger of two eigenvalues, ``s = (M - m)/M`` and ``r = log(M/m)``, which is
+``log1p((M - m)/m)``, every first divided difference is a product of factors of full relative accuracy:
+
+    log[m, M] = r / (M s),       exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
+    x^p [m, M] = M^{p-1} (1 - e^{-p r}) / s  for p >= 0,     -(m^p / M) (1 - e^{p r}) / s  for p < 0.
+
+No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Second differences of the roots
+have closed forms without cancellation; the others are quotients of first differences, which lose at most a digit
+beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An eigenvalue of zero gives
+what the limit gives, infinite where that is; one below zero NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .matrix_function import Sides, ascending, change_of_sides
+
+# Relative to the middle eigenvalue. 20 terms leave 20/8^20 = 2e-17 of the sum.
+_NEAR = 1 / 8
+_TERMS = 20
+
+
+def _quotient(numerator: Tensor, denominator: Tensor, limit: float) -> Tensor:
+    """numerator/denominator, and the limit where both are zero; NaN in the numerator stays."""
+    zero = denominator == 0
+    return torch.where(zero, limit + numerator, numerator / torch.where(zero, 1.0, denominator))
+
+
+def _relative_gap(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """(M - m)/M and log(M/m)."""
+    gap = high - low
+    # M/m overflows where its root does not; so far apart there is no cancellation.
+    apart = low < torch.finfo(low.dtype).eps * high
+    ratio = torch.where(apart, 2 * (high.sqrt() / low.sqrt()).log(), (gap / torch.where(apart, 1.0, low)).log1p())
+    equal = gap == 0  # also 0 and 0; the root is there for its NaN
+    return torch.where(equal, 0.0, gap / torch.where(equal, 1.0, high)), torch.where(equal, 0.0 * low.sqrt(), ratio)
+
+
+def _polynomial_difference(coefficients: tuple[float, ...], x: Tensor, z: Tensor) -> Tensor:
+    """f[x, 0, z] of ``f(t) = sum_k c_k t^(k+2)``: Horner's rule, differenced."""
+    value = torch.full_like(x, coefficients[-1])
+    difference = torch.zeros_like(x)
+    for c in reversed((0.0, *coefficients[:-1])):
+        difference = difference * z + value
+        value = value * x + c
+    return difference
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """exp, of any real eigenvalues."""
+
+    key: str = "exp"
+
+    def value(self, a: Tensor) -> Tensor:
+        """e^a."""
+        return a.exp()
+
+    def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """exp[a, b]."""
+        gap = (b - a).abs()
+        return torch.maximum(a, b).exp() * _quotient(-torch.expm1(-gap), gap, 1.0)
+
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
+        """exp[a, b, c]."""
+        a, b, c, change = change_of_sides(self, a, b, c, sides)
+        near = (c - a).abs() <= 1  # its own scale: the quotient loses half a digit beyond
+        x, z = (torch.where(near, end - b, 0.0) for end in (a, c))
+        taylor = b.exp() * _polynomial_difference(_EXPONENTIAL, x, z)
+        return torch.where(near, taylor, change / torch.where(near, 1.0, c - a))
+
+
+_EXPONENTIAL = tuple(1 / math.factorial(k + 2) for k in range(_TERMS))
+
+
+@dataclass(frozen=True)
+class Logarithm:
+    """log, of positive eigenvalues."""
+
+    key: str = "log"
+
+    def value(self, a: Tensor) -> Tensor:
+        """log(a)."""
+        return a.log()
+
+    def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """log[a, b]."""
+        high = torch.maximum(a, b)
+        s, r = _relative_gap(torch.minimum(a, b), high)
+        return _quotient(r, s, 1.0) / high
+
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
+        """log[a, b, c]."""
+        a, b, c, change = change_of_sides(self, a, b, c, sides)
+        near = (c - a).abs() <= _NEAR * b
+        x, z = (torch.where(near, (end - b) / b, 0.0) for end in (a, c))
+        taylor = _polynomial_difference(_LOGARITHM, x, z) / b / b
+        return torch.where(near, taylor, change / torch.where(near, 1.0, c - a))
+
+
+_LOGARITHM = tuple((-1.0) ** (k + 1) / (k + 2) for k in range(_TERMS))
+
+
+@dataclass(frozen=True)
+class SquareRoot:
+    """sqrt, of eigenvalues that are not negative."""
+
+    key: str = "sqrt"
+
+    def value(self, a: Tensor) -> Tensor:
+        """sqrt(a)."""
+        return a.sqrt()
+
+    def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """1/(sqrt a + sqrt b)."""
+        return 1 / (a.sqrt() + b.sqrt())
+
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
+        """-1/((sqrt a + sqrt b)(sqrt b + sqrt c)(sqrt c + sqrt a))."""
+        a, b, c = a.sqrt(), b.sqrt(), c.sqrt()
+        return -1 / (a + b) / (b + c) / (c + a)
+
+
+@dataclass(frozen=True)
+class InverseSquareRoot:
+    """1/sqrt, of positive eigenvalues."""
+
+    key: str = "inverse_sqrt"
+
+    def value(self, a: Tensor) -> Tensor:
+        """1/sqrt(a)."""
+        return 1 / a.sqrt()  # rsqrt is one more rounding off in float32
+
+    def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """-1/(sqrt a sqrt b (sqrt a + sqrt b))."""
+        a, b = a.sqrt(), b.sqrt()
+        return -1 / a / b / (a + b)
+
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
+        """(A + B + C)/(A B C (A + B)(B + C)(C + A)) of the roots."""
+        low, middle, high = (root.sqrt() for root in ascending(a, b, c))
+        # By small and large factors in turn, or the product would leave the range of numbers before the result does.
+        second = (low + middle + high) / (middle + high) / low / high / middle
+        return second / (high + low) / (low + middle)
+
+
+@dataclass(frozen=True)
+class Power:
+    """x^p for a real exponent p, of positive eigenvalues; for ``p >= 0`` of zero too."""
+
+    exponent: float
+
+    @property
+    def key(self) -> str:
+        """``"power 0.3"``."""
+        return f"power {self.exponent!r}"
+
+    def value(self, a: Tensor) -> Tensor:
+        """a^p."""
+        return a**self.exponent
+
+    def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """x^p [a, b]."""
+        return _power_difference(self.exponent, torch.minimum(a, b), torch.maximum(a, b))
+
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
+        """x^p [a, b, c]."""
+        p = self.exponent
+        if p in (0.0, 1.0):
+            return torch.zeros_like(a + b + c)
+        low, middle, high = ascending(a, b, c)
+        near = (high - low) * max(1.0, abs(p)) <= _NEAR * middle
+        gap = torch.where(near, 1.0, high - low)
+        far = _change_of_differences(p, low, middle, high) / gap
+        if abs(p - 1) <= 0.5:
+            # Next to p = 1 all first differences are nearly equal: (x x^q)[a, b, c] = a x^q [a, b, c] + x^q [b, c].
+            change = low * _change_of_differences(p - 1, low, middle, high)
+            far = torch.where(low == 0, far, change / gap + _power_difference(p - 1, middle, high))
+        safe = near & (middle > 0)
+        x, z = (torch.where(safe, (end - middle) / middle, 0.0) for end in (low, high))
+        coefficients = tuple(_binomial(p, k + 2) for k in range(_TERMS))
+        polynomial = _polynomial_difference(coefficients, x, z)
+        half = middle ** (p / 2) / middle  # its square is x^(p-2): p - 2 would be rounded
+        limit = torch.where(middle == 0, middle ** (p - 2) * coefficients[0], half * (half * polynomial))
+        return torch.where(near, limit, far)
+
+
+def _power_difference(p: float, low: Tensor, high: Tensor) -> Tensor:
+    s, r = _relative_gap(low, high)
+    if p == 0:
+        return torch.zeros_like(r)  # 0 log(0) is NaN
+    change = _quotient(-torch.expm1(-abs(p) * r), s, abs(p))
+    larger = high if p >= 0 else low  # in the power
+    half = larger ** (p / 2)  # its square may leave the range of numbers although the result does not
+    unit = torch.where(high == 0, high ** (p - 1), half * (half / high))
+    return math.copysign(1.0, p) * unit * change
+
+
+def _change_of_differences(p: float, low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
+    return _power_difference(p, middle, high) - _power_difference(p, low, middle)
+
+
+def _binomial(p: float, k: int) -> float:
+    return math.prod((p - j) / (j + 1) for j in range(k))

@@ -1,0 +1,57 @@
+"""The table of layers: a new layer adds one row, and every law of `torchriemann.testing.LAYER_LAWS` is held to it."""
+
+from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, LorentzIsometry
+from torchriemann.manifolds import Lorentz, PoincareBall
+from torchriemann.testing import LayerCase
+
+SPACE, BALL = Lorentz(-0.7), PoincareBall(-0.7)
+
+
+def features(t):
+    return (t.noise(*t.batch, 7),)
+
+
+def images(t):
+    return SPACE.from_normal(t.noise(*t.batch, 3)), SPACE
+
+
+def pairs(space):
+    """Apices and points in and out of their cones, none of them nearer than where cones begin to narrow."""
+
+    def draw(t):
+        apex, other = t.noise(*t.batch, 3), t.noise(*t.batch, 3)
+        apex = apex * (1 + 0.5 / apex.norm(dim=-1, keepdim=True))
+        return space.from_normal(apex), space.from_normal(other)
+
+    return draw
+
+
+def no_points(arguments):
+    x, space = arguments
+    return {"points of another model": (x, BALL), "no manifold": (x, x), "a point too small": (x[..., :-1], space)}
+
+
+TABLE = (
+    LayerCase(lambda **options: GrassmannClassifier(7, 4, 3, **options), features),
+    LayerCase(lambda **options: GrassmannClassifier(7, 4, 1, scale=3.0, normalize=False, **options), features),
+    LayerCase(lambda **options: Curvature(-0.7, **options), lambda t: (), exempt=(CURVATURE := {
+        "repr_shows_the_arguments": "it prints the curvature of today, which is no argument",
+    })),
+    LayerCase(lambda **options: Curvature(2.0, learnable=False, **options), lambda t: (), exempt=CURVATURE),
+    *(
+        LayerCase(
+            lambda kind=kind, **options: LorentzIsometry(3, kind, **options),
+            images,
+            points={0: SPACE},
+            image=SPACE,
+            bad=no_points,
+        )
+        for kind in ("manifold", "tangent")
+    ),
+    *(
+        LayerCase(
+            lambda space=space, **_: EntailmentCones(space, 0.1), pairs(space), points={0: space, 1: space}
+        )
+        for space in (SPACE, BALL)
+    ),
+)  # fmt: skip

@@ -1,0 +1,41 @@
+"""Every law of layers on every row of the table, and the exemptions themselves."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.layers.table import TABLE
+from torchriemann import layers
+from torchriemann.testing import LAYER_LAWS, LayerTrial, applying_to, layer_exemption_stands
+
+PAIRS = [pytest.param(case, law, id=f"{law.name}-{case}") for case in TABLE for law in applying_to(case)]
+EXEMPT = [pytest.param(case, name, id=f"{name}-{case}") for case in TABLE for name in case.exempt]
+
+
+@pytest.mark.parametrize(("case", "law"), PAIRS)
+def test_law(case, law):
+    for seed in range(1 if law.once else 2):
+        law(LayerTrial(case, seed))
+
+
+@pytest.mark.parametrize(("case", "name"), EXEMPT)
+def test_exemption_stands(case, name):
+    assert case.exempt[name], "an exemption states its reason"
+    assert layer_exemption_stands(case, name), f"{case} obeys {name}: drop the exemption"
+
+
+def test_every_layer_has_a_row():
+    exported = {name for name, value in vars(layers).items() if isinstance(value, type)} - {"ManifoldModule"}
+    assert exported == {type(case.make()).__name__ for case in TABLE}
+
+
+@pytest.mark.parametrize("name", LAYER_LAWS)
+def test_every_law_is_stated_and_concerns_a_layer(name):
+    assert LAYER_LAWS[name].__doc__
+    assert any(law.name == name for case in TABLE for law in applying_to(case))
+
+
+def test_nothing_of_it_imports_hypothesis():
+    code = "import sys, torchriemann.testing; sys.exit('hypothesis' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,84 @@
+"""What `torch.func.vmap` and `torch.compile` do with every operation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchriemann.manifolds.gyro import is_gyro
+
+from . import operations
+from .trial import Trial, law
+
+
+@law("transforms", float64=1e-10, float32=1e-4, examples=2)
+def vmap_equals_batching(t: Trial) -> None:
+    """torch.func.vmap of every operation, over all arguments and with x held fixed, equals the batched call."""
+    x = t.point(())
+    fixed = {"x": x, "p": t.near_origin(())} if is_gyro(t.manifold) else {"x": x}
+    moving, held = t.arguments((3,)), {**t.arguments(x=x.expand(3, *t.shape)), **fixed}
+    for name, letters in operations.operations_of(t.case).items():
+        for at in (moving, held):
+            if at is held and len(letters) == 1:
+                continue
+            dims = tuple(None if at is held and k in fixed else 0 for k in letters)
+
+            def function(*values: Tensor, name=name, letters=letters) -> tuple[Tensor, ...]:
+                return operations.call(t, name, dict(zip(letters, values, strict=True)))
+
+            got = torch.func.vmap(function, in_dims=dims)(*(at[k] for k in letters))
+            for g, w in zip(got, operations.call(t, name, at), strict=True):
+                t.close(g, w, f"vmap of {name}{', x fixed' if at is held else ''}")
+
+
+TRAINED = ("expmap", "retr", "dist2")  # through these a loss is trained
+
+
+@law("transforms", float64=1e-10, examples=1)
+def compiled_equals_eager(t: Trial) -> None:
+    """torch.compile(fullgraph=True) of all operations, in one graph, gives the eager values."""
+    names = operations.compiled(t.case)
+    if t.case.brief and t.case.repeats is None:  # the law on gradients compiles the others
+        names = [name for name in names if name not in TRAINED]
+    _compare_compiled(t, names, [])
+
+
+@law("transforms", float64=1e-10, examples=1)
+def compiled_gradients_equal_eager_ones(t: Trial) -> None:
+    """torch.compile(fullgraph=True) of exp, retr and dist2 in one graph gives the eager values and gradients."""
+    if t.case.repeats is None:  # a trace alone is differentiated as the eager code is
+        _compare_compiled(t, [name for name in operations.costly(t.case) if name in TRAINED], ["x", "y", "u"])
+
+
+def _compare_compiled(t: Trial, names: list[str], learned: list[str]) -> None:
+    """One graph, since every graph costs a fixed amount beside its operations. The backend "eager" runs the graph that
+    was traced: it finds branches on values and what cannot be traced, at a third of the cost of "aot_eager", which
+    takes the graph through functionalisation and autograd as well."""
+    if not names:
+        return  # a row may leave compilation to another one
+    arguments = t.arguments((2,))
+    leaves = {k: a.detach().clone().requires_grad_(k in learned) for k, a in arguments.items()}
+    labels = [name for name in names for _ in operations.call(t, name, arguments)]
+
+    def everything(leaves: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return tuple(out for name in names for out in operations.call(t, name, leaves))
+
+    def gradients(outputs: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        loss = sum((o.square().sum() for o in outputs if o.requires_grad), torch.zeros(()))
+        return torch.autograd.grad(loss, [leaves[k] for k in learned], allow_unused=True)
+
+    backend = "aot_eager" if t.case.repeats is None else "eager"
+    torch.compiler.reset()
+    try:
+        outputs = torch.compile(everything, fullgraph=True, backend=backend, dynamic=False)(leaves)
+        got = gradients(outputs) if learned else ()
+    finally:
+        torch.compiler.reset()
+    eager = everything(leaves)
+    for name, g, w in zip(labels, outputs, eager, strict=True):
+        t.close(g, w, f"compiled {name}")
+    want = gradients(eager) if learned else ()
+    for letter, g, w in zip(learned, got, want, strict=False):
+        t.require((g is None) == (w is None), f"compiled gradient in {letter}")
+        if g is not None and w is not None:
+            t.close(g, w, f"compiled gradient in {letter}")
