@@ -299,7 +299,7 @@ def _system_inverse(w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: flo
     size = p * (p - 1) // 2 + p * (m - p)
     flat = (z.reshape(-1, *z.shape[len(batch) :]) for z in (w, u, angle, turn))
     parts = zip(*(z.split(max(1, _CHUNK // (m * m * size))) for z in flat), strict=True)
-    inverses = [torch.linalg.inv_ex(_system(*part, beta))[0] for part in parts]
+    inverses = [torch.linalg.inv_ex(_system(w, u, angle, turn, beta))[0] for w, u, angle, turn in parts]
     return torch.cat(inverses).reshape(*batch, size, size)
 
 
