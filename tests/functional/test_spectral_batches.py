@@ -64,7 +64,7 @@ def test_a_decomposition_that_fails_is_nan_alone(monkeypatch, decomposition):
 
     def failing(A):
         if (A[..., 0, 1] == A[..., 1, 2]).logical_and(A[..., 0, 1] != 0).any():
-            raise torch.linalg.LinAlgError("did not converge")
+            raise torch.linalg.LinAlgError("did not converge")  # pyright: ignore[reportPrivateImportUsage]
         return real(A)
 
     spoiled = A.clone()
