@@ -7,8 +7,8 @@ normal law is dense, and so do the geodesics, their pre-images: near the data (a
 
 The table has distances from the curve that the data was made of, in units of its noise: along straight lines and along
 geodesics between the same data points, on average and at the worst place of a path, and of means of nine tenths of the
-curve. Four networks a curve, each with its own data. The data itself is 0.8 away on average. Where a
-curve has to be cut and unrolled, as at the ends of the spiral, coordinate lines leave the data, and paths make detours.
+curve. Four networks a curve, each with its own data. The data itself is 0.8 away on average. Where a curve has to be
+cut and unrolled, as at the ends of the spiral, coordinate lines leave the data, and paths make detours.
 
     python examples/06_learned_chart.py [--quick]
 """
