@@ -122,7 +122,8 @@ class ManifoldModule(nn.Module):
         if stored.is_meta:
             return
         if x is not None:
-            point.manifold.assert_check_point_on_manifold(x)
+            if has_values(x):
+                point.manifold.assert_check_point_on_manifold(x)
             x = in_dtype(point.manifold, x.detach(), widen(x, stored))
         with torch.no_grad():
             stored.copy_(point.origin_like(stored) if x is None else point.stored(x))
