@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds import Manifold, ManifoldParameter
-from torchriemann.manifolds.checks import described
+from torchriemann.manifolds.checks import described, expands
 from torchriemann.manifolds.parameter import check_options_rest, register_manifold, registered_manifolds, relabel
 from torchriemann.manifolds.precision import widen
 
@@ -116,12 +116,17 @@ class ManifoldModule(nn.Module):
         """Move the point `name` to `x`, ``*B,P`` (broadcast over ``*B``), in any dtype, by default to the origin; for
         ``reset_parameters``. On the meta device there is nothing to move.
 
-        Raises ``ValueError`` if `x` is no point of its manifold.
+        Raises ``ValueError`` if `x` is no point of its manifold, or of a shape that does not broadcast.
         """
         point, stored = self._described_point(name), getattr(self, name)
         if stored.is_meta:
             return
         if x is not None:
+            if not expands(x.shape, point.shape):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} has the shape {point.shape}, to which {tuple(x.shape)} does not "
+                    "broadcast"
+                )
             if has_values(x):
                 point.manifold.assert_check_point_on_manifold(x)
             x = in_dtype(point.manifold, x.detach(), widen(x, stored))

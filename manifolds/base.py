@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import frechet
-from .checks import CheckedManifold
+from .checks import CheckedManifold, expands
 from .functional.series import safe_sqrt
 from .operation import in_full_precision, operation
 from .options import ByOptions
@@ -323,7 +323,7 @@ class Manifold(ByOptions, CheckedManifold):
             ("mean", () if mean is None else mean.shape[: mean.dim() - self.ndim]),
             ("std", _shape(std)),
         ):
-            if not _expands(shape, batch):
+            if not expands(shape, batch):
                 raise ValueError(
                     f"{type(self).__name__}.random_normal: {name} must broadcast to the batch {tuple(batch)} of the "
                     f"size that is asked for, got {tuple(shape)}"
@@ -335,11 +335,6 @@ class Manifold(ByOptions, CheckedManifold):
 
 def _shape(number: float | Tensor) -> torch.Size:
     return number.shape if isinstance(number, Tensor) else torch.Size()
-
-
-def _expands(shape: tuple[int, ...], batch: tuple[int, ...]) -> bool:
-    """Whether a tensor of `shape` can be expanded to `batch`."""
-    return len(shape) <= len(batch) and all(n in (1, m) for n, m in zip(shape[::-1], batch[::-1], strict=False))
 
 
 __all__ = ["Manifold", "operation"]

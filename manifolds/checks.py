@@ -19,6 +19,11 @@ def described(argument: object) -> str:
     return f"the class {argument.__name__}" if isinstance(argument, type) else repr(argument)
 
 
+def expands(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether a tensor of `shape` can be expanded to `whole`."""
+    return len(shape) <= len(whole) and all(n in (1, m) for n, m in zip(shape[::-1], whole[::-1], strict=False))
+
+
 class CheckedManifold(Castable, abc.ABC):
     """The part of the contract that asks whether a tensor is a point or a tangent vector."""
 

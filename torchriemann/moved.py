@@ -1,4 +1,4 @@
-"""Where modules stood in version 0.1: pickles, checkpoints and imports that name them are still understood."""
+"""Where modules stood before they had folders by family: pickles and imports that name them are understood as ever."""
 
 from __future__ import annotations
 

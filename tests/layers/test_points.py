@@ -202,3 +202,10 @@ def test_errors():
             Holder(Sphere(), (3,), kind).set_point("x", torch.ones(3))
     with pytest.raises(ValueError, match=r"Holder: y is no point; call register_point in __init__"):
         Holder(Sphere(), (3,), "tangent").point("y")
+
+
+@pytest.mark.parametrize("size", [(2, 3, 3), (4, 3), (2, 4)])
+def test_points_of_another_shape_are_refused(size):
+    for kind in KINDS:
+        with pytest.raises(ValueError, match=r"Holder: x has the shape \(2, 3\), to which .* does not broadcast"):
+            Holder(Sphere(), (2, 3), kind).set_point("x", Sphere().random(*size))

@@ -1,4 +1,4 @@
-"""Files of version 0.1, whose modules stood elsewhere, are read as before."""
+"""Files written before modules had folders by family are read as ever."""
 
 import importlib
 import pickle
