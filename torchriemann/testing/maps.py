@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from .trial import Trial, law
+from .trial import Map, Trial, law
 
 
 @law("exponential and logarithm", float64=1e-9, float32=1e-5)
@@ -49,15 +49,16 @@ def distance_is_a_metric(t: Trial) -> None:
     m, x = t.manifold, t.point()
     y = t.near(x)
     a, b = m.expmap(x, 0.5 * t.tangent(x)), m.expmap(x, 0.5 * t.tangent(x))
-    d = m.dist(x, y)
+    d, back, side, *others = m.dist(torch.stack([x, y, a, a, x]), torch.stack([y, x, b, x, b])).unbind(0)
+    d2 = m.dist2(x, y)
     t.require((d >= 0).all(), "d >= 0")
     t.close(d, m.norm(x, m.logmap(x, y)), "d = |log|")
-    t.close(m.dist(y, x), d, "symmetric")
-    t.close(m.dist2(x, y), d.square(), "dist2 = dist^2")
-    t.small(torch.relu(m.dist(a, b) - m.dist(a, x) - m.dist(x, b)), "triangle")
+    t.close(back, d, "symmetric")
+    t.close(d2, d.square(), "dist2 = dist^2")
+    t.small(torch.relu(side - others[0] - others[1]), "triangle")
     ones = (1,) * m.ndim
     t.close(m.dist(x, y, keepdim=True), d.reshape(d.shape + ones), "dist(keepdim=True)")
-    t.close(m.dist2(x, y, keepdim=True), m.dist2(x, y).reshape(d.shape + ones), "dist2(keepdim=True)")
+    t.close(m.dist2(x, y, keepdim=True), d2.reshape(d.shape + ones), "dist2(keepdim=True)")
 
 
 @law("distance", float64=1e-7, float32=1e-4)
@@ -148,9 +149,10 @@ def transports_are_linear_and_tangent(t: Trial) -> None:
         if name in t.case.missing:
             continue
         move = getattr(m, name)
-        t.is_tangent(y, move(x, y, v), name)
-        t.close(move(x, y, v - 3 * w), move(x, y, v) - 3 * move(x, y, w), f"{name} is linear")
-        t.close(move(x, x, v), v, f"{name} from x to x")
+        of_v, of_w, of_sum, stayed = move(x, torch.stack([y, y, y, x]), torch.stack([v, w, v - 3 * w, v])).unbind(0)
+        t.is_tangent(y, of_v, name)
+        t.close(of_sum, of_v - 3 * of_w, f"{name} is linear")
+        t.close(stayed, v, f"{name} from x to x")
 
 
 @law("transport", float64=1e-10, float32=1e-4)
@@ -158,9 +160,10 @@ def parallel_transport_is_an_isometry(t: Trial) -> None:
     """<PT v, PT w>_y = <v, w>_x; PT(log_x y) = -log_y x; PT back undoes PT."""
     m, x = t.manifold, t.point()
     y, v, w = t.near(x), t.direction(x), t.direction(x)
-    v_y = m.parallel_transport(x, y, v)
-    t.close(m.inner(y, v_y, m.parallel_transport(x, y, w)), m.inner(x, v, w), "isometry")
-    t.close(m.parallel_transport(x, y, m.logmap(x, y)), -m.logmap(y, x), "PT(log_x y) = -log_y x")
+    there, back = m.logmap(torch.stack([x, y]), torch.stack([y, x])).unbind(0)
+    v_y, w_y, end = m.parallel_transport(x, y, torch.stack([v, w, there])).unbind(0)
+    t.close(m.inner(y, v_y, w_y), m.inner(x, v, w), "isometry")
+    t.close(end, -back, "PT(log_x y) = -log_y x")
     t.close(m.parallel_transport(y, x, v_y), v, "there and back")
 
 
@@ -202,15 +205,18 @@ def geodesic_joins_its_ends(t: Trial) -> None:
     far from both."""
     m, x = t.manifold, t.point()
     y = t.near(x)
-    d = m.dist(x, y)
-    t.same(m.geodesic(x, y, 0.0), x, "g(0) = x")
-    t.same(m.geodesic(x, y, 1.0), y, "g(1) = y")
     s = torch.rand(t.batch, generator=t.generator, dtype=t.dtype)
-    t.close(m.dist(x, m.geodesic(x, y, s)), s * d, "constant speed")
-    t.close(m.dist(y, m.geodesic(x, y, 0.25)), 0.75 * d, "distance to the far end")
-    mid = m.midpoint(x, y)
-    t.close(m.dist(x, mid), d / 2, "half way")
-    t.same(mid, m.midpoint(y, x), "midpoint(x, y) = midpoint(y, x)")
+    start, end, at_s = m.geodesic(x, y, torch.stack([torch.zeros_like(s), torch.ones_like(s), s])).unbind(0)
+    at_quarter = m.geodesic(x, y, 0.25)
+    mid, again = m.midpoint(torch.stack([x, y]), torch.stack([y, x])).unbind(0)
+    ends = torch.stack([y, at_s, mid, at_quarter])
+    d, part, half, rest = m.dist(torch.stack([x, x, x, y]), ends).unbind(0)
+    t.same(start, x, "g(0) = x")
+    t.same(end, y, "g(1) = y")
+    t.close(part, s * d, "constant speed")
+    t.close(rest, 0.75 * d, "distance to the far end")
+    t.close(half, d / 2, "half way")
+    t.same(mid, again, "midpoint(x, y) = midpoint(y, x)")
 
 
 @law("isometries", float64=1e-9, float32=1e-4, needs="isometries")
@@ -221,17 +227,22 @@ def isometries_are_respected(t: Trial) -> None:
     y, u, v = t.near(x), t.tangent(x), t.direction(x)
     maps = t.isometries()
     t.require(maps, "the case lists its isometries")
-    for name, f in maps.items():
-        t.is_point(f(x), f"{name}(x)")
-        t.close(m.inner(f(x), f(u), f(v)), m.inner(x, u, v), f"{name}: inner")
-        t.same(m.expmap(f(x), f(u)), f(m.expmap(x, u)), f"{name}: expmap")
-        t.close(m.proju(f(x), f(u + x)), f(m.proju(x, u + x)), f"{name}: proju")
-        if "logmap" not in t.case.missing:
-            t.close(m.dist(f(x), f(y)), m.dist(x, y), f"{name}: dist")
-            t.close(m.logmap(f(x), f(y)), f(m.logmap(x, y)), f"{name}: logmap")
-        if "parallel_transport" not in t.case.missing:
-            moved = m.parallel_transport(f(x), f(y), f(v))
-            t.close(moved, f(m.parallel_transport(x, y, v)), f"{name}: parallel_transport")
+    every: list[Map] = [lambda a: a, *maps.values()]
+    fx, fy, fu, fv = (torch.stack([f(a) for f in every]) for a in (x, y, u, v))
+    ambient = torch.stack([f(u + x) for f in every])
+    ends, projected, inner = m.expmap(fx, fu), m.proju(fx, ambient), m.inner(fx, fu, fv)
+    apart = None if "logmap" in t.case.missing else (m.dist(fx, fy), m.logmap(fx, fy))
+    moved = None if "parallel_transport" in t.case.missing else m.parallel_transport(fx, fy, fv)
+    for i, (name, f) in enumerate(maps.items(), start=1):
+        t.is_point(fx[i], f"{name}(x)")
+        t.close(inner[i], inner[0], f"{name}: inner")
+        t.same(ends[i], f(ends[0]), f"{name}: expmap")
+        t.close(projected[i], f(projected[0]), f"{name}: proju")
+        if apart is not None:
+            t.close(apart[0][i], apart[0][0], f"{name}: dist")
+            t.close(apart[1][i], f(apart[1][0]), f"{name}: logmap")
+        if moved is not None:
+            t.close(moved[i], f(moved[0]), f"{name}: parallel_transport")
 
 
 @law("curvature", float64=1e-4, examples=5, exact=False)

@@ -74,6 +74,9 @@ ALIASES = (
     "tangent_from_normal", "normal_from_tangent", "expmap_frame",
 )  # fmt: skip
 
+# Where the retraction is the exponential map, these are its operations under a second name.
+RETRACTION = ("retr", "inverse_retr", "retr_transp", "transp")
+
 
 def operations_of(case: Case) -> dict[str, str]:
     """The operations that the manifold has."""
@@ -88,10 +91,27 @@ def costly(case: Case) -> dict[str, str]:
     }
 
 
+def seen(case: Case) -> dict[str, str]:
+    """The operations that laws on every one of them look at: of a brief row those that are its own, not the formulas of
+    the row that it repeats, nor what the class inherits from the contract."""
+    every = costly(case) if case.brief and case.repeats is not None else operations_of(case)
+    return {name: letters for name, letters in every.items() if not (case.brief and _inherited(case, name))}
+
+
 def compiled(case: Case) -> list[str]:
-    """The operations that compilation looks at."""
-    names = [name for name in costly(case) if name not in ALIASES]
+    """The operations that compilation looks at: none that only calls others, and in a brief first row none that the
+    class inherits from the contract."""
+    alias = ALIASES + RETRACTION if case.brief and case.order is None else ALIASES
+    names = [name for name in costly(case) if name not in alias]
     return [name for name in names if not _inherited(case, name)] if case.brief and case.costly is None else names
+
+
+def trained(case: Case) -> list[str]:
+    """Those whose gradients compilation looks at: through these a loss is trained."""
+    exponential = case.brief and case.order is None
+    return [
+        name for name in ("expmap", "retr", "dist2") if name in costly(case) and not (exponential and name == "retr")
+    ]
 
 
 def _inherited(case: Case, name: str) -> bool:

@@ -17,7 +17,7 @@ def vmap_equals_batching(t: Trial) -> None:
     x = t.point(())
     fixed = {"x": x, "p": t.near_origin(())} if is_gyro(t.manifold) else {"x": x}
     moving, held = t.arguments((3,)), {**t.arguments(x=x.expand(3, *t.shape)), **fixed}
-    for name, letters in operations.operations_of(t.case).items():
+    for name, letters in operations.seen(t.case).items():
         for at in (moving, held):
             if at is held and len(letters) == 1:
                 continue
@@ -31,15 +31,12 @@ def vmap_equals_batching(t: Trial) -> None:
                 t.close(g, w, f"vmap of {name}{', x fixed' if at is held else ''}")
 
 
-TRAINED = ("expmap", "retr", "dist2")  # through these a loss is trained
-
-
 @law("transforms", float64=1e-10, examples=1)
 def compiled_equals_eager(t: Trial) -> None:
     """torch.compile(fullgraph=True) of all operations, in one graph, gives the eager values."""
     names = operations.compiled(t.case)
     if t.case.brief and t.case.repeats is None:  # the law on gradients compiles the others
-        names = [name for name in names if name not in TRAINED]
+        names = [name for name in names if name not in operations.trained(t.case)]
     _compare_compiled(t, names, [])
 
 
@@ -47,7 +44,8 @@ def compiled_equals_eager(t: Trial) -> None:
 def compiled_gradients_equal_eager_ones(t: Trial) -> None:
     """torch.compile(fullgraph=True) of exp, retr and dist2 in one graph gives the eager values and gradients."""
     if t.case.repeats is None:  # a trace alone is differentiated as the eager code is
-        _compare_compiled(t, [name for name in operations.costly(t.case) if name in TRAINED], ["x", "y", "u"])
+        names = operations.trained(t.case)
+        _compare_compiled(t, names, ["x", "y", "u"])
 
 
 def _compare_compiled(t: Trial, names: list[str], learned: list[str]) -> None:

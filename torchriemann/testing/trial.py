@@ -54,11 +54,9 @@ class Case:
     cut: Callable[[Trial, Tensor], Tensor] | None = None  # unit vector along which the injectivity radius is attained
     degenerate: Callable[[Trial, Tensor], Mapping[str, Tensor]] | None = None  # vectors where formulas may be 0/0
     infinite: bool | None = None  # whether logarithms are to be right at the distance 30
-    repeats: Manifold | None = (
-        None  # the manifold of the row whose formulas it has: compilation then stops at the trace
-    )
-    costly: tuple[str, ...] | None = None  # all that compilation and difference quotients look at; None for everything
-    brief: bool = False  # compilation passes over what the class inherits from the contract
+    repeats: Manifold | None = None  # of the row whose formulas it has: what is compiled is then only traced
+    costly: tuple[str, ...] | None = None  # all that compilation and derivatives look at; None for everything
+    brief: bool = False  # leave to other rows what these look at, see `operations.seen` and `operations.compiled`
     draws: int | None = None  # how many a suite makes, where a row repeats formulas that others have tested
     off: Map = _doubled  # takes a point off the manifold
     bad_shapes: tuple[tuple[int, ...], ...] = ()  # of no point
