@@ -322,3 +322,8 @@ def test_check_manifold_leaves_out_what_the_row_gives_no_means_for():
     slow = {name: "takes seconds" for name, entry in LAWS.items() if entry.examples is not None}
     held = check_manifold(ROUND, (3,), (5,), exempt=slow, seeds=range(2))
     assert "isometries_are_respected" not in held and "logarithm_inverts_exponential" in held
+
+
+def test_a_law_that_needs_more_of_the_row_says_so():
+    with pytest.raises(ValueError, match="retraction_has_its_order needs order="):
+        check_manifold(Sphere(), (3,), laws=["retraction_has_its_order"])

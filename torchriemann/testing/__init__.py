@@ -74,10 +74,12 @@ def check_manifold(
         )
     case, held, seeds = Case(manifold, shapes, exempt=exempt or {}, **row), [], list(seeds)
     for entry in applying(case):
-        if (laws is not None and entry.name not in laws) or (
-            laws is None and entry.needs and getattr(case, entry.needs) is None
-        ):
+        if laws is not None and entry.name not in laws:
             continue
+        if entry.needs and getattr(case, entry.needs) is None:
+            if laws is None:
+                continue
+            raise ValueError(f"check_manifold: the law {entry.name} needs {entry.needs}=..., see {entry.needs} of Case")
         draws = [
             Trial(case, shape, dtype, seed, SCALES[-1 - seed % len(SCALES)])
             for seed in seeds[: entry.examples]
