@@ -317,7 +317,7 @@ def test_check_manifold_runs_without_hypothesis(monkeypatch):
 def test_check_manifold_leaves_out_what_the_row_gives_no_means_for():
     with pytest.raises(AssertionError, match="DoublesTangents"):
         check_manifold(DoublesTangents(), (3,), seeds=range(1), laws=["proju_is_idempotent"])
-    with pytest.raises(AssertionError, match="lists its isometries"):
+    with pytest.raises(AssertionError, match="isometries_are_respected .* needs isometries="):
         check_manifold(ROUND, (3,), laws=["isometries_are_respected"])
     slow = {name: "takes seconds" for name, entry in LAWS.items() if entry.examples is not None}
     held = check_manifold(ROUND, (3,), (5,), exempt=slow, seeds=range(2))
@@ -325,5 +325,5 @@ def test_check_manifold_leaves_out_what_the_row_gives_no_means_for():
 
 
 def test_a_law_that_needs_more_of_the_row_says_so():
-    with pytest.raises(ValueError, match="retraction_has_its_order needs order="):
+    with pytest.raises(AssertionError, match="retraction_has_its_order of .* needs order="):
         check_manifold(Sphere(), (3,), laws=["retraction_has_its_order"])

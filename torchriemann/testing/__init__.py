@@ -79,7 +79,7 @@ def check_manifold(
         if entry.needs and getattr(case, entry.needs) is None:
             if laws is None:
                 continue
-            raise ValueError(f"check_manifold: the law {entry.name} needs {entry.needs}=..., see {entry.needs} of Case")
+            raise AssertionError(f"{entry.name} of {manifold!r} needs {entry.needs}=... in the row; see Case")
         draws = [
             Trial(case, shape, dtype, seed, SCALES[-1 - seed % len(SCALES)])
             for seed in seeds[: entry.examples]
