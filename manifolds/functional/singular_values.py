@@ -23,7 +23,7 @@ from .matrix_function import MatrixFunction
 from .operators import Operand, define
 from .spectral import NO_THIRD, differences, last, second_differences
 from .spectral_functions import POLAR_FACTOR, named
-from .tracing import LastDerivative
+from .tracing import LastDerivative, function_loses_graph
 
 
 def _across(f: MatrixFunction, c: Tensor) -> Tensor:
@@ -84,7 +84,10 @@ class _Value(Function):
 
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> Any:
-        return _Derivative.apply(*ctx.saved_tensors, G, ctx.f), None, None, None, None
+        M, U, c, V = ctx.saved_tensors
+        if function_loses_graph(G):
+            return *torch.autograd.grad(_taylor(M, ctx.f.key), M, G, create_graph=True), None, None, None, None
+        return _Derivative.apply(M, U, c, V, G, ctx.f), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dM: Tensor, *_: Any) -> Any:

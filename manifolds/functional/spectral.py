@@ -8,8 +8,9 @@ For ``A = Q diag(a) Q^T`` and ``F = Q f(a) Q^T`` the Daleckii-Krein formulas are
 Divided differences (`MatrixFunction`) are no special case at equal and nearly equal eigenvalues, so the derivatives are
 finite and right at the identity. autograd's own rule for `eigh` divides by ``a_i - a_j`` and gives NaN there.
 
-First and second derivatives are supported; a third one raises. A matrix that is not finite, or of which LAPACK finds no
-eigenvalues, gives NaN, and no other matrix of the batch does.
+First and second derivatives are supported; a third one raises, but in compiled code, where it is wrong and not noticed.
+A second one is formed with f'' at the eigenvalues, which has to be a number of the dtype. A matrix that is not finite,
+or of which LAPACK finds no eigenvalues, gives NaN, and no other matrix of the batch does.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .matrices import sym
 from .matrix_function import MatrixFunction
 from .operators import Operand, define
 from .spectral_functions import named
-from .tracing import LastDerivative
+from .tracing import LastDerivative, function_loses_graph
 
 
 def differences(f: MatrixFunction, a: Tensor) -> Tensor:
@@ -89,6 +90,8 @@ class _Value(Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> Any:
         A, a, Q = ctx.saved_tensors
+        if function_loses_graph(G):
+            return *torch.autograd.grad(_taylor(A, ctx.f.key), A, (G,), create_graph=True), None, None, None
         return _Derivative.apply(A, a, Q, G, ctx.f), None, None, None
 
     @staticmethod

@@ -289,7 +289,7 @@ def _system_inverse(w: Tensor, u: Tensor, angle: Tensor, turn: Tensor, beta: flo
     batch, p, m = w.shape[:-1], angle.shape[-1], w.shape[-1]
     size = p * (p - 1) // 2 + p * (m - p)
     flat = (z.reshape(-1, *z.shape[len(batch) :]) for z in (w, u, angle, turn))
-    parts = zip(*(z.split(max(1, _CHUNK // (m * m * size))) for z in flat), strict=True)
+    parts = zip(*(z.split(max(1, _CHUNK // max(1, m * m * size))) for z in flat), strict=True)
     inverses = [torch.linalg.inv_ex(_system(w, u, angle, turn, beta))[0] for w, u, angle, turn in parts]
     return torch.cat(inverses).reshape(*batch, size, size)
 

@@ -10,6 +10,7 @@ from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
     TransformType,
     get_dynamic_layer_stack_depth,
     is_functorch_wrapped_tensor,
+    is_legacy_batchedtensor,
 )
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
@@ -43,6 +44,12 @@ def forward_mode_is_taken() -> bool:
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return False
     return all(level.key() != TransformType.Jvp for level in retrieve_all_functorch_interpreters())
+
+
+def function_loses_graph(gradient: Tensor) -> bool:
+    """Whether a backward pass has to be made of torch's own operations: with `is_grads_batched` and `create_graph` its
+    gradients come in an older vmap, in which what a Function computes has no graph."""
+    return torch.is_grad_enabled() and is_legacy_batchedtensor(gradient)
 
 
 class LastDerivative(Function):

@@ -119,12 +119,13 @@ class Forward(Function):
         given, tensors = gradients[: call.kernel.results], ctx.saved_tensors
         last = len(tensors) - call.saved
         primals, saved = tensors[:last], tensors[last:]
+        batched = any(map(is_legacy_batchedtensor, given))  # by `is_grads_batched`, whose older vmap knows no Function
+        if torch.is_grad_enabled() and batched:
+            return None, *_operation_by_operation(call, given, primals, ctx.needs_input_grad[1:])
         if torch.is_grad_enabled() or any(map(is_functorch_wrapped_tensor, given)):
             found = pull_back(call, given, primals, saved)
-        else:
-            # Of `is_grads_batched`, whose older vmap knows no Function: the dispatcher calls the operator item by item.
-            operator = call.operator or any(map(is_legacy_batchedtensor, given))
-            found = call.backward(operator, given, primals, saved)
+        else:  # the dispatcher calls the operator item by item of such a batch
+            found = call.backward(call.operator or batched, given, primals, saved)
         count = len(call.kernel.operands)
         if len(found) == count:
             return None, *found
@@ -244,6 +245,15 @@ def _plain_pull_back(call: Call, tensors: Tensors) -> tuple[Tensor, ...]:
     items = (*flat[kernel.results :], *[option.expand(size) for option in primals[count:]])
     found = torch.func.vjp(torch.vmap(call.plain), *items)[1](tuple(flat[: kernel.results]))
     return tuple(g.reshape(*batch, *g.shape[1:]) for g in found)
+
+
+def _operation_by_operation(
+    call: Call, gradients: Tensors, primals: Tensors, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The derivative of the plain formula with its graph, as autograd has it."""
+    wanted = [p for p, asked in zip(primals, needed, strict=True) if asked]
+    found = iter(torch.autograd.grad(call.plain(*primals), wanted, gradients, create_graph=True, allow_unused=True))
+    return [next(found) if asked else None for asked in needed]
 
 
 def _push_forward(formula: Any, primals: Tensors, tangents: Sequence[Tensor | None]) -> tuple[Tensor, ...]:

@@ -31,6 +31,32 @@ def vmap_equals_batching(t: Trial) -> None:
                 t.close(g, w, f"vmap of {name}{', x fixed' if at is held else ''}")
 
 
+@law("transforms", float64=1e-9, examples=1)
+def batched_gradients_have_their_graph(t: Trial) -> None:
+    """What `torch.autograd.grad(is_grads_batched=True, create_graph=True)`, and with it the vectorized Jacobians of
+    torch, gives of exp, log, retr and the distance is differentiated as gradients taken one by one are."""
+    arguments = t.arguments(())
+    for name in ("expmap", "logmap", "retr", "dist2"):
+        if name not in operations.smooth(t.case):
+            continue
+        letters = operations.OPERATIONS[name]
+        leaves = [arguments[k].detach().clone().requires_grad_() for k in letters]
+        (output,) = operations.call(t, name, dict(zip(letters, leaves, strict=True)))
+        weights = t.noise(2, *output.shape)
+        batched = torch.autograd.grad(output, leaves, weights, is_grads_batched=True, create_graph=True)
+        single = [torch.autograd.grad(output, leaves, w, create_graph=True) for w in weights]
+        stacked = [torch.stack(gradients) for gradients in zip(*single, strict=True)]
+        squares = [torch.cat([g.flatten() for g in gradients]).square().sum() for gradients in (batched, stacked)]
+        t.require(squares[0].requires_grad == squares[1].requires_grad, f"the gradients of {name} have a graph")
+        if not squares[1].requires_grad:
+            continue  # of a linear map
+        seconds = [torch.autograd.grad(square, leaves, retain_graph=True, materialize_grads=True) for square in squares]
+        for letter, got, want in zip(letters, batched, stacked, strict=True):
+            t.close(got, want, f"gradient of {name} in {letter}")
+        for letter, got, want in zip(letters, *seconds, strict=True):
+            t.close(got, want, f"derivative of the gradients of {name} in {letter}")
+
+
 @law("transforms", float64=1e-10, examples=1)
 def compiled_equals_eager(t: Trial) -> None:
     """torch.compile(fullgraph=True) of all operations, in one graph, gives the eager values."""
