@@ -99,22 +99,29 @@ def derivatives_are_finite_at_degenerate_arguments(t: Trial) -> None:
     """First and second derivatives of the smooth operations are finite at u = 0, y = x, and at the degenerate vectors
     that the case lists, with y = exp_x(u). (First ones only of d, |u|: they are finite, not smooth.)"""
     m, x = t.manifold, t.point()
-    for label, u in t.degenerate(x).items():
-        y = x if label == "zero" else m.expmap(x, u).detach()
-        values = {"x": x, "y": y, "u": u, "v": t.direction(x)}
-        for name, letters in operations.costly(t.case).items():
-            if not set(letters) <= set("xyuv") or name in ("log_is_unique", "basis", "sectional_curvature"):
-                continue
-            leaves = {letter: values[letter].clone().requires_grad_() for letter in letters}
-            out = sum(((o * t.noise(*o.shape)).sum() for o in operations.call(t, name, leaves)), torch.zeros(()))
-            if not out.requires_grad:
-                continue  # a constant, such as the curvature
-            smooth = name in operations.SMOOTH
-            first = torch.autograd.grad(out, list(leaves.values()), create_graph=smooth, allow_unused=True)
-            used = [g for g in first if g is not None]
-            t.require(all(bool(g.isfinite().all()) for g in used), f"first derivative of {name} at {label}")
-            again = sum(((g * t.noise(*g.shape)).sum() for g in used), torch.zeros(()))
-            if smooth and again.requires_grad:
-                second = torch.autograd.grad(again, list(leaves.values()), allow_unused=True)
-                finite = all(g is None or bool(g.isfinite().all()) for g in second)
-                t.require(finite, f"second derivative of {name} at {label}")
+    places = t.degenerate(x)
+    labels, u = list(places), torch.stack(list(places.values()))
+    x = x.expand_as(u)
+    zero = torch.tensor([label == "zero" for label in labels]).reshape(-1, *(1,) * (u.dim() - 1))
+    y = torch.where(zero, x, m.expmap(x, u).detach())
+    values = {"x": x, "y": y, "u": u, "v": t.direction(x)}
+
+    def require_finite(derivatives: list[Tensor], what: str) -> None:
+        for i, label in enumerate(labels):
+            t.require(all(bool(g[i].isfinite().all()) for g in derivatives), f"{what} at {label}")
+
+    for name, letters in operations.costly(t.case).items():
+        if not set(letters) <= set("xyuv") or name in ("log_is_unique", "basis", "sectional_curvature"):
+            continue
+        leaves = {letter: values[letter].clone().requires_grad_() for letter in letters}
+        out = sum(((o * t.noise(*o.shape)).sum() for o in operations.call(t, name, leaves)), torch.zeros(()))
+        if not out.requires_grad:
+            continue  # a constant, such as the curvature
+        smooth = name in operations.SMOOTH
+        first = torch.autograd.grad(out, list(leaves.values()), create_graph=smooth, allow_unused=True)
+        used = [g for g in first if g is not None]
+        require_finite(used, f"first derivative of {name}")
+        again = sum(((g * t.noise(*g.shape)).sum() for g in used), torch.zeros(()))
+        if smooth and again.requires_grad:
+            second = torch.autograd.grad(again, list(leaves.values()), allow_unused=True)
+            require_finite([g for g in second if g is not None], f"second derivative of {name}")
