@@ -56,7 +56,8 @@ CEILINGS = {
     "parallel_transport": ("xyv", 140, 1200),
     "basis": ("x", 110, 110),
 }
-SPACES = [
+SPACES = [Stiefel(0.75, "polar"), SpecialOrthogonal("qr")]
+MORE_SPACES = [
     Stiefel(),
     Stiefel(0.75, "qr"),
     Stiefel(0.5, "cayley"),
@@ -67,7 +68,9 @@ SPACES = [
 ]
 
 
-@pytest.mark.parametrize("manifold", SPACES, ids=repr)
+@pytest.mark.parametrize(
+    "manifold", [*SPACES, *(pytest.param(m, marks=pytest.mark.slow) for m in MORE_SPACES)], ids=repr
+)
 def test_graphs_are_small(manifold):
     given = arguments(manifold, (5, 3) if isinstance(manifold, Stiefel) else (4, 4))
     for name, (letters, plain, derivative) in CEILINGS.items():

@@ -37,8 +37,9 @@ def operations_broadcast_over_the_batch(t: Trial) -> None:
 
 
 def _patterns(t: Trial) -> dict[str, dict[str, Tensor]]:
-    patterns = {f"batch {batch}": t.arguments(batch) for batch in ((), (2,), (1, 2))}
-    for label, own, full in (("x unbatched", (), (2,)), ("crossed batches", (2, 1), (2, 2))):
+    two, crossed = ((1, 2), (2, 2)) if t.case.brief else ((2, 2), (2, 3))
+    patterns = {f"batch {batch}": t.arguments(batch) for batch in ((), (2,), two)}
+    for label, own, full in (("x unbatched", (), (2,)), ("crossed batches", (2, 1), crossed)):
         x = t.point(own)
         patterns[label] = {**t.arguments(x=x.expand(*full, *t.shape)), "x": x}
         if is_gyro(t.manifold):
