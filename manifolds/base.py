@@ -251,7 +251,14 @@ class Manifold(ByOptions, CheckedManifold):
         x, u = (z.contiguous() for z in torch.broadcast_tensors(x, u))
         basis = self.basis(x)
         directions = basis.movedim(-self.ndim - 1, 0)
-        pushed = torch.func.vmap(lambda b: torch.func.jvp(lambda w: self.expmap(x, w), (u,), (b,))[1])(directions)
+
+        def pushed_along(start: Tensor, along: Tensor) -> Tensor:
+            return torch.func.jvp(lambda w: self.expmap(x, w), (start,), (along,))[1]
+
+        if torch.compiler.is_compiling():  # vmap multiplies the nodes of a graph; without it the end comes d times
+            pushed = pushed_along(u.expand(directions.shape).contiguous(), directions.contiguous())
+        else:
+            pushed = torch.func.vmap(lambda along: pushed_along(u, along))(directions)
         y = self.expmap(x, u).unsqueeze(-self.ndim - 1)
         # proju: where points are classes of matrices, a moving representative adds a vertical part.
         pushed = self.proju(y, pushed.movedim(0, -self.ndim - 1))
