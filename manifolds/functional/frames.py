@@ -88,6 +88,15 @@ def inverse_sqrt(gram: Tensor, tolerance: float | None = None) -> tuple[Tensor, 
     return _differentiable_roots(gram, *roots) if wanted else roots
 
 
+def _inverse_root(gram: Tensor, tolerance: float) -> Tensor:
+    """S^-1/2 alone, of a Gram matrix as in `inverse_sqrt`."""
+    if not torch.compiler.is_compiling():
+        return _newton_schulz_inverse(gram, tolerance)
+    if derivative_wanted(gram):
+        return inverse_sqrt(gram, tolerance)[0]
+    return _inverse_root_operator(gram.detach(), tolerance)
+
+
 def _differentiable_roots(gram: Tensor, inverse: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
     """The detached roots of `gram` with its derivatives, in corrections of value zero."""
     q, weight = _sylvester_operator(gram.detach())
@@ -101,17 +110,29 @@ def _differentiable_roots(gram: Tensor, inverse: Tensor, root: Tensor) -> tuple[
 
 
 def _newton_schulz_roots(gram: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    z, y, t, bound = _newton_schulz(gram, tolerance)
+    root = bound.sqrt()
+    return z / root, (y @ t) * root
+
+
+def _newton_schulz_inverse(gram: Tensor, tolerance: float) -> Tensor:
+    z, _, _, bound = _newton_schulz(gram, tolerance)
+    return z * bound.rsqrt()
+
+
+def _newton_schulz(gram: Tensor, tolerance: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The scaled inverse root, the last iterate of the root and the factor that it lacks, and the scale."""
     identity = identity_like(gram)
     # The largest row sum bounds the eigenvalues; it is near one for the small steps of an optimizer. Detached: the
     # result does not depend on it.
     bound = gram.detach().abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
-    y, z = gram / bound, identity
+    y, z, t = gram / bound, identity, identity
     for step, scale in enumerate(_scales(bound, tolerance, free_to_look(gram))):
+        y = y @ t if step else y
         product = z @ y if step else y
         t = 1.5 * scale * identity - (0.5 * scale**3) * product
-        y, z = y @ t, t @ z if step else t
-    root = bound.sqrt()
-    return z / root, y * root
+        z = t @ z if step else t
+    return z, y, t, bound
 
 
 def _sylvester_basis(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,6 +147,13 @@ def _two_alike(gram: Tensor, *_: float) -> tuple[Tensor, Tensor]:
 
 
 _sylvester_operator = define("root_sylvester_basis", _sylvester_basis, [Operand("gram", 2)], _two_alike, count=2)
+_inverse_root_operator = define(
+    "inverse_root",
+    _newton_schulz_inverse,
+    [Operand("gram", 2)],
+    lambda gram, _: gram.new_empty(gram.shape),
+    numbers={"tolerance": float},
+)
 _roots_operator = define(
     "inverse_sqrt",
     _newton_schulz_roots,
@@ -187,7 +215,7 @@ def polar_step(w: Tensor) -> Tensor:
     look = free_to_look(gram)
     if look and too_long(gram, float(gram.amax())):
         return nearest_frame(w)
-    root = inverse_sqrt(gram, torch.finfo(w.dtype).eps ** 0.5)[0]
+    root = _inverse_root(gram, torch.finfo(w.dtype).eps ** 0.5)
     if not look:
         root = torch.where(forgets_directions(gram), torch.nan, root)
     return polish(w @ root)  # squares what is left of the error
