@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .tracing import derivative_wanted, values_readable
+from .tracing import derivative_wanted, eager_without_derivative, values_readable
 
 _BLOCK = 65536  # entries that are widened at a time: what a cache holds
 
@@ -66,8 +66,8 @@ def conformal_gap(x: Tensor, K: float | Tensor, sign: int = 0) -> Tensor:
     nothing. For K > 0 (`sign` 1) nothing cancels and one precision is enough.
     """
     fixed = K.detach() if isinstance(K, Tensor) else K
-    wanted = derivative_wanted(x) or (isinstance(K, Tensor) and derivative_wanted(K))
-    if not wanted and sign <= 0:
+    plainly = eager_without_derivative(x) and not (isinstance(K, Tensor) and derivative_wanted(K))
+    if plainly and sign <= 0:
         return _accurate_gap(x, fixed)
     plain = 1 + K * (x * x).sum(-1, keepdim=True)
     return plain if sign > 0 else plain + (_accurate_gap(x.detach(), fixed) - plain.detach())

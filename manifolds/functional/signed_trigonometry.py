@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .series import horner
-from .tracing import derivative_wanted
+from .tracing import eager_without_derivative
 
 
 class _Series(NamedTuple):
@@ -54,7 +54,7 @@ def _joined(
 
     Closed forms that are `exact` next to zero need the series for their derivatives only.
     """
-    plain = exact and not derivative_wanted(z)
+    plain = exact and eager_without_derivative(z)
     switch = torch.finfo(z.dtype).tiny if plain else series.switch
     near = z.abs() < switch
     far = torch.ones_like(z)
