@@ -1,7 +1,9 @@
 # Every target sets up what it needs: Python 3, pip and make are enough. Stamps inside the environment remember what is
 # installed, so a repeated call goes straight to work, and deleting .venv forgets all of it.
 PYTHON ?= python3
-VENV   := .venv
+# `make test TORCH=2.9.1` is for another torch than the pinned one, in an environment of its own.
+TORCH  ?=
+VENV   := .venv$(addprefix -torch-,$(TORCH))
 BIN    := $(VENV)/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -15,7 +17,7 @@ export NO_MKDOCS_2_WARNING := 1
 help:
 	@echo "make demo       a classifier of subspaces on real data, with a figure"
 	@echo "make scale-out  a head of subspaces over two processes, against one"
-	@echo "make test       the default test suite"
+	@echo "make test       the default test suite; make test TORCH=2.9.1: with another torch, of some gigabytes"
 	@echo "make test-slow  the tests marked slow"
 	@echo "make lint       ruff, pyright, import contracts"
 	@echo "make format     let ruff rewrite the code"
@@ -77,16 +79,20 @@ pictures: $(VENV)/.docs
 
 clean:
 	rm -rf build dist site torchriemann.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find . -name $(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.examples: EXTRAS := examples
 $(VENV)/.test:     EXTRAS := test,examples
 $(VENV)/.lint:     EXTRAS := lint
 $(VENV)/.docs:     EXTRAS := docs
-$(VENV)/.examples $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.examples $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml $(VENV)/constraints.txt | $(BIN)/python
 	@echo "== installing torchriemann[$(EXTRAS)] into $(VENV)"
-	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
+	@$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
+
+# Another torch brings the triton that it was built with.
+$(VENV)/constraints.txt: constraints.txt | $(BIN)/python
+	@sed -e '' $(if $(TORCH),-e 's/^torch==.*/torch==$(TORCH)/' -e '/^triton==/d') constraints.txt > $@
 
 $(BIN)/python:
 	@echo "== making $(VENV) with $$($(PYTHON) --version)"

@@ -14,7 +14,7 @@ from torchriemann.manifolds import Grassmann, ManifoldParameter, Sphere, Stiefel
 from torchriemann.optim import RiemannianAdam
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore")
     import geoopt
 
 BETAS = (0.3, 0.5, 0.75, 1.0, 1.5)

@@ -20,7 +20,7 @@ from torchriemann import Lorentz, ManifoldParameter, PoincareBall  # noqa: E402
 from torchriemann.optim import RiemannianAdam  # noqa: E402
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore")
     import geoopt
 
 ROWS, DIMENSION = 100_000, 64

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from torchriemann.manifolds import Klein, Lorentz, PoincareBall, Stereographic
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore")
     import geoopt
 
 DIMENSION, PAIRS = 5, 40

@@ -21,7 +21,7 @@ from torchriemann.manifolds import Stiefel  # noqa: E402
 from torchriemann.optim import LandingSGD, RiemannianSGD  # noqa: E402
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore")
     import geoopt
 
 LR = 1e-3  # LandingSGD's direction is half of the canonical gradient: it takes twice that

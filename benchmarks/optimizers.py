@@ -20,7 +20,7 @@ from torchriemann.manifolds import Stiefel  # noqa: E402
 from torchriemann.optim import RiemannianAdam, RiemannianSGD  # noqa: E402
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore")
     import geoopt
 
 LR = 1e-3

@@ -20,7 +20,7 @@ from torchriemann.manifolds import Lorentz, ManifoldParameter
 from torchriemann.optim import RiemannianAdam
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore")
     import geoopt
     from geoopt.manifolds.lorentz import math as peer
 

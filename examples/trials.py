@@ -17,7 +17,7 @@ from torch import Tensor
 from torchriemann.manifolds import Klein, Lorentz, PoincareBall
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore")
     import geoopt
 
 DIMENSION = 3

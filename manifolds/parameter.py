@@ -16,8 +16,9 @@ from .base import Manifold
 from .options import ByOptions
 
 with warnings.catch_warnings():
-    # geoopt compiles TorchScript at import, which torch reports as deprecated some seventy times.
-    warnings.simplefilter("ignore", DeprecationWarning)
+    # geoopt compiles TorchScript at import, which torch reports as deprecated some seventy times: by a
+    # DeprecationWarning, and from 2.14 on by a FutureWarning.
+    warnings.simplefilter("ignore")
     import geoopt
 
 # So that geoopt's own isinstance checks accept our manifolds.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchriemann.manifolds import Lorentz
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore")
     import geoopt
 
 M = Lorentz()
