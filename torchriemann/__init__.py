@@ -39,6 +39,9 @@ from torchriemann.manifolds import change_curvature as change_curvature
 from torchriemann.manifolds import convert as convert
 from torchriemann.manifolds.kernels import use_kernels as use_kernels
 from torchriemann.moved import alias_old_paths
+from torchriemann.optim import RiemannianAdam as RiemannianAdam
+from torchriemann.optim import RiemannianSGD as RiemannianSGD
+from torchriemann.optim import param_groups as param_groups
 
 alias_old_paths()
 del alias_old_paths

@@ -324,6 +324,8 @@ def test_check_layer_fails_by_name_and_leaves_out_what_is_exempt():
     assert "gradients_are_finite" in held and "repr_shows_the_arguments" not in held
     with pytest.raises(ValueError, match="check_layer: no such law: colour"):
         check_layer(Mirrors, features, laws=["colour"])
+    with pytest.raises(ValueError, match="check_layer: make must build the layer, got the layer Mirrors"):
+        check_layer(Mirrors(), features)
 
 
 def test_an_exemption_is_held_to_the_truth():

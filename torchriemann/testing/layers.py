@@ -237,6 +237,11 @@ def check_layer(
 
     Raises ``AssertionError`` at the first that fails, naming law, layer and seed. Returns the names of those that hold.
     """
+    if isinstance(make, nn.Module):
+        raise ValueError(
+            f"check_layer: make must build the layer, got the layer {type(make).__name__}; pass its class or a "
+            "function of device and dtype that returns it"
+        )
     unknown = {*(laws or ()), *(exempt or ())} - LAYER_LAWS.keys()
     if unknown:
         raise ValueError(f"check_layer: no such law: {', '.join(sorted(unknown))}; LAYER_LAWS has all")
