@@ -168,13 +168,18 @@ def cosh_and_ratio(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sinh_quotient(t: Tensor, z: Tensor) -> Tensor:
-    """sinh(t r)/sinh(r) for z = r^2 >= 0."""
-    small = z < 1.0
-    near = torch.where(small, z, 0.0)
-    r = torch.where(small, 1.0, z).sqrt()
-    size = t.abs() * r
-    far = t.sign() * torch.exp(size - r) * torch.expm1(-2 * size) / torch.expm1(-2 * r)
-    return torch.where(small, t * sin_ratio_k(-t.square() * near, -1) / sin_ratio_k(-near, -1), far)
+    """sinh(t r)/sinh(r) for z = r^2 >= 0: smooth in both, and without overflow for t between -1 and 1."""
+    w, short = t.square() * z, z < 1.0
+    r = torch.where(short, 1.0, z).sqrt()
+    # |t| and the sign of t are smooth only away from t = 0.
+    slow = short | (w < 1.0)
+    far = torch.where(slow, 1.0, t)
+    size = far.abs() * r
+    quotient = far.sign() * torch.exp(size - r) * torch.expm1(-2 * size) / torch.expm1(-2 * r)
+    ratio = torch.where(
+        short, 1 / sin_ratio_k(torch.where(short, -z, 0.0), -1), -2 * r * torch.exp(-r) / torch.expm1(-2 * r)
+    )
+    return torch.where(slow, t * sin_ratio_k(torch.where(slow, -w, 0.0), -1) * ratio, quotient)
 
 
 def half_length(S: Tensor) -> Tensor:
