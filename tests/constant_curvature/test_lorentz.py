@@ -316,6 +316,19 @@ def test_centroid_commutes_with_isometries_and_has_gradients():
     assert gradcheck(both, inputs, fast_mode=True)
 
 
+def test_centroid_has_its_derivatives_at_the_origin():
+    """The part of a point along the mean is zero there, where its size and its sign have no derivative."""
+    m, g = Lorentz(), torch.Generator().manual_seed(0)
+    s = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 0.3]], dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, generator=g, dtype=torch.float64)
+
+    def value(s):
+        return m.centroid(formulas.point_from_space(s, -1.0)) @ weights
+
+    assert gradcheck(value, (s,))
+    assert gradgradcheck(value, (s,))
+
+
 # ---- derivatives ------------------------------------------------------------------------------------------------
 
 
