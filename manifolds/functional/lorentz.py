@@ -299,9 +299,9 @@ def metric_parts(s: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tenso
 
     The difference ``|u|^2 - u_t^2`` would lose cosh^2 of the radius.
     """
-    t2 = 1 - K * square(s)
-    nu = dot(s, u) / t2
-    return t2.sqrt(), nu, torch.addcmul(u, s, K * nu)
+    t = over_radius(square(s), K)
+    nu = dot(s / t, u) / t  # in this order, since a long vector far out would overflow
+    return t, nu, torch.addcmul(u, s, K * nu)
 
 
 def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:

@@ -103,5 +103,5 @@ def frame_from_tangent(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     """Frame coordinates ``u_s - <s, u_s>/(t (R + t)) s`` of the tangent vector u at x. ``*B,n+1 -> *B,n``."""
     s, v = space(x), space(u)
     t = over_radius(square(s), K)
-    along = K * dot(s, v) / t
+    along = K * dot(s / t, v)  # a product of the coordinates themselves overflows for a long vector far out
     return with_known_part(v + along / (1 + t) * s, s, -along / t, t, K)
