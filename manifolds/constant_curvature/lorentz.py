@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import frechet
 from ..functional import lorentz as formulas
+from ..functional import lorentz_frames as frames
 from ..functional.lorentz import metric_parts, point_from_space, space, time_of, vector_from_space
 from ..functional.rows import dot, square
 from ..functional.series import safe_norm
@@ -50,7 +51,7 @@ class Lorentz(ConstantCurvature):
 
     @property
     def _radius(self) -> float | Tensor:
-        return (-self.curvature) ** -0.5
+        return formulas.radius(self.curvature)
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n = point_shape[-1]
@@ -66,7 +67,7 @@ class Lorentz(ConstantCurvature):
 
     def to_cosine_sine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The time over R, from the space part, and the space part."""
-        return formulas.time_at_length(space(x), self.curvature) / self._radius, space(x)
+        return formulas.cosine_at_length(space(x), self.curvature), space(x)
 
     def from_cosine_sine(self, t: Tensor, s: Tensor) -> Tensor:
         """s with its time; t is not read."""
@@ -104,27 +105,27 @@ class Lorentz(ConstantCurvature):
     @operation
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
         """The Minkowski product, from space parts."""
-        s = space(x)
-        _, sigma, p = metric_parts(s, space(u), self.curvature)
+        s, root = space(x), (-self.curvature) ** 0.5
+        _, nu, p = metric_parts(s, space(u), self.curvature)
         if v is None:
-            value = square(p) - sigma.square() / self.curvature
+            value = square(p) + (root * nu).square()
         else:
             _, other, q = metric_parts(s, space(v), self.curvature)
-            value = dot(p, q) - sigma * other / self.curvature
+            value = dot(p, q) + (root * nu) * (root * other)
         return value if keepdim else value.squeeze(-1)
 
     @operation
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """Length in the Minkowski product, from space parts."""
-        _, sigma, p = metric_parts(space(x), space(u), self.curvature)
-        return safe_norm(torch.cat([sigma * self._radius, p], -1), keepdim=keepdim)
+        _, nu, p = metric_parts(space(x), space(u), self.curvature)
+        return safe_norm(torch.cat([nu * (-self.curvature) ** 0.5, p], -1), keepdim=keepdim)
 
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """``h - K <s, h> s`` with ``h = g_s + g_t s/t``: a function may have read the time."""
         s, K = space(x), self.curvature
         t = time_of(s, K)
-        h = space(g) + g[..., :1] / t * s
+        h = space(g) + g[..., :1] * (s / t)
         along = -K * dot(s, h)
         return torch.cat([along * t, h + along * s], -1)
 
@@ -193,12 +194,12 @@ class Lorentz(ConstantCurvature):
         """The frame at x: the space axes, carried there from the origin. ``*B,n+1 -> *B,n,n+1``."""
         n = x.shape[-1] - 1
         axes = torch.eye(n, dtype=x.dtype, device=x.device)
-        return formulas.tangent_from_frame(x.unsqueeze(-2), axes, self.curvature)
+        return frames.tangent_from_frame(x.unsqueeze(-2), axes, self.curvature)
 
     @operation
     def to_coordinates(self, x: Tensor, u: Tensor) -> Tensor:
         """Frame coordinates."""
-        return formulas.frame_from_tangent(x, u, self.curvature)
+        return frames.frame_from_tangent(x, u, self.curvature)
 
     @in_full_precision
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
@@ -250,33 +251,33 @@ class Lorentz(ConstantCurvature):
     @operation
     def expmap0(self, u: Tensor) -> Tensor:
         """``expmap(origin, u)``, at any radius that coordinates hold."""
-        return formulas.point_from_normal(space(u), self.curvature)
+        return frames.point_from_normal(space(u), self.curvature)
 
     @operation
     def logmap0(self, x: Tensor) -> Tensor:
         """``logmap(origin, x)``, at any radius that coordinates hold."""
-        return self.tangent_from_normal(formulas.normal_from_point(x, self.curvature))
+        return self.tangent_from_normal(frames.normal_from_point(x, self.curvature))
 
     @in_full_precision
     def from_normal(self, z: Tensor) -> Tensor:
         """``(R cosh r, sinh(r)/r z)`` with r = |z|/R."""
         self._check_normal("from_normal", z)
-        return formulas.point_from_normal(z, self.curvature)
+        return frames.point_from_normal(z, self.curvature)
 
     @operation
     def to_normal(self, x: Tensor) -> Tensor:
         """``asinh(r)/r s`` with r = |s|/R."""
-        return formulas.normal_from_point(x, self.curvature)
+        return frames.normal_from_point(x, self.curvature)
 
     @operation
     def dist0(self, x: Tensor, *, keepdim: bool = False) -> Tensor:
         """``dist(origin, x)``, at any radius that coordinates hold."""
-        return safe_norm(formulas.normal_from_point(x, self.curvature), keepdim=keepdim)
+        return safe_norm(frames.normal_from_point(x, self.curvature), keepdim=keepdim)
 
     @operation
     def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
         """The boost of `y` that takes the origin to `x`."""
-        return formulas.lorentz_gyroadd(x, y, self.curvature)
+        return frames.lorentz_gyroadd(x, y, self.curvature)
 
     @operation
     def gyroinv(self, x: Tensor) -> Tensor:
@@ -286,13 +287,13 @@ class Lorentz(ConstantCurvature):
     @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """A rotation of the space part of `z` in the plane of those of `x` and `y`."""
-        s = formulas.lorentz_gyration_normal(x, y, space(z), self.curvature)
+        s = frames.lorentz_gyration_normal(x, y, space(z), self.curvature)
         return point_from_space(s, self.curvature)
 
     @operation
     def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
         """Frame coordinates of ``logmap(x, y)``."""
-        return formulas.normal_from_point(formulas.lorentz_gyrodiff(x, y, self.curvature), self.curvature)
+        return frames.normal_from_point(frames.lorentz_gyrodiff(x, y, self.curvature), self.curvature)
 
     @in_full_precision
     def transport_frame(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -300,18 +301,18 @@ class Lorentz(ConstantCurvature):
         radius but for what the rounding of nearby points says of their direction."""
         self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
-        return formulas.lorentz_transport_normal(x, y, z, self.curvature)
+        return frames.lorentz_transport_normal(x, y, z, self.curvature)
 
     @in_full_precision
     def tangent_from_frame(self, x: Tensor, z: Tensor) -> Tensor:
         """The tangent vector at `x` with frame coordinates `z`."""
         self._check_frame("tangent_from_frame", x, z)
-        return formulas.tangent_from_frame(x, z, self.curvature)
+        return frames.tangent_from_frame(x, z, self.curvature)
 
     @operation
     def frame_from_tangent(self, x: Tensor, u: Tensor) -> Tensor:
         """Frame coordinates of the tangent vector `u` at `x`."""
-        return formulas.frame_from_tangent(x, u, self.curvature)
+        return frames.frame_from_tangent(x, u, self.curvature)
 
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """The point `factor` times as far from the origin."""
@@ -322,7 +323,8 @@ class Lorentz(ConstantCurvature):
         the rounding of a product whose terms are cosh(r) larger than the result. ``*B,n+1 -> *B,n+1,n+1``."""
         self.check_operands("boost_matrix", [x])
         basis = self.basis(x)
-        return torch.cat([(self.projx(x) / self._radius).unsqueeze(-1), basis.mT], -1)
+        t, s = self.to_cosine_sine(x)
+        return torch.cat([torch.cat([t, s * (-self.curvature) ** 0.5], -1).unsqueeze(-1), basis.mT], -1)
 
     # ---- means ------------------------------------------------------------------------------------------------
 

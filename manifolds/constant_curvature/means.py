@@ -63,9 +63,10 @@ def centroid(model: ConstantCurvature, x: Tensor, w: Tensor) -> Tensor:
     a = dot(s, direction)
     p = s - a * direction
     p = p - dot(p, direction) * direction
-    larger = t + q * a.abs()
+    ahead = a > 0
+    larger = t + q * torch.where(ahead, a, -a)  # not |a|, whose derivative at the origin is none of the two
     smaller = (1 + q * q * dot(p, p)) / larger
-    product = (w * torch.where(a > 0, smaller, larger)).sum(0) * (w * torch.where(a > 0, larger, smaller)).sum(0)
+    product = (w * torch.where(ahead, smaller, larger)).sum(0) * (w * torch.where(ahead, larger, smaller)).sum(0)
     plain = T.square() + K * dot(S, S)
     root = (torch.where(K < 0, product, plain) if isinstance(K, Tensor) else product if K < 0 else plain).sqrt()
     return model.from_cosine_sine(T / root, S / root)

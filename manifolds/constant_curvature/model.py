@@ -264,11 +264,13 @@ def _arcsinh(K: float | Tensor, tau: Tensor, length: Tensor) -> Tensor:
     root = (-K) ** 0.5
     angle = root * length
     far = tau * angle.clamp(-40, 40).sinh().abs() > 1e9  # arcsinh(y) is log(2y) to 1e-19
-    sine = torch.where(far, 0.0, tau) * torch.where(far, 0.0, angle).sinh()
-    near = sine * asin_ratio_k(-sine.square(), -1)
+    inner = torch.where(far, 0.0, length)
+    sine = torch.where(far, 0.0, tau) * inner * sin_ratio_k(K * inner.square(), -1)
+    near = sine * asin_ratio_k(K * sine.square(), -1)
     size = torch.where(far, angle.abs(), 1.0)
-    log = torch.where(far, tau, 1.0).log() + size + torch.log1p(-torch.exp(-2 * size))
-    return torch.where(far, angle.sign() * log, near) / root
+    rest = torch.where(far, tau, 1.0).log() + torch.log1p(-torch.exp(-2 * size))
+    # The length by itself, so that no derivative in K is left of it.
+    return torch.where(far, length + angle.sign() * rest / root, near)
 
 
 def _positive(K: float | Tensor) -> float | Tensor:

@@ -7,6 +7,10 @@ a 0-dim tensor). No formula reads t: it is derived from s, because ``t^2 - |s|^2
 Everything follows from the *separation* of two points, ``S = sinh^2(sqrt(-K) d/2)``, as a sum of squares, and from row
 scalars: full-size passes are few, and every result is a combination of its arguments' rows. All formulas are smooth,
 coincident points and the origin included, except the distance itself at coincidence, where its gradient is zero.
+
+Scales. Inside a formula times are in units of R, ``t/R = sqrt(1 - K|s|^2)``, and what is small by one power of K or of
+exp(-r) meets what is large by another before either is multiplied by a third: squares of coordinates are formed, no
+higher powers, and no power of 1/K but in results that have it.
 """
 
 from __future__ import annotations
@@ -28,16 +32,37 @@ def space(x: Tensor) -> Tensor:
     return x[..., 1:]
 
 
+def radius(K: float | Tensor) -> float | Tensor:
+    """R. The derivative of ``(-K)^(-1/2)`` in torch's hands has R^3, which may overflow, as a factor; of this, R^2."""
+    return 1 / (-K) ** 0.5
+
+
+def over_radius(square: Tensor, K: float | Tensor) -> Tensor:
+    """t/R = cosh of the distance from the origin over R, of points with the square |s|^2."""
+    if isinstance(K, Tensor):
+        return (1 - K * square).sqrt()
+    return torch.rsub(square, 1.0, alpha=K).sqrt()  # one launch
+
+
 def time_of(s: Tensor, K: float | Tensor) -> Tensor:
     """t = sqrt(R^2 + |s|^2), with a trailing one."""
+    if isinstance(K, Tensor) and not eager_without_derivative(K):
+        return (square(s) + radius(K) ** 2).sqrt()
     return (square(s) - 1 / K).sqrt()
 
 
 def time_at_length(s: Tensor, K: float | Tensor) -> Tensor:
     """`time_of` where squares may overflow, as they do from radius 44 (float32) and 354 (float64) on."""
-    q = square(s)
-    overflow = q.isinf()
-    return torch.where(overflow, safe_norm(s, keepdim=True), (torch.where(overflow, 1.0, q) - 1 / K).sqrt())
+    overflow = square(s.detach()).isinf()
+    near = time_of(torch.where(overflow, 1.0, s), K)
+    return torch.where(overflow, safe_norm(torch.where(overflow, s, 1.0), keepdim=True), near)
+
+
+def cosine_at_length(s: Tensor, K: float | Tensor) -> Tensor:
+    """t/R at any length that is a number."""
+    overflow = (K * square(s.detach())).isinf()
+    near = over_radius(square(torch.where(overflow, 0.0, s)), K)
+    return torch.where(overflow, safe_norm(torch.where(overflow, s, 1.0), keepdim=True) * (-K) ** 0.5, near)
 
 
 def point_from_space(s: Tensor, K: float | Tensor) -> Tensor:
@@ -93,10 +118,11 @@ class Separation(NamedTuple):
     alike: Tensor  # one where the radii differ by less than a factor of two, else zero
     difference: Tensor  # rows y - alike x
     perpendicular: Tensor  # rows q = y_s - t_y/t_x x_s
-    tx: Tensor
+    tx: Tensor  # over R, as all times
     ty: Tensor
     time_difference: Tensor  # t_y - t_x
-    angular: Tensor  # the part of S that the directions make; the rest is time_difference^2/(4 t_x t_y)
+    angular: Tensor  # the part of R^2 S that the directions make; the rest is that of the times
+    chord2: Tensor  # R^2 S: next to zero a quarter of d^2, whatever K is
     S: Tensor  # sinh^2(sqrt(-K) d/2)
 
 
@@ -112,7 +138,8 @@ def separation(
     """
     in_place = not without_time and overwritable(K, x, y)
     xs, ys = (x, y) if without_time else (space(x), space(y))
-    tx, ty = time_of(xs, K), time_of(ys, K)
+    xx, yy = square(xs), square(ys)
+    tx, ty = over_radius(xx, K), over_radius(yy, K)
     alike = _alike(tx, ty)
     one = alike.to(x.dtype)
     row = x if in_place else xs
@@ -121,10 +148,12 @@ def separation(
         chord = ys - xs  # without the radii, so that one loop makes all sums of products
     else:
         chord = space_of(difference, in_place)
-    dt = torch.where(alike, (square(chord) + 2 * dot(chord, xs)) / (tx + ty), ty - tx)
+    rise = torch.where(alike, square(chord) + 2 * dot(chord, xs), yy - xx) / (tx + ty)  # R^2 (t_y - t_x)
+    dt = -K * rise
     q = _perpendicular(difference, row, alike, dt, tx, ty, in_place and not need_difference)
-    angular = -0.25 * K * (tx / ty) * square(space_of(q, in_place))
-    return Separation(in_place, one, difference, q, tx, ty, dt, angular, angular + dt * (dt / (4 * tx * ty)))
+    angular = 0.25 * (tx / ty) * square(space_of(q, in_place))
+    chord2 = angular + rise * (dt / (4 * tx * ty))
+    return Separation(in_place, one, difference, q, tx, ty, dt, angular, chord2, -K * chord2)
 
 
 def separation_again(
@@ -136,7 +165,7 @@ def separation_again(
     one = alike.to(x.dtype)
     difference = torch.addcmul(y if in_place else space(y), row, -one)
     q = _perpendicular(difference, row, alike, dt, tx, ty, in_place)
-    return Separation(in_place, one, difference, q, tx, ty, dt, angular, S)
+    return Separation(in_place, one, difference, q, tx, ty, dt, angular, S / -K, S)
 
 
 def _alike(tx: Tensor, ty: Tensor) -> Tensor:
@@ -150,14 +179,14 @@ def _perpendicular(
 
 
 # Below z = 1/4 the next term is below the rounding of one.
-_SWITCH = 0.25
+_COSH_SWITCH = 0.25
 _COSH = tuple(1 / math.factorial(2 * k) for k in range(9))
 _SINH = tuple(1 / math.factorial(2 * k + 1) for k in range(8))
 
 
 def cosh_and_ratio(z: Tensor) -> tuple[Tensor, Tensor]:
     """cosh(r) and sinh(r)/r for z = r^2 >= 0, from one exponential."""
-    small = z < _SWITCH
+    small = z < _COSH_SWITCH
     r = torch.where(small, 1.0, z).sqrt()
     e = r.exp()
     f = 1 / e
@@ -168,13 +197,18 @@ def cosh_and_ratio(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sinh_quotient(t: Tensor, z: Tensor) -> Tensor:
-    """sinh(t r)/sinh(r) for z = r^2 >= 0."""
-    small = z < 1.0
-    near = torch.where(small, z, 0.0)
-    r = torch.where(small, 1.0, z).sqrt()
-    size = t.abs() * r
-    far = t.sign() * torch.exp(size - r) * torch.expm1(-2 * size) / torch.expm1(-2 * r)
-    return torch.where(small, t * sin_ratio_k(-t.square() * near, -1) / sin_ratio_k(-near, -1), far)
+    """sinh(t r)/sinh(r) for z = r^2 >= 0: smooth in both, and without overflow for t between -1 and 1."""
+    w, short = t.square() * z, z < 1.0
+    r = torch.where(short, 1.0, z).sqrt()
+    # |t| and the sign of t are smooth only away from t = 0.
+    slow = short | (w < 1.0)
+    far = torch.where(slow, 1.0, t)
+    size = far.abs() * r
+    quotient = far.sign() * torch.exp(size - r) * torch.expm1(-2 * size) / torch.expm1(-2 * r)
+    ratio = torch.where(
+        short, 1 / sin_ratio_k(torch.where(short, -z, 0.0), -1), -2 * r * torch.exp(-r) / torch.expm1(-2 * r)
+    )
+    return torch.where(slow, t * sin_ratio_k(torch.where(slow, -w, 0.0), -1) * ratio, quotient)
 
 
 def half_length(S: Tensor) -> Tensor:
@@ -182,65 +216,100 @@ def half_length(S: Tensor) -> Tensor:
     return torch.log1p(safe_sqrt(S) + S / (1 + (1 + S).sqrt()))
 
 
+# Of the functions of S below.
+_SWITCH = 0.1
+
 # r/sinh(r) = sum a_k S^k, a_(k+1)/a_k = -(2k + 2)/(2k + 3): below S = 0.1 the next term is below the rounding of one,
 # and of the second derivative.
 _RATIO = tuple((-1) ** n * math.prod((2 * k + 2) / (2 * k + 3) for k in range(n)) for n in range(20))
 
 
-def log_ratio(S: Tensor) -> Tensor:
-    """r/sinh(r) as a function of S = sinh^2(r/2)."""
-    small = S < 0.1
-    far = torch.where(small, 1.0, S)
-    near = horner(_RATIO[: 20 if S.dtype == torch.float64 else 9], torch.where(small, S, 0.0))
-    return torch.where(small, near, half_length(far) / (far.sqrt() * (1 + far).sqrt()))
+def log_ratios(S: Tensor) -> tuple[Tensor, Tensor]:
+    """f = r/sinh(r) and ``2 S f = r tanh(r/2)`` as functions of S = sinh^2(r/2).
+
+    The derivative of f is smaller than the square of what f is multiplied with is large: neither is a number from
+    r = 60 (float32) on. So the second one has a derivative of its own.
+    """
+    small = S < _SWITCH
+    far, near = torch.where(small, 1.0, S), torch.where(small, S, 0.0)
+    series = horner(_RATIO[: 20 if S.dtype == torch.float64 else 9], near)
+    half, root, cosh = half_length(far), far.sqrt(), (1 + far).sqrt()
+    f = torch.where(small, series, half / (root * cosh))
+    if eager_without_derivative(S):
+        return f, 2 * S * f
+    return f, 2 * torch.where(small, near * series, half * (root / cosh))
+
+
+def with_known_part(z: Tensor, s: Tensor, known: Tensor, t: Tensor, K: float | Tensor) -> Tensor:
+    """z with ``<s, z> = known R t``, t over R: where z is a difference of rows much longer than itself, the rounding
+    along s is seen cosh of the radius larger than across. A constant shift, since `known` is what <s, z> is. Where that
+    product overflows, z is longer than what it is made of, and there is nothing to mend."""
+    shift = (known + K * dot(s, z) / t) / t
+    return torch.addcmul(z, s, shift.detach().nan_to_num(0.0, 0.0, 0.0))
 
 
 # ---- distance, exponential, logarithm, transport ----------------------------------------------------------------
 
 
-def _separation_only(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
-    """S of two points."""
+def _separation_only(x: Tensor, y: Tensor, K: float | Tensor) -> Separation:
+    """The scalars of two points."""
     if torch.compiler.is_compiling():
         # A slice becomes a padded copy in the compiled backward pass, a product with zeros and ones nothing.
         space_mask = torch.cat([x.new_zeros(1), x.new_ones(x.shape[-1] - 1)])
-        return separation(x * space_mask, y * space_mask, K, without_time=True).S
-    return separation(x, y, K, need_difference=False).S
+        return separation(x * space_mask, y * space_mask, K, without_time=True)
+    return separation(x, y, K, need_difference=False)
+
+
+def _near_and_far(a: Separation, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where points are close, asinh(sqrt S)/sqrt S there, and d elsewhere. Next to zero d has to come from R^2 S:
+    of R and S apart, the derivatives in K cancel."""
+    small = a.S < _SWITCH
+    return (
+        small,
+        asin_ratio_k(torch.where(small, -a.S, 0.0), -1),
+        2 * radius(K) * half_length(torch.where(small, 1.0, a.S)),
+    )
 
 
 def lorentz_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Geodesic distance ``2R asinh(sqrt S)``. ``*B,n+1 -> *B``."""
-    return (half_length(_separation_only(x, y, K)) * (2 * (-K) ** -0.5)).squeeze(-1)
+    a = _separation_only(x, y, K)
+    if not isinstance(K, Tensor) or eager_without_derivative(K):
+        return (half_length(a.S) * (2 * radius(K))).squeeze(-1)
+    small, ratio, far = _near_and_far(a, K)
+    return torch.where(small, 2 * safe_sqrt(a.chord2) * ratio, far).squeeze(-1)
 
 
 def lorentz_dist_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
     """`lorentz_dist`, and the scalars of the separation, which its backward pass need not compute again."""
     a = separation(x, y, K, need_difference=False)
-    d = (half_length(a.S) * (2 * (-K) ** -0.5)).squeeze(-1)
+    d = (half_length(a.S) * (2 * radius(K))).squeeze(-1)
     return d, a.tx, a.ty, a.time_difference, a.angular, a.S
 
 
 def lorentz_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Squared geodesic distance, smooth at coincidence. ``*B,n+1 -> *B``."""
-    S = _separation_only(x, y, K)
-    return (S * (-4 / K) * asin_ratio_k(-S, -1).square()).squeeze(-1)
+    a = _separation_only(x, y, K)
+    small, ratio, far = _near_and_far(a, K)
+    return torch.where(small, 4 * a.chord2 * ratio.square(), far.square()).squeeze(-1)
 
 
 def metric_parts(s: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """t, sigma = <s, u>/t^2 and p = u - sigma s: products of tangent vectors are ``<p, p'> + R^2 sigma sigma'``.
+    """t/R, nu = R^2 <s, u>/t^2 and p = u + K nu s: products of tangent vectors are ``<p, p'> - K nu nu'``.
 
     The difference ``|u|^2 - u_t^2`` would lose cosh^2 of the radius.
     """
-    t2 = square(s) - 1 / K
-    sigma = dot(s, u) / t2
-    return t2.sqrt(), sigma, torch.addcmul(u, s, -sigma)
+    t = over_radius(square(s), K)
+    nu = dot(s / t, u) / t  # in this order, since a long vector far out would overflow
+    return t, nu, torch.addcmul(u, s, K * nu)
 
 
 def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     """The exponential ``cosh(r) x + sinh(r)/r u`` with r = sqrt(-K) |u|. ``*B,n+1; *B,n+1 -> *B,n+1``."""
     in_place = overwritable(K, x, u)
     s, row = space(x), x if in_place else space(x)
-    sigma = dot(s, space(u)) / (square(s) - 1 / K)
-    p = torch.addcmul(u if in_place else space(u), row, -sigma)
+    sigma = K * (dot(s, space(u)) / (1 - K * square(s)))
+    p = torch.addcmul(u if in_place else space(u), row, sigma)
     if torch.compiler.is_compiling():
         # Inductor makes one loop over the rows of all this if no row scalar needs a loop of its own that it would
         # rather vectorise: the sum ends in a reduction, and the exponential reads a number from within a row.
@@ -249,17 +318,17 @@ def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
         y = cosh * s + ratio * space(u)
         return point_from_space(y, K)
     cosh, ratio = cosh_and_ratio(sigma.square() - K * square(space_of(p, in_place)))
-    y = shifted(scaled(p, ratio, in_place), row, cosh + ratio * sigma, in_place)
+    y = shifted(scaled(p, ratio, in_place), row, cosh - ratio * sigma, in_place)
     return joined(time_of(space_of(y, in_place), K), y, in_place)
 
 
 def lorentz_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """The logarithm ``r/sinh(r) (y - x - 2S x)``, r = sqrt(-K) d. ``*B,n+1; *B,n+1 -> *B,n+1``."""
     a = separation(x, y, K)
-    f = log_ratio(a.S)
+    f, m = log_ratios(a.S)
     row = x if a.in_place else space(x)
-    u = shifted(scaled(a.difference, f, a.in_place), row, f * (a.alike - 1 - 2 * a.S), a.in_place)
-    return joined(f * (a.time_difference - 2 * a.S * a.tx), u, a.in_place)
+    u = shifted(scaled(a.difference, f, a.in_place), row, f * (a.alike - 1) - m, a.in_place)
+    return joined(radius(K) * (f * a.time_difference - m * a.tx), u, a.in_place)
 
 
 def lorentz_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
@@ -269,102 +338,16 @@ def lorentz_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Ten
     """
     in_place = overwritable(K, x, y, v)
     row = x if in_place else space(x)
-    tx, ty = time_of(space(x), K), time_of(space(y), K)
+    tx, ty = over_radius(square(space(x)), K), over_radius(square(space(y)), K)
     ratio = ty / tx
     q = torch.addcmul(y if in_place else space(y), row, -ratio)
     # 1 + S needs no relative accuracy of S.
     S = -0.25 * K / ratio * square(space_of(q, in_place)) + (ty - tx) * ((ty - tx) / (4 * tx * ty))
-    sigma = dot(space(x), space(v)) / tx.square()
+    nu = dot(space(x), space(v)) / tx.square()
+    sigma = -K * nu
     p = torch.addcmul(v if in_place else space(v), row, -sigma)
     # <y, v> = <q, p> + sigma <q, x>, the last product as it is known: both rows are rounded along x by cosh(radius).
-    product = dot(space_of(q, in_place), space_of(p, in_place)) - sigma * ((ratio - 1 - 2 * S) / K)
+    product = dot(space_of(q, in_place), space_of(p, in_place)) + nu * (ratio - 1 - 2 * S)
     c = -0.5 * K * product / (1 + S)
     w = shifted(shifted(p, q, c, in_place), row, sigma + c * (1 + ratio), in_place)
-    return joined(sigma * tx + c * (tx + ty), w, in_place)
-
-
-# ---- normal coordinates ---------------------------------------------------------------------------------------
-
-
-def point_from_normal(z: Tensor, K: float | Tensor) -> Tensor:
-    """``(R cosh r, sinh(r)/r z)`` with r = |z|/R: the point with normal coordinates z. ``*B,n -> *B,n+1``."""
-    cosh, ratio = cosh_and_ratio(-K * square(z))
-    return torch.cat([cosh * (-K) ** -0.5, ratio * z], -1)
-
-
-def normal_from_point(x: Tensor, K: float | Tensor) -> Tensor:
-    """``asinh(|s|/R)/(|s|/R) s``: normal coordinates of x. ``*B,n+1 -> *B,n``."""
-    s = space(x)
-    q = K * square(s)
-    overflow = q.isinf()
-    far = safe_norm(torch.where(overflow, s, 1.0), keepdim=True) * (-K) ** 0.5
-    ratio = torch.where(overflow, (far.log() + math.log(2)) / far, asin_ratio_k(torch.where(overflow, -1.0, q), -1))
-    return ratio * s
-
-
-# ---- gyro-operations and frames -----------------------------------------------------------------------------------
-
-
-def lorentz_gyrodiff(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
-    """``(-)x (+) y``, the boost of y that brings x to the origin. ``*B,n+1; *B,n+1 -> *B,n+1``."""
-    a = separation(x, y, K)
-    R, xs = (-K) ** -0.5, space(x)
-    shift = a.alike - 1 - (a.time_difference + 2 * R * a.S) / (a.tx + R)
-    z = shifted(a.difference, x if a.in_place else xs, shift, a.in_place)
-    z = with_known_part(space_of(z, a.in_place), xs, R * (a.time_difference - 2 * a.S * a.tx), a.tx.square())
-    return torch.cat([R * (1 + 2 * a.S), z], -1)
-
-
-def lorentz_gyroadd(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
-    """``x (+) y``, the boost of y that brings the origin to x. ``*B,n+1; *B,n+1 -> *B,n+1``."""
-    return lorentz_gyrodiff(-x, y, K)
-
-
-def with_known_part(z: Tensor, s: Tensor, known: Tensor, t2: Tensor) -> Tensor:
-    """z with <s, z> = `known`: where z is a difference of rows much longer than itself, the rounding along s is seen
-    cosh of the radius larger than across. A constant shift, since `known` is what <s, z> is."""
-    return torch.addcmul(z, s, ((known - dot(s, z)) / t2).detach())
-
-
-def lorentz_transport_normal(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
-    r"""Transport from x to y in frame coordinates, ``gyr[y, (-)x] z``: a rotation in the plane of x and y.
-
-    With the points p, q of the Poincare ball and w z = p <q, z> - q <p, z>:
-    ``z + 2/|1 - p q|^2 ((1 - <p, q>) w z + w^2 z)``, where ``|1 - p q|^2 = 4(1 + S)/((1 + t_x/R)(1 + t_y/R))``. None of
-    the sums cancels. ``*B,n+1; *B,n+1; *B,n -> *B,n``.
-    """
-    a = separation(x, y, K)
-    R, s = (-K) ** -0.5, space(x)
-    q = space_of(a.perpendicular, a.in_place)
-    # The plane is spanned by x and the perpendicular q, made of the size of ball points.
-    px, py = a.tx + R, a.ty + R
-    qz, xz = dot(q, z) / py, dot(s, z) / px
-    qq, xx = square(q) / py.square(), (a.tx - R) / px
-    xq = (a.time_difference / a.tx - 2 * a.S) / (-K * px * py)
-    whole = 2 * (1 + a.S) / -K
-    once = (a.tx + a.ty + 2 * R * (1 + a.S)) * R / whole
-    twice = px * py / whole
-    on_x = (twice * (qz * xq - xz * qq) + once * qz) / px
-    on_q = (twice * (xz * xq - qz * xx) - once * xz) / py
-    return torch.addcmul(torch.addcmul(z, s, on_x), q, on_q)
-
-
-def lorentz_gyration_normal(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
-    """``gyr[x, y] z`` of normal coordinates z. ``*B,n+1; *B,n+1; *B,n -> *B,n``."""
-    return lorentz_transport_normal(-y, x, z, K)
-
-
-def tangent_from_frame(x: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
-    """The tangent vector at x with frame coordinates z: ``z + <s, z>/(R (R + t)) s``. ``*B,n+1; *B,n -> *B,n+1``."""
-    s, R = space(x), (-K) ** -0.5
-    along = dot(s, z) / R
-    return torch.cat([along, z + along / (R + time_of(s, K)) * s], -1)
-
-
-def frame_from_tangent(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
-    """Frame coordinates ``u_s - <s, u_s>/(t (R + t)) s`` of the tangent vector u at x. ``*B,n+1 -> *B,n``."""
-    s, v, R = space(x), space(u), (-K) ** -0.5
-    t2 = square(s) - 1 / K
-    t = t2.sqrt()
-    along = dot(s, v) / t
-    return with_known_part(v - along / (R + t) * s, s, R * along, t2)
+    return joined(radius(K) * (sigma * tx + c * (tx + ty)), w, in_place)

@@ -6,7 +6,8 @@ gradient is zero; the gradient of an output's time, which was derived, is folded
 have the same batch shape.
 
 The gradients of S = sinh^2(sqrt(-K) d/2) are both multiples of the perpendicular q of the separation:
-``dS/dx = K/2 q_x``, ``dS/dy = -K/2 q_y`` with ``q_x = s_y - t_y/t_x s_x`` and ``q_y = t_x/t_y s_y - s_x``.
+``dS/dx = K/2 q_x``, ``dS/dy = -K/2 q_y`` with ``q_x = s_y - t_y/t_x s_x`` and ``q_y = t_x/t_y s_y - s_x``. Times are in
+units of R, and factors meet in the order that keeps products within the range of numbers, as in `lorentz`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from torch import Tensor
 from .lorentz import (
     Separation,
     cosh_and_ratio,
+    half_length,
     joined,
-    log_ratio,
+    log_ratios,
     metric_parts,
+    radius,
     scaled,
     separation,
     separation_again,
@@ -55,12 +58,20 @@ def _log_ratio_terms() -> tuple[float, ...]:
 _LOG_RATIO_TERMS = _log_ratio_terms()
 
 
-def log_ratio_slope(S: Tensor) -> Tensor:
-    """The derivative ``(1 - (1 + 2S) f)/(2 S (1 + S))`` of f = `log_ratio`."""
+def log_ratio_slope(S: Tensor, f: Tensor) -> Tensor:
+    """The derivative ``(1/f - (1 + 2S))/(2 S (1 + S))`` of log f, f = r/sinh(r). That of f is no number far out."""
     small = S < _SWITCH
     far = torch.where(small, 1.0, S)
-    closed = (1 - (1 + 2 * far) * log_ratio(far)) / (2 * far * (1 + far))
-    return torch.where(small, horner(_LOG_RATIO_TERMS, torch.where(small, S, 0.0)), closed)
+    closed = (1 / torch.where(small, 1.0, f) - (1 + 2 * far)) / (1 + far) * (0.5 / far)
+    return torch.where(small, horner(_LOG_RATIO_TERMS, torch.where(small, S, 0.0)) / f, closed)
+
+
+def _excess(S: Tensor, chord: Tensor, K: float | Tensor) -> Tensor:
+    """``R^3 (asinh(sqrt S) - sqrt(S/(1 + S)))``, given R sqrt(S)."""
+    small = S < _SWITCH
+    near = 2 * chord * (chord * chord * asin_ratio_slope_k(torch.where(small, -S, 0.0), -1))
+    far = torch.where(small, 1.0, S)
+    return torch.where(small, near, radius(K) ** 3 * (half_length(far) - (far / (1 + far)).sqrt()))
 
 
 def _sinh_ratio_terms() -> tuple[float, ...]:
@@ -89,9 +100,9 @@ def _slopes(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor
     q = space_of(a.perpendicular, in_place)
     back = a.tx / a.ty
     xq = dot(q, xs)
-    yq = a.angular * (-4 / K) + xq  # of t_x/t_y q and y, whose difference from x is q
-    at_x = ((a.time_difference / a.tx - 2 * a.S) / -K - xq) / a.tx.square()
-    at_y = ((a.time_difference / a.ty + 2 * a.S) / -K - yq) / a.ty.square()
+    yq = 4 * a.angular + xq  # of t_x/t_y q and y, whose difference from x is q
+    at_x = (a.time_difference / a.tx - 2 * a.S + K * xq) / a.tx.square()
+    at_y = (a.time_difference / a.ty + 2 * a.S + K * yq) / a.ty.square()
     gx = shifted(half * a.perpendicular, x if in_place else xs, half * at_x, in_place)
     gy = shifted(scaled(a.perpendicular, -half * back, in_place), y if in_place else ys, -half * at_y, in_place)
     return gx, gy
@@ -112,52 +123,55 @@ def lorentz_dist_backward(
     """
     g = g.unsqueeze(-1)
     a = separation_again(x, y, K, *saved) if saved else separation(x, y, K, need_difference=False)
-    R = (-K) ** -0.5
-    root = safe_sqrt(a.S)
+    R, root = radius(K), safe_sqrt(a.S)
     zero = root == 0
-    slope = torch.where(zero, 0.0, g * R / (torch.where(zero, 1.0, root) * (1 + a.S).sqrt()))
-    gx, gy = _slopes(a, x, y, 0.5 * K * slope, K)
+    chord, cosh = torch.where(zero, 1.0, R * root), (1 + a.S).sqrt()
+    slope = torch.where(zero, 0.0, g / (chord * cosh))  # in R^2 S
+    gx, gy = _slopes(a, x, y, -0.5 * slope, K)
     # R^2 d'(R) and K dS/dK nearly cancel between close points: D/2 - tanh(D/2), D = d/R, as a power series does not.
-    radial = a.time_difference / (4 * a.tx * a.ty)
-    gK = R**2 * (slope * a.time_difference * radial + 2 * g * R * a.S * root * asin_ratio_slope_k(-a.S, -1))
+    rise = a.time_difference / -K
+    gK = slope * rise * (rise / (4 * a.tx * a.ty)) + g * torch.where(zero, 0.0, _excess(a.S, chord, K))
     return _padded(gx, a.in_place), _padded(gy, a.in_place), gK.squeeze(-1)
 
 
 def lorentz_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``y = C s + H u``; the length r enters by C and H, ``d(r^2)/du = -2K p`` and ``d(r^2)/ds = 2K sigma p``."""
+    """``y = C s + H u``; the length r enters by C and H, ``d(r^2)/du = -2K p`` and ``d(r^2)/ds = -2K^2 nu p``."""
     s, v = space(x), space(u)
-    _, sigma, p = metric_parts(s, v, K)
+    _, nu, p = metric_parts(s, v, K)
+    sigma = -K * nu
     z = sigma.square() - K * square(p)
     C, H = cosh_and_ratio(z)
     y = C * s + H * v
-    ty = time_of(y, K)
-    gt = g[..., :1] / ty
+    gt = g[..., :1] / time_of(y, K)
     h = g[..., 1:] + gt * y
     gz = 0.5 * H * dot(h, s) + sinh_ratio_slope(z, C, H) * dot(h, v)
     along = 2 * K * gz
-    gK = gt / (2 * K * K) - gz * square(p)
+    gK = 0.5 * gt / K / K - gz * square(p)
     return _padded(C * h + along * sigma * p), _padded(H * h - along * p), gK.squeeze(-1)
 
 
-def _derived_time(gt: Tensor, s: Tensor, u: Tensor, ut: Tensor, t: Tensor, K: float | Tensor):
-    """Of ``u_t = <s, u>/t``: what its gradient `gt` adds to those of u, s and K."""
-    gt = gt / t
-    return gt * s, gt * (u - ut / t * s), -0.5 * gt * ut / (K * K * t)
+def _derived_time(gt: Tensor, s: Tensor, u: Tensor, nu: Tensor, t: Tensor, K: float | Tensor):
+    """Of ``u_t = <s, u>/(R t) = R nu t/R^2``: what its gradient `gt` adds to those of u, s and K."""
+    gt = gt * (-K) ** 0.5 / t
+    return gt * s, gt * (u + K * nu * s), 0.5 * gt * nu / K
 
 
 def lorentz_log_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``u = f(S) (y - x - 2S x)``."""
+    """``u = f D - (m + f - f alike) x`` with D = y - alike x, f = r/sinh(r) and m = 2 S f."""
     xs = space(x)
     a = separation(x, y, K)
-    f = log_ratio(a.S)
-    w = torch.addcmul(space_of(a.difference, a.in_place), xs, a.alike - 1 - 2 * a.S)
-    ut = f * (a.time_difference - 2 * a.S * a.tx)
-    time_u, time_x, time_K = _derived_time(g[..., :1], xs, f * w, ut, a.tx, K)
+    f, m = log_ratios(a.S)
+    difference = space_of(a.difference, a.in_place)
+    u = torch.addcmul(f * difference, xs, f * (a.alike - 1) - m)
+    nu = (m - f * a.time_difference / a.tx) / K
+    time_u, time_x, time_K = _derived_time(g[..., :1], xs, u, nu, a.tx, K)
     h = g[..., 1:] + time_u
-    gS = log_ratio_slope(a.S) * dot(h, w) - 2 * f * dot(h, xs)
+    hx = dot(h, xs)
+    # m' = (1 + f)/(1 + S). Of f' and 2 S f' far out the sum would be small.
+    gS = log_ratio_slope(a.S, f) * (f * (dot(h, difference) + (a.alike - 1) * hx)) - (1 + f) / (1 + a.S) * hx
     gx, gy = _space_slopes(a, x, y, 0.5 * K * gS, K)
-    gK = gS * a.angular / K + time_K
-    return _padded(gx - f * (1 + 2 * a.S) * h + time_x), _padded(gy + f * h), gK.squeeze(-1)
+    gK = time_K - gS * a.angular
+    return _padded(gx - (f + m) * h + time_x), _padded(gy + f * h), gK.squeeze(-1)
 
 
 def lorentz_transport_backward(
@@ -166,23 +180,23 @@ def lorentz_transport_backward(
     """``w = v + c (x + y)`` with ``c = -K/2 <q_x, v>/(1 + S)``, where ``<q_x, v> = <y, v> - t_y/t_x <x, v>``."""
     xs, ys, vs = space(x), space(y), space(v)
     a = separation(x, y, K)
-    known = (a.time_difference / a.tx - 2 * a.S) / -K
-    qx = with_known_part(space_of(a.perpendicular, a.in_place), xs, known, a.tx.square())
+    known = (a.time_difference / a.tx - 2 * a.S) / a.tx
+    qx = with_known_part(space_of(a.perpendicular, a.in_place), xs, known, a.tx, K)
     along = dot(xs, vs)
     scale = -0.5 * K / (1 + a.S)
     product = dot(qx, vs)
     c = scale * product
     total = xs + ys
-    wt = along / a.tx + c * (a.tx + a.ty)
-    time_w, time_y, time_K = _derived_time(g[..., :1], ys, vs + c * total, wt, a.ty, K)
+    ratio = a.ty / a.tx
+    nu = (along / a.tx - c * (a.tx + a.ty) / K) / a.ty
+    time_w, time_y, time_K = _derived_time(g[..., :1], ys, vs + c * total, nu, a.ty, K)
     h = g[..., 1:] + time_w
     gk = dot(h, total)
     gproduct = gk * scale
     slope_x, slope_y = _space_slopes(a, x, y, -0.5 * K * gk * c / (1 + a.S), K)
-    ratio = a.ty / a.tx
-    gx = c * h - gproduct * ratio * (vs - along / a.tx.square() * xs) + slope_x
-    gy = c * h + gproduct * (vs - along / (a.tx * a.ty) * ys) + slope_y + time_y
+    gx = c * h - gproduct * ratio * (vs + K * (along / a.tx.square()) * xs) + slope_x
+    gy = c * h + gproduct * (vs + K * (along / (a.tx * a.ty)) * ys) + slope_y + time_y
     # Each factor of the product is a small number.
-    lean = 0.5 / K**2 * (along / a.tx / a.tx) * (a.time_difference / a.tx) * (1 + ratio) / ratio
-    gK = gk * c / K + gproduct * lean - gk * c / (1 + a.S) * a.angular / K + time_K
+    lean = 0.5 / K * (along / a.tx / a.tx) * (a.time_difference / a.tx) * (1 + ratio) / ratio
+    gK = gk * c / K - gproduct * lean + gk * c / (1 + a.S) * a.angular + time_K
     return _padded(gx), _padded(gy), _padded(h + gproduct * qx), gK.squeeze(-1)

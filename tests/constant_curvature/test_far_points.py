@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from torchriemann.layers import Curvature
-from torchriemann.manifolds import Klein, Lorentz, PoincareBall, ProjectedSphere, Sphere, Stereographic
+from torchriemann.manifolds import (
+    Klein,
+    Lorentz,
+    PoincareBall,
+    Power,
+    Product,
+    ProjectedSphere,
+    Scaled,
+    Sphere,
+    Stereographic,
+)
 
 DIRECTION = torch.tensor([0.6, 0.8], dtype=torch.float64)
 
@@ -28,6 +38,19 @@ def test_lorentz_geodesic_of_far_points(dtype, radius):
         torch.testing.assert_close(m.dist(half, end), d / 2, rtol=1e-5 if dtype == torch.float32 else 1e-11, atol=0)
     inside = [m.dist(x, m.geodesic(x, y, t)) for t in torch.linspace(0.1, 0.9, 5, dtype=dtype)]
     torch.testing.assert_close(torch.stack(inside) / d, torch.linspace(0.1, 0.9, 5, dtype=dtype), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    "m", [Lorentz(), Scaled(Lorentz(), 1.0), Power(Lorentz(), 1), Product([Lorentz()], [(4,)])], ids=repr
+)
+def test_lorentz_geodesics_keep_their_speed_at_their_ends(m):
+    z = torch.tensor([[0.3, -0.2, 0.5], [-0.4, 1.1, 0.2]], dtype=torch.float64)
+    x, y = Lorentz().from_normal(z).reshape(2, *([1, 4] if isinstance(m, Power) else [4]))
+    assert m.dist(x, y).item() == pytest.approx(1.5505542268, abs=1e-9)
+    for t in (0.0, 1.0):
+        now = torch.tensor(t, dtype=torch.float64)
+        point, velocity = torch.func.jvp(lambda t: m.geodesic(x, y, t), (now,), (torch.ones_like(now),))
+        torch.testing.assert_close(m.norm(point, velocity), m.dist(x, y), rtol=1e-12, atol=0)
 
 
 def test_lorentz_geodesic_at_coincidence():

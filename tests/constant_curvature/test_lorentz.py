@@ -11,6 +11,7 @@ from tests.support.lorentz_truth import Space, combine, dot, numbers
 from torchriemann.manifolds.constant_curvature.lorentz import Lorentz
 from torchriemann.manifolds.functional import lorentz as formulas
 from torchriemann.manifolds.functional import lorentz_backward as slopes
+from torchriemann.manifolds.functional import lorentz_frames as frames
 
 CURVATURES = (-1.0, -0.3, -4.0)
 DTYPES = (torch.float32, torch.float64)
@@ -316,6 +317,19 @@ def test_centroid_commutes_with_isometries_and_has_gradients():
     assert gradcheck(both, inputs, fast_mode=True)
 
 
+def test_centroid_has_its_derivatives_at_the_origin():
+    """The part of a point along the mean is zero there, where its size and its sign have no derivative."""
+    m, g = Lorentz(), torch.Generator().manual_seed(0)
+    s = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 0.3]], dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, generator=g, dtype=torch.float64)
+
+    def value(s):
+        return m.centroid(formulas.point_from_space(s, -1.0)) @ weights
+
+    assert gradcheck(value, (s,))
+    assert gradgradcheck(value, (s,))
+
+
 # ---- derivatives ------------------------------------------------------------------------------------------------
 
 
@@ -335,18 +349,22 @@ FORMULAS = {
 }
 
 
+def formula_named(name):
+    return getattr(frames if "gyro" in name else formulas, name)
+
+
 @pytest.mark.parametrize("name", FORMULAS)
 def test_plain_formulas_differentiate_in_rows_and_curvature(name):
     inputs = (*leaves(*[(3, 4)] * FORMULAS[name]), torch.tensor(-0.7, dtype=torch.float64, requires_grad=True))
-    formula = getattr(formulas, name)
+    formula = formula_named(name)
     assert gradcheck(formula, inputs, check_forward_ad=True, fast_mode=True)
     assert gradgradcheck(formula, inputs, fast_mode=True)
 
 
 def test_transport_in_frames_differentiates():
     inputs = (*leaves((3, 4), (3, 4), (3, 3)), torch.tensor(-0.7, dtype=torch.float64, requires_grad=True))
-    assert gradcheck(formulas.lorentz_transport_normal, inputs, fast_mode=True)
-    assert gradgradcheck(formulas.lorentz_transport_normal, inputs, fast_mode=True)
+    assert gradcheck(frames.lorentz_transport_normal, inputs, fast_mode=True)
+    assert gradgradcheck(frames.lorentz_transport_normal, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("place", ["ties", "origin", "coincidence", "opposite"])
@@ -358,7 +376,7 @@ def test_smooth_formulas_differentiate_at_special_places(place):
 
         def formula(s, t, name=name):
             rows = (formulas.point_from_space(a, -1.3) for a in (s, t))
-            return getattr(formulas, name)(*rows, -1.3)
+            return formula_named(name)(*rows, -1.3)
 
         inputs = (s.clone().requires_grad_(), t.clone().requires_grad_())
         assert gradcheck(formula, inputs, fast_mode=True), name
@@ -403,7 +421,7 @@ def test_overwriting_temporaries_changes_nothing():
     for name, count in FORMULAS.items():
         rows = (x, y, v)[:count]
         before = [r.clone() for r in rows]
-        formula = getattr(formulas, name)
+        formula = formula_named(name)
         fast, plain = formula(*rows, -1.0), formula(*(r.clone().requires_grad_() for r in rows), -1.0)
         assert torch.allclose(fast, plain, rtol=1e-12, atol=1e-12), name
         assert all(torch.equal(a, b) for a, b in zip(rows, before, strict=True)), name
@@ -413,7 +431,7 @@ def test_overwriting_temporaries_changes_nothing():
 @pytest.mark.parametrize("name", ["lorentz_exp", "lorentz_log", "lorentz_transport", "lorentz_dist"])
 def test_compiled_by_inductor(name):
     rows = [a.detach() for a in leaves(*[(40, 9)] * FORMULAS[name])]
-    formula = getattr(formulas, name)
+    formula = formula_named(name)
     got = torch.compile(formula, fullgraph=True)(*rows, -0.7)
     assert torch.allclose(got, formula(*rows, -0.7), rtol=1e-11, atol=1e-11)
 

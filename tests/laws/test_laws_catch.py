@@ -237,7 +237,17 @@ class ViewOfItsArgument(Delegate):
         return x if ROUND.check_point_on_manifold(x) else ROUND.projx(x)
 
 
+class SizeAndSignOfTheTime(Delegate):
+    """Right in value; at t = 0 neither |t| nor the sign of t has the derivative that their product has."""
+
+    def geodesic(self, x, y, t):
+        t = self._per_point(t, x)
+        return ROUND.expmap(x, t.sign() * t.abs() * ROUND.logmap(x, y))
+
+
 CAUGHT = [
+    (SizeAndSignOfTheTime, "geodesics_keep_their_speed"),
+    (SizeAndSignOfTheTime, "curves_are_twice_differentiable"),
     (DoublesTangents, "proju_is_the_identity_on_tangents"),
     (DoublesTangents, "proju_is_idempotent"),
     (WritesToTheGradient, "arguments_are_never_written"),

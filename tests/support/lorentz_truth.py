@@ -25,8 +25,8 @@ def combine(*terms):
 class Space:
     """Curvature K < 0; points and vectors are lists of n + 1 numbers, time first."""
 
-    def __init__(self, curvature):
-        mp.mp.dps = DIGITS
+    def __init__(self, curvature, digits=DIGITS):
+        mp.mp.dps = digits
         self.R = 1 / mp.sqrt(-mp.mpf(curvature))
 
     def point(self, s):
