@@ -87,7 +87,7 @@ def back_inside(manifold: Any, x: Tensor) -> Tensor:
         return x
     wide = x.to(widen(x))
     drawn = manifold._drawn_in(wide, 0.0)
-    rounding = (drawn - wide).abs() <= torch.finfo(x.dtype).eps * wide.abs()
+    rounding = (drawn - wide).abs() <= 4 * torch.finfo(x.dtype).eps * wide.abs()
     return manifold.round_to(torch.where(rounding, drawn, wide), x.dtype)
 
 

@@ -16,7 +16,6 @@ HALF_DTYPES = (torch.bfloat16, torch.float16)
 GIVING_POINTS = frozenset({
     "projx", "restore", "decay", "expmap", "retr", "expmap_transp", "retr_transp", "geodesic", "midpoint",
     "frechet_mean", "centroid", "expmap0", "from_normal", "gyroadd", "gyroinv", "gyroscale", "gyration", "expmap_frame",
-    "clip_radius",
 })  # fmt: skip
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -88,7 +88,7 @@ class Lorentz(ConstantCurvature):
 
     def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The nearest numbers; where none is as large as the time, the point with the largest time there is on the same
-        ray from the origin: at radius 11.8 in float16, 88 in float32 and bfloat16."""
+        ray from the origin: at radius 11.8 in float16, 89 in float32 and bfloat16."""
         self.check_operands("round_to", [x])
         return sheet_rounded(x, self.curvature, dtype)
 

@@ -31,7 +31,8 @@ def poincare_inside(x: Tensor, K: float | Tensor, margin: float = 0.0) -> Tensor
     """`x` itself if |x| < (1 - margin)/sqrt(-K), elsewhere the point in its direction there, but at least by twice the
     eps of the dtype inside of the rim, which is what the rounding of that point may take; NaN stays NaN."""
     largest = x.detach().abs().amax(-1, keepdim=True)
-    outside = (conformal_gap(x, K, -1) <= margin * (2 - margin)) | (K * largest.square() <= -1)
+    # Of numbers whose squares overflow the gap is not known; of others it is exact, and this product is not.
+    outside = (conformal_gap(x, K, -1) <= margin * (2 - margin)) | (K * largest.square() <= -2)
     limit = torch.finfo(x.dtype).max  # of infinite entries: then the others are as good as zero
     unit = torch.where(outside, x.clamp(-limit, limit) / torch.where(outside, largest.clamp(max=limit), 1.0), 0.0)
     length2 = torch.where(outside, -K * (unit * unit).sum(-1, keepdim=True), 1.0)

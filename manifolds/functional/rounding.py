@@ -12,6 +12,7 @@ from torch import Tensor
 from ..precision import widen
 from .compensated import conformal_gap
 from .lorentz import space, time_at_length
+from .poincare import poincare_inside
 from .series import safe_norm
 
 
@@ -42,6 +43,9 @@ def within_numbers(x: Tensor, dtype: torch.dtype) -> Tensor:
 def ball_rounded(x: Tensor, K: float | Tensor, dtype: torch.dtype) -> Tensor:
     """Points of the ball |x| < 1/sqrt(-K): the nearest numbers, or where these are outside, those towards zero."""
     x = x.to(widen(x, dtype))
+    if isinstance(K, Tensor) and K.dtype != widen(dtype):
+        K = K.to(widen(dtype))  # the curvature that these points will meet, of a ball that is smaller or larger
+        x = poincare_inside(x, K)
     nearest = x.to(dtype)
     fixed = K.detach() if isinstance(K, Tensor) else K
     inside = conformal_gap(nearest.detach().to(x.dtype), fixed, -1) > 0
