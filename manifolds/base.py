@@ -314,7 +314,8 @@ class Manifold(ByOptions, CheckedManifold):
     # ---- derived: sampling ------------------------------------------------------------------------------------
 
     def random(self, *size: int, **kwargs: Any) -> Tensor:
-        """The invariant law on a compact space; elsewhere a law that the class states."""
+        """The invariant law on a compact space; elsewhere a law that the class states, of points with which every
+        operation works in every dimension. `random_normal` takes a deviation."""
         return self.random_uniform(*size, **kwargs)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -295,10 +295,6 @@ class Klein(ConstantCurvature):
         self.check_operands("random_tangent", [x])
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.tangent_from_frame(x, noise)
-
-    def random(self, *size: int, **kwargs: Any) -> Tensor:
-        """The wrapped standard normal law around the origin."""
-        return self.random_normal(*size, **kwargs)
 
     def random_uniform(
         self,

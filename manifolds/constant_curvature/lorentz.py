@@ -229,10 +229,6 @@ class Lorentz(ConstantCurvature):
         """There is no invariant law of mass one: raises."""
         raise self._missing("uniform law: its volume is infinite; call random_normal")
 
-    def random(self, *size: int, **kwargs) -> Tensor:
-        """The standard normal law, wrapped at the origin."""
-        return self.random_normal(*size, **kwargs)
-
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Independent N(0, 1) frame coordinates."""
         self.check_operands("random_tangent", [x])

@@ -289,10 +289,6 @@ class StereographicModel(ConstantCurvature):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.tangent_from_frame(x, noise)
 
-    def random(self, *size: int, **kwargs: Any) -> Tensor:
-        """The wrapped standard normal law around the origin."""
-        return self.random_normal(*size, **kwargs)
-
     def random_uniform(
         self,
         *size: int,
