@@ -14,7 +14,7 @@ from torchriemann.manifolds.checks import described, expands
 from torchriemann.manifolds.parameter import check_options_rest, register_manifold, registered_manifolds, relabel
 from torchriemann.manifolds.precision import widen
 
-from .points import PARAMETRIZATIONS, Point, in_dtype, remember_point, remembered_points
+from .points import PARAMETRIZATIONS, Point, back_inside, in_dtype, remember_point, remembered_points
 
 
 class ManifoldModule(nn.Module):
@@ -26,9 +26,10 @@ class ManifoldModule(nn.Module):
     assignment, sharding. `optim.param_groups(model)` reads that registry.
 
     Checkpoints. ``state_dict`` holds plain tensors. ``load_state_dict`` and assignment check membership and warn
-    (`RuntimeWarning`) with the residual; they change no value, but for one case: a point that arrives from a less
-    precise dtype is projected, since rounding took it off the manifold of the more precise one. Meta tensors and
-    shards carry no point to check.
+    (`RuntimeWarning`) with the residual; they change no value, but for what a change of dtype asks for: points that
+    arrive from a less precise one are projected, since rounding took them off the manifold of the more precise one, and
+    points that rounding to a less precise one put on the rim of a ball are taken back inside. Meta tensors and shards
+    carry no point to check.
     """
 
     def register_manifold_parameter(self, name: str, tensor: Tensor, manifold: Any) -> None:
@@ -131,7 +132,7 @@ class ManifoldModule(nn.Module):
                 point.manifold.assert_check_point_on_manifold(x)
             x = in_dtype(point.manifold, x.detach(), widen(x, stored))
         with torch.no_grad():
-            stored.copy_(point.origin_like(stored) if x is None else point.stored(x))
+            stored.copy_(point.origin_like(stored) if x is None else point.stored(x, stored.dtype))
 
     def _described_point(self, name: str) -> Point:
         point = remembered_points(self).get(name)
@@ -189,16 +190,20 @@ class ManifoldModule(nn.Module):
         return {name: parameter.dtype for name, parameter in parameters if parameter is not None}
 
     def _settle(self, source_dtypes: dict[str, torch.dtype]) -> None:
-        """Label the registered parameters again; project those whose values came from a less precise dtype."""
+        """Label the registered parameters again; project those whose values came from a less precise dtype, and those
+        that rounding to a less precise one led out of a space."""
         for name, manifold in registered_manifolds(self).items():
             parameter = self._parameters.get(name)
             if parameter is None:
                 continue
             relabel(parameter, manifold)
             source = source_dtypes.get(name, parameter.dtype)
-            if has_values(parameter) and torch.finfo(source).eps > torch.finfo(parameter.dtype).eps:
-                with torch.no_grad():
-                    parameter.copy_(manifold.projx(parameter.detach()))
+            before, now = torch.finfo(source).eps, torch.finfo(parameter.dtype).eps
+            if not has_values(parameter) or before == now:
+                continue
+            with torch.no_grad():
+                x = parameter.detach()
+                parameter.copy_(manifold.projx(x) if before > now else back_inside(manifold, x))
 
     def _warn_if_off_manifold(self, name: str, value: Any, manifold: Any) -> None:
         if not has_values(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +50,11 @@ class Point:
             return torch.zeros_like(stored)
         return self.manifold.origin(*self.shape, dtype=stored.dtype, device=stored.device)
 
-    def stored(self, x: Tensor) -> Tensor:
-        """What the parameter of the point `x` is. ``*B,P -> `` `stored_shape`."""
+    def stored(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the parameter of the point `x` is, in `dtype` if it is the point. ``*B,P -> `` `stored_shape`."""
         m = self.manifold
         if self.parametrization == "manifold":
-            return x
+            return in_dtype(m, x, dtype)
         if is_gyro(m):
             return m.to_normal(x)
         o = m.origin(*self._point_shape, dtype=x.dtype, device=x.device)
@@ -68,15 +69,26 @@ class Point:
             return m.from_normal(stored.to(dtype))
         o = m.origin(*self._point_shape, dtype=widen(dtype), device=stored.device)
         # A long exponential drifts by its rounding.
-        return m.restore(m.expmap(o, m.from_coordinates(o, stored.to(dtype)))).to(dtype)
+        return m.round_to(m.restore(m.expmap(o, m.from_coordinates(o, stored.to(dtype)))), dtype)
 
 
 def in_dtype(manifold: Manifold, x: Tensor, dtype: torch.dtype) -> Tensor:
     """The points `x` in `dtype`, on the manifold to the rounding of that. ``*B,P -> *B,P``."""
-    off, y = torch.finfo(x.dtype).eps, x.to(dtype)
+    y = manifold.round_to(x, dtype) if isinstance(manifold, Manifold) else x.to(dtype)  # else of another library
+    off = torch.finfo(x.dtype).eps
     while off > torch.finfo(dtype).eps:
         off, y = off * off, manifold.restore(y)  # a Newton step, unless it does better
     return y
+
+
+def back_inside(manifold: Any, x: Tensor) -> Tensor:
+    """`x`, of which the points that rounding to its dtype put on a rim or beyond are inside again. ``*B,P -> *B,P``."""
+    if not isinstance(manifold, Manifold):
+        return x
+    wide = x.to(widen(x))
+    drawn = manifold._drawn_in(wide, 0.0)
+    rounding = (drawn - wide).abs() <= 4 * torch.finfo(x.dtype).eps * wide.abs()
+    return manifold.round_to(torch.where(rounding, drawn, wide), x.dtype)
 
 
 def remember_point(module: nn.Module, name: str, point: Point) -> None:

@@ -143,6 +143,21 @@ class Manifold(ByOptions, CheckedManifold):
         can be. The optimizers call it."""
         return self.projx(x)
 
+    def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The points `x` in `dtype`, as points: in the words of torch ``x.to(dtype)``, but where that would lead out of
+        the space the nearest one that `dtype` holds inside. ``*B,P -> *B,P``.
+
+        What is a point in `dtype` already is not moved. Every operation rounds its result so. Here it is the nearest
+        numbers: where a space has no rim they are a point up to the rounding of `dtype`, which a space of vectors or
+        frames of length one cannot do without.
+        """
+        self.check_operands("round_to", [x])
+        return x.to(dtype)
+
+    def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
+        """`x`, but of points beyond the part 1 - `margin` of the way to a rim those there. Here there is no rim."""
+        return x
+
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """`x` drawn towards the origin, as decoupled weight decay does by multiplication with `factor` in flat space
         (a number or a 0-dim tensor). `x` itself where that has no meaning: on every compact space."""
@@ -299,7 +314,8 @@ class Manifold(ByOptions, CheckedManifold):
     # ---- derived: sampling ------------------------------------------------------------------------------------
 
     def random(self, *size: int, **kwargs: Any) -> Tensor:
-        """The invariant law on a compact space; elsewhere a law that the class states."""
+        """The invariant law on a compact space; elsewhere a law that the class states, of points with which every
+        operation works in every dimension. `random_normal` takes a deviation."""
         return self.random_uniform(*size, **kwargs)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -179,5 +179,5 @@ class Euclidean(GyroManifold):
         raise self._missing("uniform law: its volume is infinite; call random_normal")
 
     def random(self, *size: int, **kwargs) -> Tensor:
-        """The standard normal law."""
+        """The standard normal law, in every dimension: flat space has no radius beyond which anything is lost."""
         return self.random_normal(*size, **kwargs)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from .precision import GIVING_POINTS, compute
 from .precision import HALF_DTYPES as HALF_DTYPES
-from .precision import compute
 from .precision import in_full_precision as in_full_precision
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -19,11 +19,13 @@ def operation(method: Method) -> Method:
     """Mark a method of a manifold whose tensor arguments are all points or tangent vectors.
 
     Before any arithmetic the shapes are checked (`ValueError` that names the class, the method and the argument). Then
-    it is computed as `in_full_precision` says: mixed dtypes are promoted, float32 at least, without autocast. Methods
-    that take other tensors beside points are marked `in_full_precision`, and check shapes themselves.
+    it is computed as `in_full_precision` says: mixed dtypes are promoted, float32 at least, without autocast, and a
+    result that is a point is one in the dtype in which it is given. Methods that take other tensors beside points are
+    marked `in_full_precision`, and check shapes themselves.
     """
 
     options = frozenset(method.__kwdefaults__ or ())  # what follows the `*`: no points, though they may be tensors
+    gives_points = method.__name__ in GIVING_POINTS
 
     @functools.wraps(method)
     def checked(self, *args, **kwargs):
@@ -33,7 +35,7 @@ def operation(method: Method) -> Method:
         if len(tensors) < len(args):
             _refuse_other_types(self, method.__name__, args)
         self.check_operands(method.__name__, tensors)
-        return compute(method, (self, *args), kwargs, tensors)
+        return compute(method, (self, *args), kwargs, tensors, (), self if gives_points else None)
 
     return checked  # type: ignore[return-value]
 

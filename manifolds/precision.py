@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
 HALF_DTYPES = (torch.bfloat16, torch.float16)
+
+# The methods of the contract of which the result, or the first of two, is a point.
+GIVING_POINTS = frozenset({
+    "projx", "restore", "decay", "expmap", "retr", "expmap_transp", "retr_transp", "geodesic", "midpoint",
+    "frechet_mean", "centroid", "expmap0", "from_normal", "gyroadd", "gyroinv", "gyroscale", "gyration", "expmap_frame",
+})  # fmt: skip
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -21,6 +28,10 @@ class Castable:
         """The same thing with its tensors in `dtype`; itself where it holds none."""
         return self
 
+    def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The result `x` in `dtype`."""
+        return x.to(dtype)
+
 
 def widen(*given: Tensor | torch.dtype) -> torch.dtype:
     """The dtype to compute in: the one to which torch promotes the tensors and dtypes given, float32 at least."""
@@ -28,7 +39,20 @@ def widen(*given: Tensor | torch.dtype) -> torch.dtype:
     return functools.reduce(torch.promote_types, dtypes, torch.float32)
 
 
-def in_full_precision(function: Function) -> Function:
+def _points_by(function: Callable[..., Any], points_of: str | None) -> Callable[[Any, Any], Castable | None]:
+    """Which argument of a call is the manifold of which its result is a point."""
+    if points_of is None:
+        method = function.__name__ in GIVING_POINTS
+        return lambda args, kwargs: args[0] if method and args and isinstance(args[0], Castable) else None
+    position = list(inspect.signature(function).parameters).index(points_of)
+    return lambda args, kwargs: kwargs[points_of] if points_of in kwargs else args[position]
+
+
+@overload
+def in_full_precision(function: Function) -> Function: ...
+@overload
+def in_full_precision(*, points_of: str) -> Callable[[Function], Function]: ...
+def in_full_precision(function: Any = None, *, points_of: str | None = None) -> Any:
     """Compute `function` in float32 at least, with autocast off, and give its results in its caller's dtype.
 
     The caller's dtype is that to which torch promotes the floating-point tensors among the arguments, numbers in
@@ -40,7 +64,14 @@ def in_full_precision(function: Function) -> Function:
     For functions and for methods. In a method of a module, such as ``forward``, its own parameters and buffers count
     too: they may widen the computation, whose dtype ``x.dtype`` is, though not the result. The body reads them in that
     dtype, as in ``self.point("weight", x.dtype)``. If no argument is a tensor, theirs is the caller's dtype.
+
+    A result that is a point is a point in the dtype in which it is given: the manifold rounds it (`round_to`). That is
+    known of the methods of the contract by their names, `GIVING_POINTS`. Another function names the argument that is
+    the manifold, ``@in_full_precision(points_of="manifold")``, and gives that first if it gives several results.
     """
+    if function is None:
+        return functools.partial(in_full_precision, points_of=points_of)
+    manifold_of = _points_by(function, points_of)
 
     @functools.wraps(function)
     def precise(*args, **kwargs):
@@ -50,9 +81,9 @@ def in_full_precision(function: Function) -> Function:
         held = _held(args[0]) if args and isinstance(args[0], nn.Module) else ()
         if not tensors and not held:
             return function(*args, **kwargs)
-        return compute(function, args, kwargs, tensors or held, held)
+        return compute(function, args, kwargs, tensors or held, held, manifold_of(args, kwargs))
 
-    return precise  # type: ignore[return-value]
+    return precise
 
 
 def compute(
@@ -61,12 +92,14 @@ def compute(
     kwargs: Mapping[str, Any],
     tensors: Sequence[Tensor],
     held: Sequence[Tensor] = (),
+    manifold: Castable | None = None,
 ) -> Any:
-    """``function(*args, **kwargs)`` under the policy. `tensors` tell the caller's dtype; `held` ones only widen."""
+    """``function(*args, **kwargs)`` under the policy. `tensors` tell the caller's dtype; `held` ones only widen. Of the
+    `manifold`, if there is one, the first result is a point."""
     device_type = tensors[0].device.type
     if device_type != "meta" and torch.is_autocast_enabled(device_type):
         with torch.autocast(device_type, enabled=False):
-            return compute(function, args, kwargs, tensors, held)
+            return compute(function, args, kwargs, tensors, held, manifold)
     dtype = tensors[0].dtype
     as_it_is = dtype not in HALF_DTYPES
     for t in tensors if not held else (*tensors, *held):
@@ -79,7 +112,13 @@ def compute(
     dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
     wide = widen(dtype, *held)
     args = [_cast(a, wide) for a in args]
-    return _cast(function(*args, **{n: _cast(a, wide) for n, a in kwargs.items()}), dtype)
+    result = function(*args, **{n: _cast(a, wide) for n, a in kwargs.items()})
+    if manifold is None or wide == dtype:
+        return _cast(result, dtype)
+    manifold = manifold.in_dtype(wide)
+    if isinstance(result, tuple):
+        return manifold.round_to(result[0], dtype), *_cast(result[1:], dtype)
+    return manifold.round_to(result, dtype)
 
 
 def _floating(values: Iterable[Any], dim: int) -> list[Tensor]:

@@ -10,8 +10,10 @@ from torch import Tensor
 from . import frechet
 from .base import Manifold
 from .chart import Chart, derivative_along
+from .functional.rounding import towards_zero
 from .gyro import GyroManifold, is_gyro
 from .operation import in_full_precision, operation
+from .precision import widen
 
 
 class PullbackMetric(GyroManifold):
@@ -62,6 +64,35 @@ class PullbackMetric(GyroManifold):
     def _pulled(self, y: Tensor, v: Tensor) -> Tensor:
         """The tangent vector whose image at `y` is `v`."""
         return self.chart.inverse_differential(y, v)[1]
+
+    # ---- rounding ---------------------------------------------------------------------------------------------
+
+    def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The nearest numbers; where these are no point, the entries towards zero; where these are none either, f^-1 of
+        an image farther from the rim of `base` by four eps of `dtype`, which is enough for a chart of condition eight.
+        What is no point has no image in `base`, or is not f^-1 of that."""
+        self.check_operands("round_to", [x])
+        x = x.to(widen(x, dtype))
+        drawn = self.base._drawn_in(self.chart.forward(x), 4 * torch.finfo(dtype).eps)
+        rounded = self.chart.inverse(drawn).to(dtype)
+        for better in (towards_zero(x, dtype), x.to(dtype)):
+            rounded = torch.where(self._holds(better.detach().to(x.dtype), dtype), better, rounded)
+        return rounded
+
+    def _holds(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Whether numbers of `dtype` are a point. ``*B,1(,1)``, as points broadcast."""
+        image = self.chart.forward(x)
+        off = (self.chart.inverse(self.base.restore(image)) - x).abs() > self._tolerance(dtype, None) * (1 + x.abs())
+        found = ~off.flatten(-self.ndim).any(-1) & image.isfinite().flatten(-self.base.ndim).all(-1)
+        return self._kept(found, True) & self._stays(image, 0.0)
+
+    def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
+        image = self.chart.forward(x)
+        return torch.where(self._stays(image, margin), x, self.chart.inverse(self.base._drawn_in(image, margin)))
+
+    def _stays(self, image: Tensor, margin: float) -> Tensor:
+        """Whether an image is a point of `base`, by more than that margin. ``*B,1(,1)``, as points broadcast."""
+        return self._kept((self.base._drawn_in(image, margin) == image).flatten(-self.base.ndim).all(-1), True)
 
     # ---- metric -----------------------------------------------------------------------------------------------
 
@@ -216,7 +247,7 @@ class PullbackMetric(GyroManifold):
         """f^-1 of the law that `base` states."""
         return self._carried(self.base.random(*self._base_size(size), **kwargs))
 
-    @in_full_precision
+    @in_full_precision(points_of="self")
     def _carried(self, y: Tensor) -> Tensor:
         return self.chart.inverse(y)
 

@@ -81,14 +81,14 @@ class LorentzIsometry(ManifoldModule):
         """O, ``n,n``."""
         return self.point("rotation", widen(self.rotation))
 
-    @in_full_precision
+    @in_full_precision(points_of="manifold")
     def forward(self, x: Tensor, manifold: Lorentz) -> Tensor:
         """The image of `x`, points of `manifold`."""
         self._check_points(x, manifold)
         turned = _rotated(x, self.point("rotation", x.dtype))
         return manifold.gyroadd(_translation(self.boost.to(x.dtype), manifold), turned)
 
-    @in_full_precision
+    @in_full_precision(points_of="manifold")
     def inverse(self, y: Tensor, manifold: Lorentz) -> Tensor:
         """The points that `forward` sends to `y`."""
         self._check_points(y, manifold)

@@ -45,10 +45,18 @@ class Composite(GyroComposite):
 
     # ---- part by part -----------------------------------------------------------------------------------------
 
+    @operation
     def projx(self, x: Tensor) -> Tensor:
         """The projection of every part."""
-        self.check_operands("projx", [x])
-        return self._each("projx", x)  # in the caller's dtype: in half precision a ball ends where rounding leads out
+        return self._each("projx", x)
+
+    def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The rounding of every part."""
+        self.check_operands("round_to", [x])
+        return self._each("round_to", x, dtype=dtype)
+
+    def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
+        return self._each("_drawn_in", x, margin=margin)
 
     @operation
     def restore(self, x: Tensor) -> Tensor:

@@ -67,17 +67,17 @@ def change_curvature(
     return _homothety(x, source, target, flat=signs[0] == 0)
 
 
-@in_full_precision
+@in_full_precision(points_of="target")
 def _convert(x: Tensor, source: ConstantCurvature, target: ConstantCurvature) -> Tensor:
     return target.from_cosine_sine(*source.to_cosine_sine(x))
 
 
-@in_full_precision
+@in_full_precision(points_of="target")
 def _radial(x: Tensor, source: ConstantCurvature, target: ConstantCurvature) -> Tensor:
     return target.from_normal(source.to_normal(x))
 
 
-@in_full_precision
+@in_full_precision(points_of="target")
 def _homothety(x: Tensor, source: ConstantCurvature, target: ConstantCurvature, flat: bool) -> Tensor:
     t, s = source.to_cosine_sine(x)  # t has no unit, s is a length
     # Two flat spaces have no unit of length to tell them apart.

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from ..functional.embedded import embedded_inner
 from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, turned, without_overflow
+from ..functional.rounding import ball_rounded
 from ..functional.rows import dot, square
 from ..functional.series import safe_sqrt
 from ..functional.signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
 from ..operation import in_full_precision, operation
-from ..precision import HALF_DTYPES
 from .model import ConstantCurvature
 
 
@@ -67,14 +67,18 @@ class Klein(ConstantCurvature):
 
     # ---- the contract -----------------------------------------------------------------------------------------
 
+    @operation
     def projx(self, x: Tensor) -> Tensor:
         """The nearest point: `x` itself, or outside the ball on the largest representable radius."""
-        eps = 2 * torch.finfo(x.dtype).eps if x.dtype in HALF_DTYPES else None
-        return self._inside(x, eps=eps)
+        return poincare_inside(x, self.curvature)
 
-    @operation
-    def _inside(self, x: Tensor, *, eps: float | None) -> Tensor:
-        return poincare_inside(x, self.curvature, eps)
+    def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The nearest numbers; where these are on the rim or beyond, every coordinate towards zero instead."""
+        self.check_operands("round_to", [x])
+        return ball_rounded(x, self.curvature, dtype)
+
+    def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
+        return poincare_inside(x, self.curvature, margin)
 
     @operation
     def restore(self, x: Tensor) -> Tensor:
@@ -291,10 +295,6 @@ class Klein(ConstantCurvature):
         self.check_operands("random_tangent", [x])
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.tangent_from_frame(x, noise)
-
-    def random(self, *size: int, **kwargs: Any) -> Tensor:
-        """The wrapped standard normal law around the origin."""
-        return self.random_normal(*size, **kwargs)
 
     def random_uniform(
         self,

@@ -195,6 +195,22 @@ class ConstantCurvature(GyroManifold):
         bz = turned(z)
         return z + 2 / (a.square() + b2) * (a * bz + turned(bz))
 
+    # ---- sampling ---------------------------------------------------------------------------------------------
+
+    def random(self, *size: int, std: float | Tensor | None = None, **kwargs: Any) -> Tensor:
+        """The wrapped normal law of `random_normal`, by default of the deviation ``min(1, 1/sqrt|K|)/sqrt(d)``.
+
+        Then points are about one away from the origin, or about the radius of curvature if that is shorter, in every
+        dimension d. With a deviation of one they are sqrt(d) away, which is farther than coordinates of float32 reach
+        from dimension 300 on in a ball and 2000 on the hyperboloid.
+        """
+        self._raise(self._shape_reason(size))
+        if std is None:
+            K = self.curvature
+            sharpness = K.abs().clamp_min(1) if isinstance(K, Tensor) else max(abs(K), 1.0)
+            std = (sharpness * max(self.dimension(size), 1)) ** -0.5
+        return self.random_normal(*size, std=std, **kwargs)
+
     # ---- hyperplanes ------------------------------------------------------------------------------------------
 
     @in_full_precision

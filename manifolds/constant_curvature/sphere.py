@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -244,6 +244,10 @@ class Sphere(ConstantCurvature):
         self._raise(self._shape_reason(size))
         x = torch.zeros(size, dtype=dtype, device=device)
         return (self._pole(x) * self.in_dtype(x.dtype)._radius).expand(size).contiguous()
+
+    def random(self, *size: int, **kwargs: Any) -> Tensor:
+        """The invariant law."""
+        return self.random_uniform(*size, **kwargs)
 
     def random_uniform(
         self,

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..functional import poincare, projected_sphere
 from ..functional.embedded import embedded_inner, embedded_norm
+from ..functional.rounding import ball_rounded, space_rounded
 from ..functional.rows import dot
 from ..kernels import poincare_dist, poincare_exp, poincare_log, poincare_transport
 from ..operation import in_full_precision, operation
-from ..precision import HALF_DTYPES
 from .model import ConstantCurvature
 
 
@@ -91,15 +91,19 @@ class StereographicModel(ConstantCurvature):
 
     # ---- the contract -----------------------------------------------------------------------------------------
 
+    @operation
     def projx(self, x: Tensor) -> Tensor:
         """The nearest point: `x` itself, or for K < 0 and outside the ball, on the largest representable radius."""
-        # In half precision the rim is where rounding to it leads outside.
-        eps = 2 * torch.finfo(x.dtype).eps if x.dtype in HALF_DTYPES else None
-        return self._inside(x, eps=eps)
+        return self._of_sign(poincare.poincare_inside, projected_sphere.projected_inside, x)
 
-    @operation
-    def _inside(self, x: Tensor, *, eps: float | None) -> Tensor:
-        return self._of_sign(lambda x, K: poincare.poincare_inside(x, K, eps), projected_sphere.projected_inside, x)
+    def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The nearest numbers; where these are on the rim or beyond (for K >= 0, larger than any number of `dtype`),
+        every coordinate towards zero instead."""
+        self.check_operands("round_to", [x])
+        return self._of_sign(lambda x, K: ball_rounded(x, K, dtype), lambda x, K: space_rounded(x, dtype), x)
+
+    def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
+        return self._of_sign(lambda x, K: poincare.poincare_inside(x, K, margin), projected_sphere.projected_inside, x)
 
     @operation
     def restore(self, x: Tensor) -> Tensor:
@@ -284,10 +288,6 @@ class StereographicModel(ConstantCurvature):
         self.check_operands("random_tangent", [x])
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.tangent_from_frame(x, noise)
-
-    def random(self, *size: int, **kwargs: Any) -> Tensor:
-        """The wrapped standard normal law around the origin."""
-        return self.random_normal(*size, **kwargs)
 
     def random_uniform(
         self,

@@ -27,16 +27,17 @@ def rim_gap(x: Tensor, K: float | Tensor) -> Tensor:
     return torch.where(gap <= 0, torch.nan, gap)
 
 
-def poincare_inside(x: Tensor, K: float | Tensor, eps: float | None = None) -> Tensor:
-    """`x` itself inside the ball, elsewhere the point in its direction at (1 - eps)/sqrt(-K), by default of twice the
-    eps of the dtype, which is what the rounding of that point may take; NaN stays NaN."""
+def poincare_inside(x: Tensor, K: float | Tensor, margin: float = 0.0) -> Tensor:
+    """`x` itself if |x| < (1 - margin)/sqrt(-K), elsewhere the point in its direction there, but at least by twice the
+    eps of the dtype inside of the rim, which is what the rounding of that point may take; NaN stays NaN."""
     largest = x.detach().abs().amax(-1, keepdim=True)
-    outside = (conformal_gap(x, K, -1) <= 0) | (K * largest.square() <= -1)
+    # Of numbers whose squares overflow the gap is not known; of others it is exact, and this product is not.
+    outside = (conformal_gap(x, K, -1) <= margin * (2 - margin)) | (K * largest.square() <= -2)
     limit = torch.finfo(x.dtype).max  # of infinite entries: then the others are as good as zero
     unit = torch.where(outside, x.clamp(-limit, limit) / torch.where(outside, largest.clamp(max=limit), 1.0), 0.0)
     length2 = torch.where(outside, -K * (unit * unit).sum(-1, keepdim=True), 1.0)
-    eps = 2 * torch.finfo(x.dtype).eps if eps is None else eps
-    return torch.where(outside, (1 - eps) * length2.rsqrt() * unit, x)
+    inside = 1 - max(margin, 2 * torch.finfo(x.dtype).eps)
+    return torch.where(outside, inside * length2.rsqrt() * unit, x)
 
 
 def _rim_factor(y: Tensor, K: float | Tensor) -> Tensor:

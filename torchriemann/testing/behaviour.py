@@ -158,22 +158,6 @@ def missing_operations(t: Trial) -> None:
             t.require(name not in t.case.missing, f"{name} is listed as missing, and works")
 
 
-@law("precision", float64=0.0, examples=1)
-def half_precision_is_computed_in_single(t: Trial) -> None:
-    """bfloat16 and float16 arguments: no operation raises, the result has the caller's dtype and is finite."""
-    t.scale = max(t.scale, 0.5)  # smaller vectors may round to zero, which spans no plane
-    arguments = t.arguments((3,))
-    for dtype in (torch.bfloat16, torch.float16):
-        half = {k: a.to(dtype) for k, a in arguments.items()}
-        for name in operations.operations_of(t.case):
-            for out in operations.call(t, name, half):
-                t.require(out.dtype in (dtype, torch.bool), f"{name} of {dtype} gives {out.dtype}")
-                t.require(out.isfinite().all(), f"{name} of {dtype} is not finite")
-        x = t.manifold.random(3, *t.shape, generator=t.generator, dtype=torch.float32).to(dtype)
-        t.require(t.manifold.check_point_on_manifold(x), f"a point rounded to {dtype} is a point")
-        t.require(t.manifold.check_point_on_manifold(t.manifold.projx(half["g"])), f"projx in {dtype} gives a point")
-
-
 @law("precision", float64=0.0, float32=0.0, examples=1)
 def autocast_is_off_inside(t: Trial) -> None:
     """Under torch.autocast every operation gives exactly what it gives without, and a point stays a point."""
@@ -185,8 +169,10 @@ def autocast_is_off_inside(t: Trial) -> None:
         for g, w in zip(got, want, strict=True):
             t.require(g.dtype == w.dtype and torch.equal(g, w), f"{name} differs under autocast")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        t.require(t.manifold.check_point_on_manifold(arguments["x"]), "check_point_on_manifold under autocast")
-        t.require(t.manifold.check_vector_on_tangent(arguments["x"], arguments["u"]), "check_vector under autocast")
+        point = t.manifold.check_point_on_manifold(arguments["x"])
+        t.require(point, "check_point_on_manifold rejects a point under autocast")
+        tangent = t.manifold.check_vector_on_tangent(arguments["x"], arguments["u"])
+        t.require(tangent, "check_vector_on_tangent rejects a tangent vector under autocast")
 
 
 @law("precision", float64=0.0, float32=0.0, examples=3)
@@ -201,17 +187,18 @@ def extreme_numbers_give_no_nan(t: Trial) -> None:
         u, v = 10.0**power * t.direction(x), t.direction(x)
         for name in ("expmap", "retr"):
             for out in operations.call(t, name, {"x": x, "u": u, "v": v}):
-                t.require(out.isfinite().all(), f"{name} of a vector of length 1e{power}")
+                t.require(out.isfinite().all(), f"{name} of a vector of length 1e{power} is not finite")
         # The argument of sine and cosine is rounded: a relative error of eps times the length.
         t.is_point(m.expmap(x, u), f"exp of length 1e{power}", slack=1 + 10.0**power)
         if power < 0:
             y = m.expmap(x, u)
-            t.require(m.logmap(x, y).isfinite().all() and m.dist(x, y).isfinite().all(), f"log at distance 1e{power}")
+            found = m.logmap(x, y).isfinite().all() and m.dist(x, y).isfinite().all()
+            t.require(found, f"log or dist at the distance 1e{power} is not finite")
     for y in (t.point(), x, x.clone()):
         for name in ("logmap", "dist", "dist2", "transp", "parallel_transport"):
             if name not in t.case.missing:
                 for out in operations.call(t, name, {"x": x, "y": y, "v": t.direction(x)}):
-                    t.require(out.isfinite().all(), f"{name} of independent or equal points")
+                    t.require(out.isfinite().all(), f"{name} of independent or equal points is not finite")
 
 
 @law("precision", float64=0.0, float32=0.0, examples=3)
@@ -223,7 +210,7 @@ def extreme_vectors_transport_without_nan(t: Trial) -> None:
             values = {"x": x, "u": 10.0**power * t.direction(x), "v": 10.0**size * t.direction(x)}
             for name in ("expmap_transp", "retr_transp"):
                 for out in operations.call(t, name, values):
-                    t.require(out.isfinite().all(), f"{name} of 1e{size} along 1e{power}")
+                    t.require(out.isfinite().all(), f"{name} of 1e{size} along 1e{power} is not finite")
 
 
 # ---- closed forms ---------------------------------------------------------------------------------------------
@@ -261,9 +248,10 @@ def manifolds_are_values(t: Trial) -> None:
     is frozen, has a repr that names the class, and differs from other classes."""
     m = t.manifold
     for twin in (pickle.loads(pickle.dumps(m)), copy.copy(m), copy.deepcopy(m)):
-        t.require(twin == m and hash(twin) == hash(m) and type(twin) is type(m), "a copy equals the original")
-    t.require(type(m).__name__ in repr(m), "repr names the class")
-    t.require(m != object() and len({m, copy.deepcopy(m)}) == 1, "equality")
+        t.require(twin == m and hash(twin) == hash(m) and type(twin) is type(m), "a copy is not equal to the original")
+    t.require(type(m).__name__ in repr(m), "repr does not name the class")
+    t.require(m != object(), "it is equal to an object of another class")
+    t.require(len({m, copy.deepcopy(m)}) == 1, "a set takes it and its copy for two")
     try:
         m.curvature = 2.0  # type: ignore[attr-defined]
     except AttributeError:  # dataclasses.FrozenInstanceError is one

@@ -77,7 +77,7 @@ def distance_is_differentiable_at_coincidence(t: Trial) -> None:
         pair = [x.clone(), x.clone()]
         pair[side].requires_grad_()
         (g,) = torch.autograd.grad(m.dist(*pair).sum(), pair[side])
-        t.require(g.isfinite().all(), "the gradient of d is finite")
+        t.require(g.isfinite().all(), "the gradient of d is not finite")
         t.small(torch.relu(m.norm(x, m.egrad2rgrad(x, g)) - 1), "|grad d| <= 1")
     b = t.direction(x.expand(m.dimension(t.shape), *t.shape)) if "basis" in t.case.missing else m.basis(x)
     z = torch.zeros(b.shape[0], dtype=t.dtype)
@@ -108,7 +108,7 @@ def derivatives_are_finite_at_degenerate_arguments(t: Trial) -> None:
 
     def require_finite(derivatives: list[Tensor], what: str) -> None:
         for i, label in enumerate(labels):
-            t.require(all(bool(g[i].isfinite().all()) for g in derivatives), f"{what} at {label}")
+            t.require(all(bool(g[i].isfinite().all()) for g in derivatives), f"{what} at {label} is not finite")
 
     for name, letters in operations.costly(t.case).items():
         if not set(letters) <= set("xyuv") or name in ("log_is_unique", "basis", "sectional_curvature"):

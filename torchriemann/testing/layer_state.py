@@ -77,7 +77,9 @@ def layers_start_on_the_meta_device(t: LayerTrial) -> None:
     ):
         t.close(t.call(made, arguments), want, how, 0.0)
         kept = {name: p.requires_grad for name, p in made.named_parameters()}
-        t.require(kept == {name: p.requires_grad for name, p in layer.named_parameters()}, f"{how}: requires_grad")
+        t.require(
+            kept == {name: p.requires_grad for name, p in layer.named_parameters()}, f"{how} changes requires_grad"
+        )
     if _own(layer):
         fresh: Any = lazy().to_empty(device="cpu")
         fresh.reset_parameters()
@@ -111,7 +113,8 @@ def device_and_dtype_are_honoured(t: LayerTrial) -> None:
         t.require(all(v.dtype == dtype for v in _own(layer)), f"dtype={dtype} is not that of all tensors")
         t.on_manifolds(layer, f"built in {dtype}")
         lazy = t.start(device="meta", dtype=dtype)
-        t.require(all(v.dtype == dtype and v.is_meta for v in _own(lazy)), f"device='meta', dtype={dtype}")
+        meta = all(v.dtype == dtype and v.is_meta for v in _own(lazy))
+        t.require(meta, f"device='meta', dtype={dtype} are not those of all tensors")
     default = [(v.dtype, v.device.type) for v in _own(t.start())]
     expected = (torch.get_default_dtype(), torch.get_default_device().type)
     t.require(all(d == expected for d in default), "without device and dtype the tensors are not torch's default")

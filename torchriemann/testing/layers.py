@@ -128,7 +128,7 @@ class LayerTrial:
         return f"{'?' if self.law is None else self.law.name} fails on {self.case!r}:"
 
     def require(self, condition: object, what: str) -> None:
-        """Fail unless `condition`."""
+        """Fail with `what`, which says what is wrong then, unless `condition`."""
         if not bool(condition):
             self.fail(what)
 

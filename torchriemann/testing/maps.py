@@ -40,7 +40,7 @@ def exponential_inverts_logarithm(t: Trial) -> None:
         apart = apart.reshape(apart.shape + (1,) * m.ndim)
         y = torch.where(apart, far, x)
         t.same(m.expmap(x, m.logmap(x, y)), y, "exp_x(log_x(y)) = y, independent")
-        t.require(m.log_is_unique(x, near).all(), "log_is_unique near x")
+        t.require(m.log_is_unique(x, near).all(), "log_is_unique denies a point near x")
 
 
 @law("distance", float64=1e-8, float32=1e-4)
@@ -51,7 +51,7 @@ def distance_is_a_metric(t: Trial) -> None:
     a, b = m.expmap(x, 0.5 * t.tangent(x)), m.expmap(x, 0.5 * t.tangent(x))
     d, back, side, *others = m.dist(torch.stack([x, y, a, a, x]), torch.stack([y, x, b, x, b])).unbind(0)
     d2 = m.dist2(x, y)
-    t.require((d >= 0).all(), "d >= 0")
+    t.require((d >= 0).all(), "d is negative or NaN")
     t.close(d, m.norm(x, m.logmap(x, y)), "d = |log|")
     t.close(back, d, "symmetric")
     t.close(d2, d.square(), "dist2 = dist^2")
@@ -65,7 +65,7 @@ def distance_is_a_metric(t: Trial) -> None:
 def distance_to_itself_vanishes(t: Trial) -> None:
     """0 <= d(x, x), 0 <= dist2(x, x) and |log_x(x)| are zero up to the tolerance."""
     m, x = t.manifold, t.point()
-    t.require((m.dist(x, x) >= 0).all() and (m.dist2(x, x) >= 0).all(), "d(x, x) >= 0")
+    t.require((m.dist(x, x) >= 0).all() and (m.dist2(x, x) >= 0).all(), "d(x, x) is negative or NaN")
     t.small(m.dist(x, x), "d(x, x) = 0")
     t.small(m.dist2(x, x), "dist2(x, x) = 0")
     t.small(m.logmap(x, x), "log_x(x) = 0")
@@ -226,7 +226,7 @@ def isometries_are_respected(t: Trial) -> None:
     m, x = t.manifold, t.point()
     y, u, v = t.near(x), t.tangent(x), t.direction(x)
     maps = t.isometries()
-    t.require(maps, "the case lists its isometries")
+    t.require(maps, "the case lists no isometries")
     every: list[Map] = [lambda a: a, *maps.values()]
     fx, fy, fu, fv = (torch.stack([f(a) for f in every]) for a in (x, y, u, v))
     ambient = torch.stack([f(u + x) for f in every])

@@ -76,7 +76,7 @@ def inner_is_a_scalar_product(t: Trial) -> None:
     t.close(m.inner(x, u, v, keepdim=True), uv.reshape(uv.shape + ones), "inner(keepdim=True)")
     t.close(m.norm(x, u, keepdim=True), m.norm(x, u).reshape(uv.shape + ones), "norm(keepdim=True)")
     if m.dimension(t.shape) > 0:
-        t.require((m.inner(x, t.direction(x)) > 0.5).all(), "positive")
+        t.require((m.inner(x, t.direction(x)) > 0.5).all(), "<u, u> of a unit vector is not above 0.5")
 
 
 @law("the metric", float64=1e-10, float32=1e-4)
@@ -115,10 +115,10 @@ def checks_accept_points_and_reject_others(t: Trial) -> None:
     u, cls = t.tangent(x), type(t.manifold).__name__
     t.is_point(x, "random(...)")
     t.is_tangent(x, u, "proju(...)")
-    t.require(m.check_point(x) and m.check_vector(u), "check_point and check_vector accept shapes")
+    t.require(m.check_point(x) and m.check_vector(u), "check_point or check_vector rejects a shape of its own")
     empty = x.new_empty(0, *t.shape)
-    t.require(m.check_point_on_manifold(empty) is True, "an empty batch is accepted")
-    t.require(m.check_vector_on_tangent(empty, empty) is True, "an empty batch of vectors is accepted")
+    t.require(m.check_point_on_manifold(empty) is True, "an empty batch is rejected")
+    t.require(m.check_vector_on_tangent(empty, empty) is True, "an empty batch of vectors is rejected")
 
     broken = x.clone()
     broken.view(-1)[-1] = torch.nan
@@ -129,21 +129,25 @@ def checks_accept_points_and_reject_others(t: Trial) -> None:
     for bad in wrong:
         what = f"a tensor {tuple(bad.shape)} {bad.dtype}"
         answer, reason = m.check_point_on_manifold(bad, explain=True)
-        t.require(answer is False and isinstance(reason, str), f"check_point_on_manifold rejects {what}")
+        t.require(
+            answer is False and isinstance(reason, str), f"check_point_on_manifold accepts {what}, or gives no reason"
+        )
         message = _message(lambda bad=bad: m.assert_check_point_on_manifold(bad))
-        t.require(message is not None and cls in message, f"the error for {what} names the class: {message}")
+        t.require(message is not None and cls in message, f"the error for {what} does not name the class: {message}")
         if bad.shape == x.shape:
             text, mendable = message or "", bool(bad.isfinite().all())
-            t.require(" = " in text and ("projx" in text or not mendable), f"residual and mend in: {message}")
+            t.require(" = " in text and ("projx" in text or not mendable), f"no residual or no mend in: {message}")
     answer, reason = m.check_vector_on_tangent(x, broken, explain=True)
-    t.require(answer is False and " = " in (reason or ""), "check_vector_on_tangent rejects NaN with the residual")
+    t.require(answer is False and " = " in (reason or ""), "check_vector_on_tangent accepts NaN, or names no residual")
     message = _message(lambda: m.assert_check_vector_on_tangent(x, broken))
-    t.require(message is not None and cls in message, f"the error for a vector names the class: {message}")
+    t.require(message is not None and cls in message, f"the error for a vector does not name the class: {message}")
     normal = t.ambient()
     normal = normal - m.proju(x, normal)
     if float(normal.abs().max()) > 0.1:
         answer, reason = m.check_vector_on_tangent(x, u + normal, explain=True)
-        t.require(answer is False and "proju" in (reason or ""), f"a normal vector is rejected: {reason}")
+        t.require(
+            answer is False and "proju" in (reason or ""), f"a normal vector is accepted, or no mend named: {reason}"
+        )
 
 
 def _message(call) -> str | None:

@@ -61,7 +61,7 @@ def frechet_mean_is_equivariant(t: Trial) -> None:
     """mean(f(x_i)) = f(mean(x_i)) for the isometries of the case."""
     m, x = t.manifold, _cloud(t, 4, t.point())
     maps = t.isometries()
-    t.require(maps, "the case lists its isometries")
+    t.require(maps, "the case lists no isometries")
     for name, f in maps.items():
         t.same(m.frechet_mean(f(x)), f(m.frechet_mean(x)), name)
 
@@ -105,25 +105,31 @@ def samples_are_points_of_the_asked_kind(t: Trial) -> None:
     m, size = t.manifold, (*t.batch, *t.shape)
     o = m.origin(*size, dtype=t.dtype)
     t.is_point(o, "origin")
-    t.require(o.shape == size and o.dtype == t.dtype, "shape and dtype of the origin")
+    t.require(o.shape == size and o.dtype == t.dtype, "the origin has another shape or dtype than was asked for")
     for name, draw in _samplers(t).items():
         g = torch.Generator().manual_seed(t.seed)
         state = torch.random.get_rng_state()
         x = draw(*size, generator=g, dtype=t.dtype)
-        t.require(torch.equal(torch.random.get_rng_state(), state), f"{name} left the global generator alone")
-        t.require(type(x) is Tensor and x.shape == size and x.dtype == t.dtype, f"{name}: a tensor of shape and dtype")
-        t.require(x.is_contiguous() and not x.requires_grad, f"{name}: contiguous, no graph")
+        t.require(
+            torch.equal(torch.random.get_rng_state(), state),
+            f"{name} moves the global generator, though it was given another",
+        )
+        asked = type(x) is Tensor and x.shape == size and x.dtype == t.dtype
+        t.require(asked, f"{name} gives no tensor of the shape and dtype asked for")
+        t.require(x.is_contiguous() and not x.requires_grad, f"{name} gives a view, or a graph")
         t.is_point(x, name)
         again = draw(*size, generator=g.manual_seed(t.seed), dtype=t.dtype)
-        t.require(torch.equal(x, again), f"{name} repeats itself from one seed")
+        t.require(torch.equal(x, again), f"{name} does not repeat itself from one seed")
         if m.dimension(t.shape) > 0:
-            t.require(not torch.equal(x, draw(*size, generator=g, dtype=t.dtype)), f"{name} moves on")
+            t.require(
+                not torch.equal(x, draw(*size, generator=g, dtype=t.dtype)), f"{name} draws the same points again"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(t.seed)
             first = draw(*size, dtype=t.dtype)
             torch.manual_seed(t.seed)
-            t.require(torch.equal(first, draw(*size, dtype=t.dtype)), f"{name} obeys the global seed")
-        t.require(draw(0, *t.shape, dtype=t.dtype).shape == (0, *t.shape), f"{name} of no point")
+            t.require(torch.equal(first, draw(*size, dtype=t.dtype)), f"{name} does not obey the global seed")
+        t.require(draw(0, *t.shape, dtype=t.dtype).shape == (0, *t.shape), f"{name} of no point has another shape")
 
 
 @law("sampling", examples=1, needs="isometries")
@@ -132,7 +138,7 @@ def uniform_law_is_invariant(t: Trial) -> None:
     entries negative as often as positive, and two-sample Kolmogorov-Smirnov distances between entries of x and of
     f(x') below the 1e-6 quantile."""
     m, maps = t.manifold, t.isometries()
-    t.require(maps, "the case lists its isometries")
+    t.require(maps, "the case lists no isometries")
     x = m.random_uniform(SAMPLES, *t.shape, generator=t.generator, dtype=t.dtype)
     other = m.random_uniform(SAMPLES, *t.shape, generator=t.generator, dtype=t.dtype)
     flat = t.flat(x)

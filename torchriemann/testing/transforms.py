@@ -47,7 +47,10 @@ def batched_gradients_have_their_graph(t: Trial) -> None:
         single = [torch.autograd.grad(output, leaves, w, create_graph=True) for w in weights]
         stacked = [torch.stack(gradients) for gradients in zip(*single, strict=True)]
         squares = [torch.cat([g.flatten() for g in gradients]).square().sum() for gradients in (batched, stacked)]
-        t.require(squares[0].requires_grad == squares[1].requires_grad, f"the gradients of {name} have a graph")
+        t.require(
+            squares[0].requires_grad == squares[1].requires_grad,
+            f"of the gradients of {name} only one kind has a graph",
+        )
         if not squares[1].requires_grad:
             continue  # of a linear map
         seconds = [torch.autograd.grad(square, leaves, retain_graph=True, materialize_grads=True) for square in squares]
@@ -103,6 +106,6 @@ def _compare_compiled(t: Trial, names: list[str], learned: list[str]) -> None:
         t.close(g, w, f"compiled {name}")
     want = gradients(eager) if learned else ()
     for letter, g, w in zip(learned, got, want, strict=False):
-        t.require((g is None) == (w is None), f"compiled gradient in {letter}")
+        t.require((g is None) == (w is None), f"the compiled gradient in {letter} is None, or the eager one")
         if g is not None and w is not None:
             t.close(g, w, f"compiled gradient in {letter}")

@@ -222,7 +222,7 @@ class Trial:
         )
 
     def require(self, condition: object, what: str) -> None:
-        """Fail unless `condition`."""
+        """Fail with `what`, which says what is wrong then, unless `condition`."""
         if not bool(condition):
             self.fail(what)
 
@@ -249,7 +249,7 @@ class Trial:
     def is_point(self, x: Tensor, what: str, slack: float = 1.0) -> None:
         """`x` passes the manifold's own check, at `slack` times its own tolerance."""
         answer, reason = self.manifold.check_point_on_manifold(
-            x, explain=True, atol=slack * self.manifold._tolerance(self.dtype, None)
+            x, explain=True, atol=slack * self.manifold._tolerance(x.dtype, None)
         )
         self.require(answer, f"{what} is no point: {reason}")
 
