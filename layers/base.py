@@ -285,9 +285,10 @@ def _check_learnable(module: nn.Module, name: str, manifold: Manifold) -> None:
     known = {id(p) for p in module.parameters()} if options else set()
     if any(id(option) not in known for option in options):
         raise ValueError(
-            f"{type(module).__name__}: {name} would be {manifold!r}, an option of which requires a gradient but is no "
-            "parameter of the module: no optimizer would find it, and no checkpoint. Hold a layers.Curvature, or a "
-            "parameter, and build the manifold of it in forward: `Lorentz(self.curvature())`, in a local variable"
+            f"{type(module).__name__}: {name} would be {' '.join(repr(manifold).split())}, an option of which requires "
+            "a gradient but is no parameter of the module: no optimizer would find it, and no checkpoint. Hold a "
+            "layers.Curvature, or a parameter, and build the manifold of it in forward: `Lorentz(self.curvature())`, "
+            "in a local variable"
         )
 
 

@@ -215,7 +215,8 @@ def _renamed(module: nn.Module, prefix: str, inside: dict[int, dict[str, Any]]) 
     module within are noted in `inside`."""
     here = {}
     for name, manifold in registered_manifolds(module).items():
-        if manifold is None or name in module._parameters or name in module._buffers:
+        present = module._parameters.keys() | module._buffers.keys()
+        if manifold is None or name in present or name.removesuffix("_orig") in present:  # pruning may have ended
             continue
         if f"{name}_orig" in module._parameters:  # pruning, and torch.nn.utils.spectral_norm
             here[f"{name}_orig"] = manifold

@@ -29,7 +29,8 @@ def param_groups(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
     its tensor lost the label that its module registered (``load_state_dict(assign=True)``, sharding, a plain
     ``Parameter`` assigned over it) or contradicts it: such a parameter is never stepped as if it were flat. Raises also
     if a module keeps a manifold with a learnable option that is no parameter of `model`. Warns (`RuntimeWarning`) with
-    the residual of a point that is off its manifold, unless it has a gradient, is a shard or on the meta device.
+    the residual of a point that is off its manifold, unless it is a shard or on the meta device: call it once, and
+    keep the groups for clipping, rather than once a step.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(

@@ -69,17 +69,14 @@ def reason_off(manifold: Any, x: Tensor) -> str | None:
 
 
 def warn_if_off(groups: Sequence[dict[str, Any]]) -> None:
-    """Warn (`RuntimeWarning`) of points that are off their manifold, as an average of coordinates leaves them.
-
-    Not of those that have a gradient: they are being trained, and their optimizer looked at them at its first step.
-    """
+    """Warn (`RuntimeWarning`) of points that are off their manifold, as an average of coordinates leaves them."""
     for group in groups:
-        named = [(n, p) for n, p in zip(group["param_names"], group["params"], strict=True) if p.grad is None]
         if group["manifold"] is None:
             continue
+        named = zip(group["param_names"], group["params"], strict=True)
         for batch in _alike([(n, p) for n, p in named if p.numel() > 0 and readable(p)]):
-            points = [p.detach() for _, p in batch]
-            if reason_off(group["manifold"], points[0] if len(points) == 1 else torch.stack(points)) is None:
+            points = [p for _, p in batch]
+            if reason_off(group["manifold"], _stacked(points)) is None:
                 continue
             name, reason = next(
                 (n, reason) for n, p in batch if (reason := reason_off(group["manifold"], p)) is not None
@@ -91,6 +88,11 @@ def warn_if_off(groups: Sequence[dict[str, Any]]) -> None:
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+
+def _stacked(points: list[Tensor]) -> Tensor:
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():  # which each labelled tensor is asked about
+        return points[0].detach() if len(points) == 1 else torch.stack(points)
 
 
 def _alike(named: list[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
@@ -108,14 +110,18 @@ def check_all_learned(model: nn.Module) -> None:
     known = {id(p) for p in model.parameters()}
     for prefix, module in model.named_modules():
         for name, value in vars(module).items():
-            if any(id(option) not in known for option in learnable_options(value)):
-                where = f"{prefix}.{name}" if prefix else name
-                raise ValueError(
-                    f"param_groups: {where} of the model holds a manifold, an option of which requires a gradient but "
-                    f"is no parameter of the model, so that no optimizer moves it: {value!r}. Hold a layers.Curvature, "
-                    "or a parameter, and build the manifold of it in forward: `Lorentz(self.curvature())`, in a local "
-                    "variable"
-                )
+            options = [] if name in _MODULE_ATTRIBUTES else learnable_options(value)
+            if all(id(option) in known for option in options):
+                continue
+            where, shown = f"{prefix}.{name}" if prefix else name, " ".join(repr(value).split())
+            raise ValueError(
+                f"param_groups: {where} of the model holds a manifold, an option of which requires a gradient but is no "
+                f"parameter of the model, so that no optimizer moves it: {shown}. Hold a layers.Curvature, or a "
+                "parameter, and build the manifold of it in forward: `Lorentz(self.curvature())`, in a local variable"
+            )
+
+
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))  # torch's own, among which are no manifolds
 
 
 def undecayed(model: nn.Module) -> set[int]:
