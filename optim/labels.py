@@ -115,8 +115,8 @@ def check_all_learned(model: nn.Module) -> None:
                 continue
             where, shown = f"{prefix}.{name}" if prefix else name, " ".join(repr(value).split())
             raise ValueError(
-                f"param_groups: {where} of the model holds a manifold, an option of which requires a gradient but is no "
-                f"parameter of the model, so that no optimizer moves it: {shown}. Hold a layers.Curvature, or a "
+                f"param_groups: {where} of the model holds a manifold, an option of which requires a gradient but "
+                f"is no parameter of the model, so that no optimizer moves it: {shown}. Hold a layers.Curvature, or a "
                 "parameter, and build the manifold of it in forward: `Lorentz(self.curvature())`, in a local variable"
             )
 

@@ -1,4 +1,4 @@
-"""What is noticed before anything is stepped: points that are off, options that nobody learns; and what does not decay."""
+"""What is noticed before a step: points that are off, options that nobody learns; and what does not decay."""
 
 import copy
 import dataclasses
