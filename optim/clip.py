@@ -12,6 +12,7 @@ from torchriemann.manifolds.base import Manifold
 
 from .entries import Entry, bookkeeping, same_points
 from .groups import is_flat, resolve
+from .labels import check_not_lost
 from .sharding import is_dtensor, local, local_gradient
 
 
@@ -113,6 +114,8 @@ def _of_tensors(params: Iterable[Tensor], explicit: tuple, names: list[str]) -> 
         if p.grad is not None:
             where = f"clip_grad_norm_: {name}"
             entries.append(Entry(p, resolve(p, explicit, where), where))
+            if entries[-1].manifold is None:
+                check_not_lost(p, where)
     return entries
 
 
