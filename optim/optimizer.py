@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from torchriemann.manifolds.base import Manifold
-
 from . import groups
 from .entries import Entry
+from .foreign import Foreign
 from .sharding import is_dtensor
 
 MANIFOLDS = "manifolds"  # key of a parameter group: the repr of each parameter's manifold, or of all
@@ -35,7 +34,7 @@ class ManifoldOptimizer(torch.optim.Optimizer):
         when it got its label, and may be waiting for its values to be loaded; shards hold a part of them."""
         p, manifold = entry.parameter, entry.manifold
         labelled = groups.tensor_label(p) is not None
-        if labelled or not isinstance(manifold, Manifold) or groups.is_flat(manifold) or p.is_meta or is_dtensor(p):
+        if labelled or isinstance(manifold, Foreign) or groups.is_flat(manifold) or p.is_meta or is_dtensor(p):
             return
         ok, reason = manifold.check_point_on_manifold(p.detach(), explain=True)
         if not ok:
