@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from torchriemann.manifolds import Manifold, ManifoldParameter
 from torchriemann.manifolds.checks import described, expands
-from torchriemann.manifolds.parameter import check_options_rest, register_manifold, registered_manifolds, relabel
+from torchriemann.manifolds.parameter import (
+    CONTAINERS,
+    check_options_rest,
+    learnable_options,
+    manifold_label,
+    register_manifold,
+    registered_manifolds,
+    relabel,
+)
 from torchriemann.manifolds.precision import widen
 
 from .points import PARAMETRIZATIONS, Point, in_dtype, remember_point, remembered_points
@@ -23,13 +31,21 @@ class ManifoldModule(nn.Module):
 
     The manifold of a parameter is kept on the module, under the parameter's name, and the tensor is labelled again
     whenever an operation of torch replaces it: ``.to("meta")``, ``to_empty``, ``load_state_dict(assign=True)``,
-    assignment, sharding. `optim.param_groups(model)` reads that registry.
+    assignment, sharding. `optim.param_groups(model)` reads that registry. So are the labels of tensors in modules
+    within, a `ParameterList` say, from the time at which these are assigned, converted or loaded.
+
+    A manifold with a learnable option, as ``Lorentz(nn.Parameter(...))``, has no parameter that a module could find:
+    to keep one as an attribute raises ``ValueError`` unless the option is a parameter of the module already.
 
     Checkpoints. ``state_dict`` holds plain tensors. ``load_state_dict`` and assignment check membership and warn
     (`RuntimeWarning`) with the residual; they change no value, but for one case: a point that arrives from a less
     precise dtype is projected, since rounding took it off the manifold of the more precise one. Meta tensors and
     shards carry no point to check.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_load_state_dict_post_hook(_label_again)
 
     def register_manifold_parameter(self, name: str, tensor: Tensor, manifold: Any) -> None:
         """Register `tensor` (``*B,P``, a point of `manifold` or a batch of them) as the parameter `name`.
@@ -44,8 +60,8 @@ class ManifoldModule(nn.Module):
                 f"{type(self).__name__}: {name} must be a tensor, got {type(tensor).__name__}; call torch.as_tensor"
             )
         check_options_rest(manifold, f"{type(self).__name__}: {name}")
-        label = getattr(tensor, "manifold", manifold)
-        if label != manifold:
+        label = manifold_label(tensor)
+        if label is not None and label != manifold:
             raise ValueError(
                 f"{type(self).__name__}: {name} was to be registered on {manifold!r}, "
                 f"but the tensor is labelled {label!r}"
@@ -56,7 +72,8 @@ class ManifoldModule(nn.Module):
         else:
             parameter = ManifoldParameter(tensor, manifold)
         # One that is labelled already goes in as it is: modules that share it must go on sharing it.
-        self.register_parameter(name, tensor if isinstance(tensor, ManifoldParameter) else parameter)
+        shared = isinstance(tensor, ManifoldParameter) and label is not None
+        self.register_parameter(name, tensor if shared else parameter)
         register_manifold(self, name, manifold)
 
     # ---- points in either form --------------------------------------------------------------------------------
@@ -147,71 +164,132 @@ class ManifoldModule(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         manifold = registered_manifolds(self).get(name)
         if manifold is not None and isinstance(value, nn.Parameter):
-            label = getattr(value, "manifold", None)
+            label = manifold_label(value)
             if label is None:
-                self._warn_if_off_manifold(name, value, manifold)
+                _warn_if_off_manifold(self, name, value, manifold)
                 relabel(value, manifold)
             elif label != manifold:
                 raise ValueError(
                     f"{type(self).__name__}: parameter {name} is registered on {manifold!r}, "
                     f"got one that is labelled {label!r}"
                 )
+        elif isinstance(value, Manifold):
+            _check_learnable(self, name, value)
         super().__setattr__(name, value)
-        if manifold is None and isinstance(value, ManifoldParameter):
-            register_manifold(self, name, value.manifold)  # assigned directly: remembered all the same
+        if isinstance(value, nn.Module):
+            _remember_labels(value)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """As torch's; the labels of the tensors in `module` are remembered."""
+        super().add_module(name, module)
+        if module is not None:
+            _remember_labels(module)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """As torch's; a parameter that is registered under the name of a point is labelled with its manifold."""
+        """As torch's; a parameter that is registered under the name of a point is labelled with its manifold, and one
+        that is labelled is remembered."""
         super().register_parameter(name, param)
-        manifold = registered_manifolds(self).get(name)
-        if manifold is not None and param is not None and getattr(param, "manifold", None) is None:
+        manifold, label = registered_manifolds(self).get(name), manifold_label(param)
+        if manifold is not None and param is not None and label is None:
             relabel(param, manifold)
+        elif manifold is None and label is not None:
+            register_manifold(self, name, label)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
-        before = self._dtypes()
+        _remember_labels(self)
+        before = {id(module): _dtypes(module) for module in _kept_by(self)}
         super()._apply(fn, recurse)
-        self._settle(before)
+        for module in _kept_by(self):
+            _settle(module, before.get(id(module), {}))
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, local_metadata, *args) -> None:
-        stored = {name: state_dict.get(prefix + name) for name in registered_manifolds(self)}
+        _remember_labels(self)
+        stored = {name: state_dict.get(prefix + name) for name, _ in _points_of(self)}
         assigned = local_metadata.get("assign_to_params_buffers", False)  # then `__setattr__` checks
-        for name, value in stored.items():
-            parameter = self._parameters.get(name)
+        for name, manifold in _points_of(self):
+            parameter, value = self._parameters.get(name), stored[name]
             fits = parameter is not None and isinstance(value, Tensor) and value.shape == parameter.shape
             if fits and not assigned:
-                self._warn_if_off_manifold(name, value, registered_manifolds(self)[name])
+                _warn_if_off_manifold(self, name, value, manifold)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-        self._settle({name: value.dtype for name, value in stored.items() if isinstance(value, Tensor)})
+        _settle(self, {name: value.dtype for name, value in stored.items() if isinstance(value, Tensor)})
 
-    def _dtypes(self) -> dict[str, torch.dtype]:
-        parameters = ((name, self._parameters.get(name)) for name in registered_manifolds(self))
-        return {name: parameter.dtype for name, parameter in parameters if parameter is not None}
 
-    def _settle(self, source_dtypes: dict[str, torch.dtype]) -> None:
-        """Label the registered parameters again; project those whose values came from a less precise dtype."""
-        for name, manifold in registered_manifolds(self).items():
-            parameter = self._parameters.get(name)
-            if parameter is None:
-                continue
+# ---- the memory ---------------------------------------------------------------------------------------------------
+
+
+def _kept_by(module: nn.Module) -> Iterator[nn.Module]:
+    """`module` and those within that have no memory of their own."""
+    yield module
+    for child in module.children():
+        if not isinstance(child, ManifoldModule):
+            yield from _kept_by(child)
+
+
+def _points_of(module: nn.Module) -> list[tuple[str, Any]]:
+    """What `module` remembers, but for the names that are flat on purpose."""
+    return [(name, manifold) for name, manifold in registered_manifolds(module).items() if manifold is not None]
+
+
+def _remember_labels(root: nn.Module) -> None:
+    """Keep on the modules what so far only their tensors say."""
+    for module in _kept_by(root):
+        for name, parameter in module._parameters.items():
+            new = name not in registered_manifolds(module) or isinstance(module, CONTAINERS)
+            if new and manifold_label(parameter) is not None:
+                register_manifold(module, name, manifold_label(parameter))
+
+
+def _label_again(root: nn.Module, _: Any) -> None:
+    """After ``load_state_dict(assign=True)``, which puts plain parameters into modules without a memory."""
+    for module in _kept_by(root):
+        _settle(module, {})
+
+
+def _dtypes(module: nn.Module) -> dict[str, torch.dtype]:
+    parameters = ((name, module._parameters.get(name)) for name, _ in _points_of(module))
+    return {name: parameter.dtype for name, parameter in parameters if parameter is not None}
+
+
+def _settle(module: nn.Module, source_dtypes: dict[str, torch.dtype]) -> None:
+    """Label the registered parameters again; project those whose values came from a less precise dtype."""
+    for name, manifold in _points_of(module):
+        parameter = module._parameters.get(name)
+        if parameter is None:
+            continue
+        if manifold_label(parameter) is None:
             relabel(parameter, manifold)
-            source = source_dtypes.get(name, parameter.dtype)
-            if has_values(parameter) and torch.finfo(source).eps > torch.finfo(parameter.dtype).eps:
-                with torch.no_grad():
-                    parameter.copy_(manifold.projx(parameter.detach()))
+        source = source_dtypes.get(name, parameter.dtype)
+        if has_values(parameter) and torch.finfo(source).eps > torch.finfo(parameter.dtype).eps:
+            with torch.no_grad():
+                parameter.copy_(manifold.projx(parameter.detach()))
 
-    def _warn_if_off_manifold(self, name: str, value: Any, manifold: Any) -> None:
-        if not has_values(value):
-            return
-        on_manifold, reason = manifold.check_point_on_manifold(value.detach(), explain=True)
-        if not on_manifold:
-            warnings.warn(
-                f"{type(self).__name__}.{name} is taken as it is, but is off its manifold: "
-                f"{type(manifold).__name__}: {reason}, as in "
-                f"`with torch.no_grad(): module.{name}.copy_(module.{name}.manifold.projx(module.{name}))`",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+
+def _warn_if_off_manifold(module: nn.Module, name: str, value: Any, manifold: Any) -> None:
+    if not has_values(value):
+        return
+    on_manifold, reason = manifold.check_point_on_manifold(value.detach(), explain=True)
+    if not on_manifold:
+        warnings.warn(
+            f"{type(module).__name__}.{name} is taken as it is, but is off its manifold: "
+            f"{type(manifold).__name__}: {reason}, as in "
+            f"`with torch.no_grad(): module.{name}.copy_(module.{name}.manifold.projx(module.{name}))`",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _check_learnable(module: nn.Module, name: str, manifold: Manifold) -> None:
+    options = learnable_options(manifold)
+    known = {id(p) for p in module.parameters()} if options else set()
+    if any(id(option) not in known for option in options):
+        raise ValueError(
+            f"{type(module).__name__}: {name} would be {' '.join(repr(manifold).split())}, an option of which requires "
+            "a gradient but is no parameter of the module: no optimizer would find it, and no checkpoint. Hold a "
+            "layers.Curvature, or a parameter, and build the manifold of it in forward: `Lorentz(self.curvature())`, "
+            "in a local variable"
+        )
 
 
 def has_values(tensor: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
+from torch.nn.utils import parametrize
 
 from .base import Manifold
 from .options import ByOptions
@@ -33,16 +35,25 @@ class ManifoldParameter(geoopt.ManifoldParameter):
 
     A label on a tensor does not survive everything (``.to("meta")``, ``load_state_dict(assign=True)``,
     ``fully_shard``); `layers.ManifoldModule.register_manifold_parameter` keeps it on the module as well.
+
+    Tools that rebuild a parameter by its class, ``type(p)(data, requires_grad=...)``, say no manifold. The result has
+    the one of `data`, if that has a label, else none, and no value is checked. ``torch.nn.Parameter(p)`` keeps the
+    label. One without a manifold is refused by the optimizers; `optim.param_groups` gives it back what its module
+    remembers.
     """
 
-    manifold: Any
+    manifold: Any = None
 
     if TYPE_CHECKING:
 
-        def __init__(self, data: Tensor, manifold: Any, requires_grad: bool = True) -> None: ...
+        def __init__(self, data: Tensor, manifold: Any = ..., requires_grad: bool = True) -> None: ...
 
-    def __new__(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
-        _check_arguments(data, manifold)
+    def __new__(cls, data: Tensor, manifold: Any = ..., requires_grad: bool = True) -> ManifoldParameter:
+        if manifold is ... or isinstance(manifold, bool):  # called as torch.nn.Parameter(data, requires_grad) is
+            _check_tensor(data)
+            return cls._label(data.detach(), manifold_label(data), requires_grad if manifold is ... else manifold)
+        _check_manifold(manifold)
+        _check_tensor(data)
         check_options_rest(manifold, "ManifoldParameter")
         manifold.assert_check_point(data)
         if data.is_meta or is_fake(data):  # no values to check
@@ -61,14 +72,24 @@ class ManifoldParameter(geoopt.ManifoldParameter):
             return relabel(nn.Parameter(data, requires_grad), manifold)  # type: ignore[return-value]
         # contiguous: torch's sharding refuses the column-major output of a factorisation.
         instance = torch.Tensor._make_subclass(cls, data.contiguous(), requires_grad)
-        instance.manifold = manifold
+        if manifold is not None:
+            instance.manifold = manifold
         return instance
 
     @classmethod
     def project(cls, data: Tensor, manifold: Any, requires_grad: bool = True) -> ManifoldParameter:
         """The parameter at ``manifold.projx(data)``."""
-        _check_arguments(data, manifold)
+        _check_manifold(manifold)
+        _check_tensor(data)
         return cls(manifold.projx(data.detach()), manifold, requires_grad)
+
+    def detach(self) -> Tensor:
+        """As torch's: a plain tensor, without a label."""
+        plain = Tensor.detach(self)
+        # `torch.nn.Parameter(p)` asks p.detach() for a tensor of p's own class, and there is no other hook in it.
+        if torch.compiler.is_compiling() or sys._getframe(1).f_code is not nn.Parameter.__new__.__code__:
+            return plain
+        return self._label(plain, self.manifold, self.requires_grad)
 
     def __deepcopy__(self, memo: dict) -> ManifoldParameter:
         if id(self) not in memo:
@@ -80,10 +101,13 @@ class ManifoldParameter(geoopt.ManifoldParameter):
         return _rebuild, (self.data.as_subclass(Tensor), self.manifold, self.requires_grad)
 
 
-def _check_arguments(data: Any, manifold: Any) -> None:
+def _check_manifold(manifold: Any) -> None:
     if not isinstance(manifold, geoopt.Manifold):
         shown = f"the class {manifold.__name__}" if isinstance(manifold, type) else type(manifold).__name__
         raise ValueError(f"ManifoldParameter: manifold must be an instance such as Sphere(), got {shown}")
+
+
+def _check_tensor(data: Any) -> None:
     if not isinstance(data, Tensor):
         raise ValueError(f"ManifoldParameter: data must be a tensor, got {type(data).__name__}; call torch.as_tensor")
 
@@ -100,6 +124,22 @@ def tensor_options(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, ByOptions):
         for field in dataclasses.fields(value):  # type: ignore[arg-type]
             yield from tensor_options(getattr(value, field.name))
+
+
+def learnable_options(value: Any) -> list[Tensor]:
+    """The tensors that require a gradient among the options of a manifold, or of those that `value` holds: a dataclass
+    of them, or a short tuple, list or dict."""
+    if isinstance(value, Manifold):
+        return [option for option in tensor_options(value) if option.requires_grad]
+    parts: list[Any] = []
+    if isinstance(value, (tuple, list, dict)) and len(value) <= _MOST_PARTS:
+        parts = list(value.values()) if isinstance(value, dict) else list(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module)):
+        parts = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    return [option for part in parts for option in learnable_options(part)]
+
+
+_MOST_PARTS = 100  # a longer list is data, in which nobody keeps manifolds
 
 
 def check_options_rest(manifold: Any, where: str) -> None:
@@ -122,10 +162,11 @@ torch.serialization.add_safe_globals([_rebuild, ManifoldParameter])
 # ---- the registry ---------------------------------------------------------------------------------------------
 
 _REGISTRY = "_manifold_of"  # attribute of a module: parameter name -> manifold
+CONTAINERS = (nn.ParameterList, nn.ParameterDict)  # whose items come and go under one name
 
 
 def register_manifold(module: nn.Module, name: str, manifold: Any) -> None:
-    """Remember on `module` that its parameter `name` lives on `manifold`."""
+    """Remember on `module` that its parameter `name` lives on `manifold`; None says that it is flat on purpose."""
     module.__dict__.setdefault(_REGISTRY, {})[name] = manifold
 
 
@@ -134,32 +175,75 @@ def registered_manifolds(module: nn.Module) -> dict[str, Any]:
     return module.__dict__.get(_REGISTRY, {})
 
 
+def manifold_label(tensor: Any) -> Any:
+    """The manifold that the tensor itself carries, or None."""
+    return getattr(tensor, "manifold", None)
+
+
 def named_manifolds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Any]]:
     """(qualified name, parameter, manifold or None) of every parameter of `model`, shared ones once.
 
-    The manifold is the registered one; for an unregistered parameter, the tensor's own label. Raises ``ValueError``
-    where the two contradict each other.
+    The manifold is the registered one; for an unregistered parameter, the tensor's own label. A parameter that torch
+    keeps under another name (``NAME_orig`` of pruning, ``parametrizations.NAME.original``) is on the manifold that is
+    registered for NAME. Raises ``ValueError`` where registry and label contradict each other, and where a registered
+    parameter is gone.
     """
     seen: set[int] = set()
+    renamed: dict[int, dict[str, Any]] = {}  # id of a module inside -> what is registered further out
     for prefix, module in model.named_modules():
-        registry = registered_manifolds(module)
+        registry = renamed.get(id(module), {}) | _renamed(module, prefix, renamed) | registered_manifolds(module)
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             qualified = f"{prefix}.{name}" if prefix else name
-            label = getattr(parameter, "manifold", None)
+            label = manifold_label(parameter)
+            if label is not None and isinstance(module, CONTAINERS):
+                registry[name] = label
             manifold = registry.get(name, label)
             if name in registry and label is not None and label != manifold:
                 raise ValueError(
-                    f"parameter {qualified} is registered on {manifold!r} but its tensor is labelled {label!r}"
+                    f"parameter {qualified} is registered on {manifold!r} but its tensor is labelled {label!r}; say "
+                    "which by register_manifold(module, name, manifold) or relabel(parameter, manifold) of "
+                    "torchriemann.manifolds.parameter"
                 )
             yield qualified, parameter, manifold
 
 
+def _renamed(module: nn.Module, prefix: str, inside: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """The manifolds of registered parameters that torch moved to another name of `module`; those that it moved to a
+    module within are noted in `inside`."""
+    here = {}
+    for name, manifold in registered_manifolds(module).items():
+        present = module._parameters.keys() | module._buffers.keys()
+        if manifold is None or name in present or name.removesuffix("_orig") in present:  # pruning may have ended
+            continue
+        if f"{name}_orig" in module._parameters:  # pruning, and torch.nn.utils.spectral_norm
+            here[f"{name}_orig"] = manifold
+        elif parametrize.is_parametrized(module, name) and _one_original(module, name):
+            inside.setdefault(id(module.parametrizations[name]), {})["original"] = manifold  # type: ignore[index]
+        elif not isinstance(module, CONTAINERS):
+            raise ValueError(
+                f"parameter {prefix + '.' if prefix else ''}{name} is registered on {manifold!r}, but "
+                f"{type(module).__name__} has no such parameter any more: what took its place (weight normalisation, "
+                "say) would be stepped as if it were flat. Undo that, or say that it is meant by "
+                f"torchriemann.manifolds.parameter.register_manifold(module, {name!r}, None)"
+            )
+    return here
+
+
+def _one_original(module: nn.Module, name: str) -> bool:
+    return "original" in module.parametrizations[name]._parameters  # type: ignore[index,operator]
+
+
 def relabel(parameter: nn.Parameter, manifold: Any) -> nn.Parameter:
     """Give a parameter that lost its label (`assign=True`, `.to("meta")`, sharding) its manifold back, in place:
-    optimizers, tied modules and sharding hold on to this very object."""
+    optimizers, tied modules and sharding hold on to this very object. With None it is a plain parameter."""
+    if manifold is None:
+        if type(parameter) is ManifoldParameter:
+            parameter.__class__ = nn.Parameter
+        parameter.__dict__.pop("manifold", None)
+        return parameter
     if type(parameter) is nn.Parameter:
         parameter.__class__ = ManifoldParameter
     # A parameter of another class, such as a DTensor, keeps its class and carries the label as an attribute.

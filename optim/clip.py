@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .entries import Entry, bookkeeping, same_points
 from .groups import is_flat, resolve
+from .labels import check_not_lost
 from .sharding import is_dtensor, local, local_gradient
 
 
@@ -111,6 +112,8 @@ def _of_tensors(params: Iterable[Tensor], explicit: tuple, names: list[str]) -> 
         if p.grad is not None:
             where = f"clip_grad_norm_: {name}"
             entries.append(Entry(p, resolve(p, explicit, where), where))
+            if entries[-1].manifold is None:
+                check_not_lost(p, where)
     return entries
 
 

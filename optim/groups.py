@@ -12,6 +12,7 @@ from torchriemann.manifolds import Euclidean, Manifold
 from torchriemann.manifolds.parameter import named_manifolds
 
 from .foreign import as_manifold, has_moving_option, with_the_same_points
+from .labels import check_all_learned, check_label, undecayed, warn_if_off
 from .sharding import complaint, is_dtensor
 
 POINT_DTYPES = (torch.float32, torch.float64)
@@ -21,29 +22,34 @@ def param_groups(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
     """The parameters of `model` as optimizer groups, one a manifold, in the order in which they first appear.
 
     Each group is ``{"params": [...], "param_names": [...], "manifold": manifold or None, **options}``; None means
-    flat space, where the optimizers compute what torch's compute. Shared parameters appear once.
+    flat space, where the optimizers compute what torch's compute. Shared parameters appear once. Parameters that a
+    module names in its attribute ``without_weight_decay``, as `layers.Curvature` does, are a group of their own with
+    ``weight_decay=0.0``, whatever `options` or the optimizer say of the others; to decay them, write to that group.
 
     Unlike ``model.parameters()`` this reads what the modules remember. Raises ``ValueError`` naming the parameter if
     its tensor lost the label that its module registered (``load_state_dict(assign=True)``, sharding, a plain
-    ``Parameter`` assigned over it) or contradicts it: such a parameter is never stepped as if it were flat.
+    ``Parameter`` assigned over it) or contradicts it: such a parameter is never stepped as if it were flat. Raises also
+    if a module keeps a manifold with a learnable option that is no parameter of `model`. Warns (`RuntimeWarning`) with
+    the residual of a point that is off its manifold, unless it is a shard or on the meta device: call it once, and
+    keep the groups for clipping, rather than once a step.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"param_groups: model must be a module, whose submodules remember their manifolds, got "
             f"{type(model).__name__}; pass the model, not model.parameters()"
         )
+    check_all_learned(model)
     groups: dict[Any, dict[str, Any]] = {}
+    exempt = undecayed(model)
     for name, parameter, manifold in named_manifolds(model):
-        if manifold is not None and tensor_label(parameter) is None:
-            raise ValueError(
-                f"param_groups: parameter {name} is registered on {manifold!r}, but its tensor "
-                f"({type(parameter).__name__}) carries no manifold; give it back by "
-                "torchriemann.manifolds.parameter.relabel(parameter, manifold)"
-            )
+        check_label(parameter, manifold, f"param_groups: parameter {name}")
         check_parameter(parameter, manifold, f"parameter {name}")
-        group = groups.setdefault(manifold, {"params": [], "param_names": [], "manifold": manifold, **options})
+        own = {"weight_decay": 0.0} if id(parameter) in exempt else {}
+        new = {"params": [], "param_names": [], "manifold": manifold, **options, **own}
+        group = groups.setdefault((manifold, bool(own)), new)
         group["params"].append(parameter)
         group["param_names"].append(name)
+    warn_if_off(list(groups.values()))
     return list(groups.values())
 
 

@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 
-from . import groups
+from . import groups, labels
 from .entries import Entry
-from .foreign import Foreign
-from .sharding import is_dtensor
 
 MANIFOLDS = "manifolds"  # key of a parameter group: the repr of each parameter's manifold, or of all
 
@@ -30,14 +28,13 @@ class ManifoldOptimizer(torch.optim.Optimizer):
         """Raise ``ValueError`` if the options of a group are not supported."""
 
     def _check_start(self, entry: Entry) -> None:
-        """Raise ``ValueError`` unless a tensor that only its group calls a point is one. A labelled one was looked at
-        when it got its label, and may be waiting for its values to be loaded; shards hold a part of them."""
+        """Raise ``ValueError`` unless the point is on its manifold. One that only its group calls a point is looked at
+        when the group comes, a labelled one at its first step: until then it may be waiting for its values."""
         p, manifold = entry.parameter, entry.manifold
-        labelled = groups.tensor_label(p) is not None
-        if labelled or isinstance(manifold, Foreign) or groups.is_flat(manifold) or p.is_meta or is_dtensor(p):
+        if groups.is_flat(manifold) or p.numel() == 0 or not labels.readable(p):
             return
-        ok, reason = manifold.check_point_on_manifold(p.detach(), explain=True)
-        if not ok:
+        reason = labels.reason_off(manifold, p)
+        if reason is not None:
             raise ValueError(
                 f"{entry.where} is off {manifold!r}: {reason}, as in `with torch.no_grad(): p.copy_(manifold.projx(p))`"
             )
@@ -57,7 +54,8 @@ class ManifoldOptimizer(torch.optim.Optimizer):
         self._explicit.append(explicit)
         try:
             for entry in self._entries(len(self.param_groups) - 1):
-                self._check_start(entry)
+                if groups.tensor_label(entry.parameter) is None:
+                    self._check_start(entry)
         except ValueError:
             self.param_groups.pop()
             self._explicit.pop()
@@ -80,6 +78,9 @@ class ManifoldOptimizer(torch.optim.Optimizer):
                     f"{entry.where} was on {before} and is now on {now}: it lost its label or was replaced; label it "
                     "by torchriemann.manifolds.parameter.relabel(parameter, manifold), or build a new optimizer"
                 )
+        for entry in entries:
+            if entry.manifold is None:
+                labels.check_not_lost(entry.parameter, entry.where)
         group[MANIFOLDS] = reprs[0] if len(set(reprs)) == 1 else reprs
         return entries
 

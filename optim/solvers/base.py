@@ -76,6 +76,8 @@ class FullBatchOptimizer(ManifoldOptimizer, abc.ABC):
 
     def _point(self, *, geodesic: bool) -> ProductPoint:
         entries = [e for i in range(len(self.param_groups)) for e in self._entries(i)]
+        for entry in entries:
+            self._check_start(entry)
         try:
             return ProductPoint(entries, geodesic=geodesic)
         except ValueError as error:

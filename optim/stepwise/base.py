@@ -141,6 +141,9 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         entries = self._entries(index)
         flat = [e for e in entries if groups.is_flat(e.manifold)]
         active = [e for e in entries if e.parameter.grad is not None or self.state.get(e.parameter)]
+        for entry in active:
+            if not self.state.get(entry.parameter):
+                self._check_start(entry)
         together = group["foreach"] is not False and not group["differentiable"]
         names = self._state_names(group)
         # torch's foreach functions do not take plain tensors and DTensors in one list.

@@ -38,6 +38,7 @@ TABLE = (
         "repr_shows_the_arguments": "it prints the curvature of today, which is no argument",
     })),
     LayerCase(lambda **options: Curvature(2.0, learnable=False, **options), lambda t: (), exempt=CURVATURE),
+    LayerCase(lambda **options: Curvature(-0.7, min=-0.9, max=-0.5, **options), lambda t: (), exempt=CURVATURE),
     *(
         LayerCase(
             lambda kind=kind, **options: LorentzIsometry(3, kind, **options),

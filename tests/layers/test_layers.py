@@ -126,9 +126,11 @@ def test_label_survives_conversion(swap):
 
 
 def test_label_survives_the_meta_device():
+    state = nn.Sequential(nn.Linear(3, 3), Directions()).state_dict()
     model = nn.Sequential(nn.Linear(3, 3), Directions()).to("meta")
     assert model[1].weight.is_meta and is_labelled(model[1])
     assert is_labelled(model.to_empty(device="cpu")[1])
+    model.load_state_dict(state)
     assert [group["manifold"] for group in param_groups(model)] == [None, Sphere()]
 
 

@@ -43,6 +43,10 @@ def _loaded(layer: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     return layer
 
 
+def _emptied(layer: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    return _loaded(layer.to("meta").to_empty(device="cpu"), {name: value.clone() for name, value in state.items()})
+
+
 @layer_law("module")
 def state_dict_restores_the_layer(t: LayerTrial) -> None:
     """`state_dict` holds plain tensors, goes through a file that is read with ``weights_only=True``, and makes another
@@ -176,7 +180,7 @@ ROUTES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
     ".float()": lambda layer: layer.float(),
-    "to('meta') and to_empty": lambda layer: layer.to("meta").to_empty(device="cpu"),
+    "to('meta'), to_empty and load_state_dict": lambda layer: _emptied(layer, layer.state_dict()),
     "load_state_dict(assign=True)": lambda layer: _assigned(layer, layer.state_dict()),
 }
 
