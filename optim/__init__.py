@@ -16,3 +16,4 @@ from .solvers import RiemannianTrustRegion as RiemannianTrustRegion
 from .stepwise import LandingSGD as LandingSGD
 from .stepwise import RiemannianAdam as RiemannianAdam
 from .stepwise import RiemannianSGD as RiemannianSGD
+from .stepwise import StepFlags as StepFlags

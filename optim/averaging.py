@@ -14,6 +14,7 @@ from torchriemann.manifolds.base import Manifold
 from torchriemann.manifolds.parameter import named_manifolds, registered_manifolds
 
 from .entries import Entry, same_points
+from .foreign import as_manifold
 from .groups import check_parameter, is_flat
 
 
@@ -124,34 +125,26 @@ def _points(model: nn.Module, use_buffers: bool) -> Iterator[Entry]:
             qualified = f"{prefix}.{name}" if prefix else name
             if qualified in buffers:
                 found.append((qualified, buffers[qualified], manifold))
-    for name, tensor, manifold in found:
-        entry = Entry(tensor, manifold, f"AveragedModel: {name}")
-        if not is_flat(manifold):
+    for name, tensor, label in found:
+        where = f"AveragedModel: {name}"
+        if not is_flat(as_manifold(label, where)):
             if is_traceable_wrapper_subclass(tensor):
                 raise ValueError(
-                    f"{entry.where} on {manifold!r} is a {type(tensor).__name__}: sharded points are not averaged; "
+                    f"{where} on {label!r} is a {type(tensor).__name__}: sharded points are not averaged; "
                     "leave the module that owns it out of sharding, or average a gathered copy of the model"
                 )
-            check_parameter(tensor, manifold, entry.where)
-            yield entry
+            yield Entry(tensor, check_parameter(tensor, label, where), where)
 
 
-def _average(manifold: Any, x: Tensor, y: Tensor, t: float) -> Tensor:
+def _average(manifold: Manifold, x: Tensor, y: Tensor, t: float) -> Tensor:
     """The points at `t` on the geodesics from `x` to `y` (``N,*B,P``), restored from rounding."""
     try:
-        moved = _geodesic(manifold, x, y, t)
+        moved = manifold.geodesic(x, y, t)
     except NotImplementedError:
         return manifold.projx(x.lerp(y, t))
     finite = moved.isfinite().flatten(x.dim() - manifold.ndim).all(-1) if manifold.ndim else moved.isfinite()
     finite = finite.reshape(finite.shape + (1,) * manifold.ndim)
-    restore = manifold.restore if isinstance(manifold, Manifold) else manifold.projx
-    restored = restore(torch.where(finite, moved, x))  # x: a factorisation of NaN is an error
+    restored = manifold.restore(torch.where(finite, moved, x))  # x: a factorisation of NaN is an error
     if finite.all():
         return restored
     return torch.where(finite, restored, manifold.projx(x.lerp(y, t)))
-
-
-def _geodesic(manifold: Any, x: Tensor, y: Tensor, t: float) -> Tensor:
-    if isinstance(manifold, Manifold):
-        return manifold.geodesic(x, y, t)
-    return manifold.expmap(x, t * manifold.logmap(x, y))  # geoopt's own takes its arguments in another order

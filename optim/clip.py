@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchriemann.manifolds.base import Manifold
-
 from .entries import Entry, bookkeeping, same_points
 from .groups import is_flat, resolve
 from .labels import check_not_lost
@@ -156,13 +154,7 @@ def _batch_norm(batch: list[Entry]) -> Tensor:
             raise ValueError(f"{entry.where}: its gradient is sparse; only dense gradients of points are supported")
     manifold = batch[0].manifold
     x = torch.stack([local(p).detach() for p in points])
-    r = manifold.egrad2rgrad(x, torch.stack(grads))  # of a copy: some of geoopt's manifolds write into it
-    if isinstance(manifold, Manifold):
-        norm = torch.linalg.vector_norm(manifold.norm(x, r))
-    else:
-        # keepdim: without it geoopt's ball multiplies every point by every other. clamp: rounding makes an indefinite
-        # form of a short vector negative.
-        norm = manifold.inner(x, r, keepdim=True).clamp(min=0).sum().sqrt()
+    norm = torch.linalg.vector_norm(manifold.norm(x, manifold.egrad2rgrad(x, torch.stack(grads))))
     return _over_shards(norm, points[0])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from .groups import is_flat
 from .sharding import is_dtensor
 
 State = dict[str, Any]
+# Names of the state of a point beside "step": a "vector" is tangent and moves along with the point, a "scalar" is one
+# number a point (a factor, on products).
+StateNames = dict[str, Literal["vector", "scalar"]]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -27,7 +30,7 @@ class Entry:
     """One parameter of an optimizer, its manifold, and how messages call it."""
 
     parameter: Tensor
-    manifold: Any
+    manifold: Any  # a `Manifold`, or None in flat space
     where: str
 
 
@@ -39,8 +42,8 @@ def same_points(entries: Sequence[Entry], *, together: bool = True) -> list[list
         p = entry.parameter
         if not is_flat(entry.manifold):
             layout = (p.device_mesh, p.placements) if is_dtensor(p) else None  # type: ignore[attr-defined]
-            alone = None if together else i
-            batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, layout, alone), []).append(entry)
+            number = None if together else i
+            batches.setdefault((entry.manifold, p.shape, p.dtype, p.device, layout, number), []).append(entry)
     return list(batches.values())
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchriemann.manifolds.base import Manifold
-from torchriemann.manifolds.parameter import named_manifolds, tensor_options
+from torchriemann.manifolds import Euclidean, Manifold
+from torchriemann.manifolds.parameter import named_manifolds
 
+from .foreign import as_manifold, has_moving_option, with_the_same_points
 from .labels import check_all_learned, check_label, undecayed, warn_if_off
 from .sharding import complaint, is_dtensor
 
@@ -57,12 +58,12 @@ def tensor_label(parameter: Tensor) -> Any:
     return getattr(parameter, "manifold", None)
 
 
-def is_flat(manifold: Any) -> bool:
-    """No manifold, or flat space under either library's name: stepped entry by entry, as torch does."""
-    return manifold is None or manifold.name == "Euclidean"
+def is_flat(manifold: Manifold | None) -> bool:
+    """No manifold, or flat space of either library: stepped entry by entry, as torch does."""
+    return manifold is None or isinstance(with_the_same_points(manifold), Euclidean)
 
 
-def resolve(parameter: Tensor, explicit: Iterable[Any], where: str) -> Any:
+def resolve(parameter: Tensor, explicit: Iterable[Any], where: str) -> Manifold | None:
     """The manifold of `parameter`: that of its group (`explicit`, empty if the group names none), else its own label.
 
     Raises ``ValueError`` if the two differ, or if the parameter cannot be stepped there.
@@ -72,22 +73,23 @@ def resolve(parameter: Tensor, explicit: Iterable[Any], where: str) -> Any:
         if label is not None and label != manifold:
             raise ValueError(f"{where} is labelled {label!r}, but its group says manifold={manifold!r}")
         label = manifold
-    check_parameter(parameter, label, where)
-    return label
+    return check_parameter(parameter, label, where)
 
 
-def check_parameter(parameter: Tensor, manifold: Any, where: str) -> None:
-    """Raise ``ValueError`` unless an optimizer of this library can step `parameter` on `manifold`."""
+def check_parameter(parameter: Tensor, label: Any, where: str) -> Manifold | None:
+    """What a label says under this library's contract. Raises ``ValueError`` unless an optimizer of this library can
+    step `parameter` there."""
     if not parameter.is_floating_point():
         raise ValueError(f"{where} must be a real floating-point tensor, got {parameter.dtype}; convert it with .to()")
     overlap = torch._debug_has_internal_overlap(parameter)  # pyright: ignore[reportPrivateImportUsage]
     if overlap == 1 and not is_dtensor(parameter):
         raise ValueError(f"{where} is an expanded tensor, whose entries share memory; call .clone() or .contiguous()")
+    manifold = as_manifold(label, where)
     if manifold is None:
-        return
-    _check_manifold(manifold, where)
+        return None
+    _check_options(manifold, where)
     if is_flat(manifold):
-        return
+        return manifold
     if parameter.dtype not in POINT_DTYPES:
         raise ValueError(
             f"{where} on {manifold!r} is {parameter.dtype}: points under an optimizer are float32 or float64, "
@@ -99,16 +101,11 @@ def check_parameter(parameter: Tensor, manifold: Any, where: str) -> None:
     ok, reason = manifold.check_point(parameter, explain=True)
     if not ok:
         raise ValueError(f"{where} cannot be a point of {manifold!r}: {reason}")
+    return manifold
 
 
-def _check_manifold(manifold: Any, where: str) -> None:
-    if not isinstance(manifold, (Manifold, nn.Module)):  # geoopt's manifolds are modules
-        raise ValueError(f"{where}: manifold must be a manifold or None, got {type(manifold).__name__}")
-    if isinstance(manifold, nn.Module):
-        moving = any(p.requires_grad for p in manifold.parameters())
-    else:
-        moving = next(tensor_options(manifold), None) is not None
-    if moving:
+def _check_options(manifold: Manifold, where: str) -> None:
+    if has_moving_option(manifold):
         raise ValueError(
             f"{where} is on {manifold!r}, an option of which is a tensor: if it moved, the point would be left off its "
             "manifold. Build the manifold with a number, or learn the point in normal coordinates"

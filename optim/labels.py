@@ -10,13 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchriemann.manifolds.base import Manifold
 from torchriemann.manifolds.parameter import ManifoldParameter, learnable_options, manifold_label, relabel
 
+from .foreign import as_manifold
 from .sharding import is_dtensor
-
-# Of another library's manifold, whose own tolerance is absolute: what its projection may move a point.
-_FOREIGN_TOLERANCE = 1e-2
 
 
 def check_label(parameter: Tensor, manifold: Any, where: str) -> None:
@@ -57,15 +54,8 @@ def readable(parameter: Tensor) -> bool:
 @torch.no_grad()
 def reason_off(manifold: Any, x: Tensor) -> str | None:
     """Why `x` (``*B,P``) is no point of `manifold`, of either library, or None."""
-    x = x.detach()
-    if isinstance(manifold, Manifold):
-        return manifold.check_point_on_manifold(x, explain=True)[1]
-    if not x.isfinite().all():
-        return "x has NaN or infinite entries; remove them, then call projx(x)"
-    moved, size = (manifold.projx(x) - x).abs().max(), x.abs().max()
-    if moved <= _FOREIGN_TOLERANCE * (1 + size):
-        return None
-    return f"x has max|projx(x) - x| = {moved.item():.2g}; call projx(x)"
+    known = as_manifold(manifold, "reason_off")
+    return None if known is None else known.check_point_on_manifold(x.detach(), explain=True)[1]
 
 
 def warn_if_off(groups: Sequence[dict[str, Any]]) -> None:

@@ -94,13 +94,13 @@ class FullBatchOptimizer(ManifoldOptimizer, abc.ABC):
             state[name] = state.get(name, 0) + value if name in _COUNTS else value
 
     def _recall(self, point: ProductPoint, names: Rows) -> dict[str, Tensor]:
-        """The rows that were kept, tangent at the point; of names that belong together all or none."""
-        kept = [self.state.get(p, {}) for p in point.parameters]
+        """The rows that `_remember` left, tangent at the point; of names that belong together all or none."""
+        states = [self.state.get(p, {}) for p in point.parameters]
         memory = {}
         for together in names:
             found = {}
             for name in together:
-                tensors = {p: s[name] for p, s in zip(point.parameters, kept, strict=True) if name in s}
+                tensors = {p: s[name] for p, s in zip(point.parameters, states, strict=True) if name in s}
                 lengths = {len(t) for t in tensors.values()}
                 if len(tensors) == len(point.parameters) and len(lengths) == 1:
                     # The parameters may have been moved since, by a load or by hand.
@@ -108,8 +108,8 @@ class FullBatchOptimizer(ManifoldOptimizer, abc.ABC):
             memory.update(found if len(found) == len(together) else {})
         return memory
 
-    def _keep(self, point: ProductPoint, names: Rows, memory: dict[str, Tensor]) -> None:
-        """Keep rows as ``state[p][name]``, of shape ``m,*p.shape``; forget those that are not in `memory`."""
+    def _remember(self, point: ProductPoint, names: Rows, memory: dict[str, Tensor]) -> None:
+        """Leave rows as ``state[p][name]``, of shape ``m,*p.shape``; forget those that are not in `memory`."""
         for name in chain(*names):
             parts = point.scatter(memory[name]) if name in memory else {}
             for p in point.parameters:

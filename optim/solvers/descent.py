@@ -97,7 +97,7 @@ class DescentOptimizer(FullBatchOptimizer):
                 here = there
         finally:
             point.write(here.x)  # also when the closure raised
-            self._keep(point, self._rows, memory)
+            self._remember(point, self._rows, memory)
             self._note(objective, reason, n_iter=done, grad_norm=here.grad_norm, loss=here.value)
         return objective.first_loss
 
@@ -145,9 +145,9 @@ class DescentOptimizer(FullBatchOptimizer):
         start = Trial(0.0, here.value, point.inner(here.x, here.rgrad, d), (here.x, here.egrad))
 
         def evaluate(t: float) -> Trial:
-            y, slope = point.arc(here.x, d, t)
+            y, derivative = point.arc(here.x, d, t)
             value, egrad = objective.at(y)
-            return Trial(t, value, slope(egrad) if math.isfinite(value) else math.nan, (y, egrad))
+            return Trial(t, value, derivative(egrad) if math.isfinite(value) else math.nan, (y, egrad))
 
         # What a loss may be off by rounding: a sum of many terms by hundreds of eps. Within it the slopes decide.
         noise = min(500 * point.eps, point.eps ** (2 / 3)) * abs(here.value)
@@ -172,8 +172,8 @@ class DescentOptimizer(FullBatchOptimizer):
     def _advance(self, point: ProductPoint, here: Iterate, d: Tensor, t: float, memory: Memory) -> None:
         """Carry the memory, the step and the gradient to the new point, all rows in one call."""
         rows = {**memory, **self._step_rows(d, t), "last_grad": here.rgrad.unsqueeze(0)}
-        carried = point.transport(here.x, t * d, torch.cat(list(rows.values())))
-        memory.update(zip(rows, carried.split([len(r) for r in rows.values()]), strict=True))
+        transported = point.transport_along(here.x, t * d, torch.cat(list(rows.values())))
+        memory.update(zip(rows, transported.split([len(r) for r in rows.values()]), strict=True))
 
 
 def _iterate(point: ProductPoint, x: Tensor, value: float, egrad: Tensor) -> Iterate:

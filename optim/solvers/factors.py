@@ -14,7 +14,7 @@ from torchriemann.manifolds.base import Manifold
 
 from ..entries import Entry
 
-Slope = Callable[[Tensor], Tensor]
+Derivative = Callable[[Tensor], Tensor]
 
 
 class Factor(abc.ABC):
@@ -42,7 +42,7 @@ class Factor(abc.ABC):
         """Dimension of the factor."""
 
     @abc.abstractmethod
-    def reach2(self, x: Tensor) -> float:
+    def squared_injectivity_radius(self, x: Tensor) -> float:
         """The squared injectivity radius, summed over the points; infinite where there is none or it is not known."""
 
     @abc.abstractmethod
@@ -67,15 +67,15 @@ class Factor(abc.ABC):
     def move(self, x: Tensor, u: Tensor) -> Tensor: ...
 
     @abc.abstractmethod
-    def arc(self, x: Tensor, d: Tensor, t: float) -> tuple[Tensor, Slope]:
-        """``move(x, t d)``, and the function that takes the Euclidean gradient there to the slope in t."""
+    def arc(self, x: Tensor, d: Tensor, t: float) -> tuple[Tensor, Derivative]:
+        """``move(x, t d)``, and the function that takes the Euclidean gradient there to the derivative in t."""
 
     @abc.abstractmethod
-    def transport(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    def transport_along(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """`v`, ``*L`` before the shape of x, carried along ``move(x, u)`` without a change of length."""
 
     @abc.abstractmethod
-    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    def transport_to(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """`v` carried from x to a y that is near."""
 
     @abc.abstractmethod
@@ -98,7 +98,7 @@ class FlatFactor(Factor):
     def dimension(self) -> int:
         return self.numel
 
-    def reach2(self, x: Tensor) -> float:
+    def squared_injectivity_radius(self, x: Tensor) -> float:
         return math.inf
 
     def restore(self, x: Tensor) -> Tensor:
@@ -119,13 +119,13 @@ class FlatFactor(Factor):
     def move(self, x: Tensor, u: Tensor) -> Tensor:
         return x + u
 
-    def arc(self, x: Tensor, d: Tensor, t: float) -> tuple[Tensor, Slope]:
+    def arc(self, x: Tensor, d: Tensor, t: float) -> tuple[Tensor, Derivative]:
         return x + t * d, lambda g: (g * d).sum()
 
-    def transport(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    def transport_along(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return v
 
-    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    def transport_to(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         return v
 
     def rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
@@ -136,15 +136,13 @@ class PointFactor(Factor):
     """The points of one manifold, shape and dtype, ``k,*B,P``.
 
     With `geodesic` they move by the exponential map and vectors by parallel transport, else by the manifold's
-    retraction and its transport, rescaled point by point to keep lengths. Manifolds of other libraries always take the
-    latter: what they call the transport along an exponential map need not be parallel.
+    retraction and its transport, rescaled point by point to keep lengths.
     """
 
     def __init__(self, entries: list[Entry], geodesic: bool) -> None:
         super().__init__(entries)
-        self.manifold = entries[0].manifold
-        self.own = isinstance(self.manifold, Manifold)
-        self.geodesic = geodesic and self.own
+        self.manifold: Manifold = entries[0].manifold
+        self.geodesic = geodesic
 
     def stack(self, tensors: list[Tensor], lead: int = 0) -> Tensor:
         return torch.stack(tensors, lead)
@@ -156,15 +154,13 @@ class PointFactor(Factor):
         return (len(self.parameters), *self.parameters[0].shape)
 
     def dimension(self) -> int:
-        if not self.own:
-            return self.numel  # an upper bound: geoopt's manifolds do not tell
         shape = tuple(self.parameters[0].shape)
         split = len(shape) - self.manifold.ndim
         return len(self.parameters) * math.prod(shape[:split]) * self.manifold.dimension(shape)
 
-    def reach2(self, x: Tensor) -> float:
+    def squared_injectivity_radius(self, x: Tensor) -> float:
         try:
-            radius = self.manifold.injectivity_radius(x) if self.own else math.inf
+            radius = self.manifold.injectivity_radius(x)
         except NotImplementedError:
             radius = math.inf
         shape = self.parameters[0].shape
@@ -172,42 +168,35 @@ class PointFactor(Factor):
         return count * float(torch.as_tensor(radius).min()) ** 2
 
     def restore(self, x: Tensor) -> Tensor:
-        # geoopt's retractions end on the manifold, and its projections may cost more than they.
-        return self.manifold.restore(x) if self.own else x
+        return self.manifold.restore(x)
 
     def project(self, x: Tensor, v: Tensor) -> Tensor:
-        # Against rounding only. Not all of geoopt's projections leave tangent vectors alone.
-        return self.manifold.proju(x, v) if self.own else v
+        return self.manifold.proju(x, v)
 
     def rgrad(self, x: Tensor, g: Tensor) -> Tensor:
-        return self.manifold.egrad2rgrad(x, g if self.own else g.clone())  # some of geoopt's write into g
+        return self.manifold.egrad2rgrad(x, g)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self.manifold.inner(x, u, v, keepdim=True).sum()  # without keepdim geoopt's ball mixes up a batch
+        return self.manifold.inner(x, u, v).sum()
 
     def lower(self, x: Tensor, v: Tensor) -> Tensor:
         # The metric is bilinear, so its derivative is exact and one call lowers all vectors.
         with torch.enable_grad():
             u = torch.zeros_like(v).requires_grad_()
-            product = self.manifold.inner(x if self.own else x.expand_as(v), u, v, keepdim=True)
-            return torch.autograd.grad(product.sum(), u)[0]
+            return torch.autograd.grad(self.manifold.inner(x, u, v).sum(), u)[0]
 
     def move(self, x: Tensor, u: Tensor) -> Tensor:
         return self._geodesic(self.manifold.expmap, x, u) if self.geodesic else self.manifold.retr(x, u)
 
-    def arc(self, x: Tensor, d: Tensor, t: float) -> tuple[Tensor, Slope]:
+    def arc(self, x: Tensor, d: Tensor, t: float) -> tuple[Tensor, Derivative]:
         if self.geodesic:  # whose velocity is parallel
             y, velocity = self._geodesic(self.manifold.expmap_transp, x, t * d, d)
             return y, lambda g: (g * velocity).sum()
         time = torch.tensor(t, dtype=self.dtype, device=x.device)
-        if self.own:
-            with torch.enable_grad():
-                time.requires_grad_()
-                y = self.move(x, time * d)
-            return y.detach(), lambda g: torch.autograd.grad(y, time, g)[0]
-        # Forwards: some of geoopt's retractions write into what the backward pass would need.
-        y, velocity, *_ = torch.func.jvp(lambda s: self.move(x, s * d), (time,), (torch.ones_like(time),))
-        return y, lambda g: (g * velocity).sum()
+        with torch.enable_grad():
+            time.requires_grad_()
+            y = self.move(x, time * d)
+        return y.detach(), lambda g: torch.autograd.grad(y, time, g)[0]
 
     def _geodesic(self, method: Callable, *args: Tensor) -> Any:
         try:
@@ -215,16 +204,15 @@ class PointFactor(Factor):
         except NotImplementedError as error:
             raise NotImplementedError(f"{error}; give the optimizer transport='retraction'") from None
 
-    def transport(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    def transport_along(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         if self.geodesic:
             return self._geodesic(self.manifold.expmap_transp, x, u, v)[1]
-        start, velocity = (x, u) if self.own else (x.expand_as(v).contiguous(), u.expand_as(v).contiguous())
-        y, w = self.manifold.retr_transp(start, velocity, v)
-        before, after = self.manifold.component_inner(start, v), self.manifold.component_inner(y, w)
+        y, w = self.manifold.retr_transp(x, u, v)
+        before, after = self.manifold.component_inner(x, v), self.manifold.component_inner(y, w)
         positive = after > 0
         return w * torch.where(positive, before / torch.where(positive, after, 1.0), 0.0).sqrt()
 
-    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    def transport_to(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         try:
             return self.manifold.transp(x, y, v)
         except NotImplementedError:
@@ -232,8 +220,27 @@ class PointFactor(Factor):
 
     def rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
         try:
-            if self.own:
-                return self.manifold.ehess2rhess(x, g, h, u)
-            raise NotImplementedError(f"{self.manifold!r} has no ehess2rhess")
+            return self.manifold.ehess2rhess(x, g, h, u)
         except NotImplementedError as error:
             raise NotImplementedError(f"{error}; give the optimizer hessian='finite_difference'") from None
+
+
+class ForeignFactor(PointFactor):
+    """The points of another library's manifold, which move by its retraction: it offers no parallel transport."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        super().__init__(entries, geodesic=False)
+
+    def restore(self, x: Tensor) -> Tensor:
+        # geoopt's retractions end on the manifold, and its projections may cost more than they.
+        return x
+
+    def project(self, x: Tensor, v: Tensor) -> Tensor:
+        # Against rounding only, and not all of geoopt's projections leave tangent vectors alone.
+        return v
+
+    def arc(self, x: Tensor, d: Tensor, t: float) -> tuple[Tensor, Derivative]:
+        # Forwards: some of geoopt's retractions write into what the backward pass would need.
+        time = torch.tensor(t, dtype=self.dtype, device=x.device)
+        y, velocity, *_ = torch.func.jvp(lambda s: self.move(x, s * d), (time,), (torch.ones_like(time),))
+        return y, lambda g: (g * velocity).sum()

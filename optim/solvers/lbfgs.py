@@ -92,9 +92,9 @@ class RiemannianLBFGS(DescentOptimizer):
         if not bool(good.any()):
             return -here.rgrad
         # As a slice, if all are good: choosing by index copies the history.
-        kept = slice(None) if bool(good.all()) else good.nonzero().squeeze(1)
+        sound = slice(None) if bool(good.all()) else good.nonzero().squeeze(1)
         recent = slice(-options["history_size"], None)
-        s, y, ls, ly, sy = (t[kept][recent] for t in (steps, changes, lowered_steps, lowered_changes, curvature))
+        s, y, ls, ly, sy = (t[sound][recent] for t in (steps, changes, lowered_steps, lowered_changes, curvature))
         memory["old_steps"], memory["old_changes"] = s, y
         return -_two_loops(here.rgrad, s, y, ls, ly, sy, scale=sy[-1] / (ly[-1] @ y[-1]))
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..entries import Entry
+from ..foreign import Foreign
 from ..groups import POINT_DTYPES, is_flat
-from .factors import Factor, FlatFactor, PointFactor
+from .factors import Factor, FlatFactor, ForeignFactor, PointFactor
 
 LinAlgError = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]
 
@@ -36,10 +37,10 @@ class ProductPoint:
         """Dimension of the product; for manifolds that do not tell theirs, the number of entries."""
         return sum(factor.dimension() for factor in self.factors)
 
-    def reach(self, x: Tensor) -> tuple[float, float]:
+    def injectivity_radii(self, x: Tensor) -> tuple[float, float]:
         """The injectivity radius of every point, taken together as in a product (infinite if one is), and the same with
         the square root of its dimension for a factor where that is less."""
-        squares = [f.reach2(part) for f, part in zip(self.factors, self.unpack(x), strict=True)]
+        squares = [f.squared_injectivity_radius(part) for f, part in zip(self.factors, self.unpack(x), strict=True)]
         bounded = [min(square, float(f.dimension())) for f, square in zip(self.factors, squares, strict=True)]
         return math.sqrt(sum(squares)), math.sqrt(sum(bounded))
 
@@ -116,9 +117,9 @@ class ProductPoint:
             return torch.full_like(x, torch.nan)
 
     def arc(self, x: Tensor, d: Tensor, t: float) -> tuple[Tensor, Callable[[Tensor], float]]:
-        """``y = move(x, t d)``, and the function that takes the Euclidean gradient at y to the slope in t.
+        """``y = move(x, t d)``, and the function that takes the Euclidean gradient at y to the derivative in t.
 
-        The slope is ``<g, d/dt move(x, t d)>``, by automatic differentiation: exact for every retraction.
+        The derivative is ``<g, d/dt move(x, t d)>``, by automatic differentiation: exact for every retraction.
         """
         try:
             parts = zip(self.factors, self.unpack(x), self.unpack(d), strict=True)
@@ -127,18 +128,18 @@ class ProductPoint:
         except LinAlgError:
             return torch.full_like(x, torch.nan), lambda g: torch.nan
 
-        def slope(g: Tensor) -> float:
+        def derivative(g: Tensor) -> float:
             return float(sum(part(h).to(self.dtype) for (_, part), h in zip(arcs, self.unpack(g), strict=True)))
 
-        return y, slope
+        return y, derivative
 
-    def transport(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    def transport_along(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Rows carried along ``move(x, u)``, with their lengths. ``N, N, m,N -> m,N``."""
-        return self._each(lambda f, x, u, v: f.transport(x, u, v), x, u, v)
+        return self._each(lambda f, x, u, v: f.transport_along(x, u, v), x, u, v)
 
-    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    def transport_to(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """v carried from x to a near y."""
-        return self._each(lambda f, x, y, v: f.carry(x, y, v), x, y, v)
+        return self._each(lambda f, x, y, v: f.transport_to(x, y, v), x, y, v)
 
 
 def _factors(entries: list[Entry], geodesic: bool) -> list[Factor]:
@@ -147,7 +148,14 @@ def _factors(entries: list[Entry], geodesic: bool) -> list[Factor]:
         p = e.parameter
         key = (None, p.dtype) if is_flat(e.manifold) else (e.manifold, p.shape, p.dtype)
         groups.setdefault(key, []).append(e)
-    return [FlatFactor(g) if key[0] is None else PointFactor(g, geodesic) for key, g in groups.items()]
+    return [_factor(group, geodesic) for group in groups.values()]
+
+
+def _factor(entries: list[Entry], geodesic: bool) -> Factor:
+    manifold = entries[0].manifold
+    if is_flat(manifold):
+        return FlatFactor(entries)
+    return ForeignFactor(entries) if isinstance(manifold, Foreign) else PointFactor(entries, geodesic)
 
 
 def _check_entries(entries: list[Entry]) -> None:

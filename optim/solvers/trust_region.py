@@ -109,7 +109,7 @@ class RiemannianTrustRegion(FullBatchOptimizer):
         objective = Differentiable("RiemannianTrustRegion", closure, point, options["hessian"] == "autograd")
         model = objective.start_model()
         check_scale("RiemannianTrustRegion", model.rgrad, model.grad_norm)
-        largest, typical = point.reach(model.x)
+        largest, typical = point.injectivity_radii(model.x)
         largest = options["delta_bar"] or max(2 * largest, options["delta0"] or 0.0)
         first = options["delta0"] or min(typical, largest) / 4
         radius = min(self.state[self._first()].get("radius", first), largest)
@@ -255,7 +255,7 @@ class Differentiable(Objective):
             raise ValueError(f"{self.name}: the loss is not finite within rounding of a point that was accepted")
         there = self.point.rgrad(y, self._gather(self._gradients(loss, False)))
         self.point.write(model.x)
-        return (self.point.carry(y, model.x, there) - model.rgrad) / h
+        return (self.point.transport_to(y, model.x, there) - model.rgrad) / h
 
     def _gather(self, tensors: dict[Tensor, Tensor]) -> Tensor:
         known = {p: tensors[p].detach() if p in tensors else torch.zeros_like(p) for p in self.point.parameters}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
+from torchriemann.manifolds import Manifold
 from torchriemann.manifolds.functional.series import safe_sqrt
 
-from ..entries import Entry, State, check_number
-from .base import RiemannianOptimizer, move_and_carry, scalar
+from ..entries import Entry, State, StateNames
+from .base import RiemannianOptimizer, move_and_transport
+from .flags import StepFlags
+from .flat_updates import as_scalar
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class RiemannianAdam(RiemannianOptimizer):
@@ -29,21 +34,20 @@ class RiemannianAdam(RiemannianOptimizer):
     entry and to the bit. Weight decay is decoupled and by manifold (`Manifold.decay`): it has no meaning on a compact
     one and does not act there.
 
+    gamma is about the arc by which a whole point moves in a step, where torch's Adam moves every entry by it: the same
+    progress takes some sqrt(dimension of the point) times the rate.
+
     Args:
         params: parameters, named parameters, or groups (`param_groups`); each is stepped on its own manifold, ours or
             geoopt's, or in flat space.
-        lr: step length, a number or a tensor of one element.
+        lr: step length, a number or a tensor of one element; give groups of points some sqrt(dimension) times that of
+            flat parameters, for which the default is torch's.
         betas, eps, amsgrad: as in torch.
         weight_decay: decoupled; of flat parameters, and of the flat factors of a product.
-        maximize: climb.
-        foreach: None or True steps same-shaped points of a manifold as one batch, False one by one.
-        capturable: step without a synchronisation and at fixed addresses, for capture in a CUDA graph. On a CPU it only
-            keeps the step count in a tensor.
-        differentiable: step inside autograd, one parameter at a time; the parameters must not be leaves.
-        fused: not supported; True raises.
-        check_finite: raise ``ValueError`` naming the parameter, and change nothing, if a step would produce an infinite
-            or NaN value; costs one synchronisation.
+        **flags: how a step runs, the keyword arguments of `StepFlags`.
     """
+
+    _flat = "adamw"
 
     def __init__(
         self,
@@ -53,41 +57,20 @@ class RiemannianAdam(RiemannianOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0,
         amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        check_finite: bool = False,
+        **flags: Unpack[StepFlags],
     ) -> None:
-        defaults = {
+        options = {
             "lr": lr,
             "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "fused": fused,
-            "check_finite": check_finite,
         }
-        super().__init__(params, defaults)
+        super().__init__(params, options, flags)
 
-    def _check_options(self, options: State) -> None:
-        check_number("RiemannianAdam", "lr", options["lr"], tensor=True)
-        check_number("RiemannianAdam", "eps", options["eps"])
-        check_number("RiemannianAdam", "weight_decay", options["weight_decay"])
-        betas = options["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"RiemannianAdam: betas must be a pair of numbers, got {betas!r}")
-        for i, beta in enumerate(betas):
-            check_number("RiemannianAdam", f"betas[{i}]", beta, below=1.0)
-
-    def _state_names(self, group: State) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
+    def _state_names(self, group: State) -> StateNames:
+        names: StateNames = {"exp_avg": "vector", "exp_avg_sq": "scalar"}
+        return {**names, "max_exp_avg_sq": "scalar"} if group["amsgrad"] else names
 
     def _import_state(self, entry: Entry, state: State, geoopt: bool) -> None:
         p, manifold = entry.parameter.detach(), entry.manifold
@@ -114,48 +97,15 @@ class RiemannianAdam(RiemannianOptimizer):
             state["exp_avg_sq"],
             state.get("max_exp_avg_sq"),
             step,
-            lr=scalar(group["lr"]),
+            lr=as_scalar(group["lr"]),
             beta1=beta1,
             beta2=beta2,
             eps=group["eps"],
             weight_decay=group["weight_decay"],
-            maximize=group["maximize"],
-        )
-
-    def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
-        names = ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
-        # torch refuses to be capturable on a CPU, where there is nothing to capture.
-        capturable = group["capturable"] and all(p.device.type != "cpu" for p in params)
-        for p, state in zip(params, states, strict=True):
-            step = torch.as_tensor(state.get("step", 0.0), dtype=torch.float32)
-            state["step"] = step.to(p.device) if capturable else step
-            for name in names:
-                if name not in state:
-                    state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        beta1, beta2 = group["betas"]
-        adam(
-            params,
-            grads,
-            [s["exp_avg"] for s in states],
-            [s["exp_avg_sq"] for s in states],
-            [s["max_exp_avg_sq"] for s in states] if group["amsgrad"] else [],
-            [s["step"] for s in states],
-            foreach=False if group["differentiable"] else group["foreach"],
-            fused=False,
-            capturable=capturable,
-            differentiable=group["differentiable"],
-            decoupled_weight_decay=True,
-            amsgrad=group["amsgrad"],
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"] if capturable or group["differentiable"] else float(group["lr"]),
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=group["maximize"],
         )
 
 
-def _second_moment(manifold: Any, p: Tensor, root: Tensor, g: Tensor) -> Tensor:
+def _second_moment(manifold: Manifold, p: Tensor, root: Tensor, g: Tensor) -> Tensor:
     """One scalar a point, or a factor, from the root of a second moment of every entry of a Euclidean gradient: their
     squares added up, in the metric of gradients. ``-> *B,1(,1)``.
 
@@ -170,7 +120,7 @@ def _second_moment(manifold: Any, p: Tensor, root: Tensor, g: Tensor) -> Tensor:
 
 
 def _point_adam(
-    manifold: Any,
+    manifold: Manifold,
     points: Tensor,
     grads: Tensor,
     exp_avg: Tensor,
@@ -183,15 +133,12 @@ def _point_adam(
     beta2: float,
     eps: float,
     weight_decay: float,
-    maximize: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One step of a batch of points.
 
     `points`, `grads`, `exp_avg` are ``*B,P``, the second moments ``*B,1(,1)``; `step` is a number or broadcasts.
     """
     rgrad = manifold.egrad2rgrad(points, grads)
-    if maximize:
-        rgrad = -rgrad
     exp_avg = exp_avg.lerp(rgrad, 1 - beta1)
     # Not lerp: where a square overflows the sum stays infinite, which ends in a step of zero, not in NaN.
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * manifold.component_inner(points, rgrad)
@@ -202,7 +149,7 @@ def _point_adam(
     denominator = safe_sqrt(exp_avg_sq / _bias_correction(beta2, step, points)) + eps
     scale = denominator.reciprocal() * (-lr / _bias_correction(beta1, step, points))
     shrink = None if weight_decay == 0 else 1 - lr * weight_decay
-    points, new["exp_avg"] = move_and_carry(manifold, points, scale * exp_avg, exp_avg, shrink)
+    points, new["exp_avg"] = move_and_transport(manifold, points, scale * exp_avg, exp_avg, shrink)
     return points, new
 
 

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from torchriemann.manifolds.base import Manifold
 
-from .. import groups
-from ..entries import Entry, State, bookkeeping, same_points
+from .. import foreign, groups
+from ..entries import Entry, State, StateNames, bookkeeping, check_number, same_points
 from ..optimizer import MANIFOLDS, ManifoldOptimizer
 from ..sharding import everywhere, is_dtensor, local
+from . import flags
+from .flags import EagerFlags, StepFlags
 from .flat_bucket import FlatBucket
+from .flat_updates import FLAT_UPDATES
 from .point_bucket import PointBucket, Proposal, same_items
-
-_FLAGS = (
-    "capturable",
-    "differentiable",
-    "fused",
-    "foreach",
-    "check_finite",
-)  # of how a step runs, not of what it computes
 
 
 class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
@@ -35,36 +30,68 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
     by torch's functions, before any point is written; with `check_finite` copies of them are, beforehand.
     """
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+    _flags: ClassVar[type] = StepFlags  # those that the constructor takes
+    _flat: ClassVar[str] = "sgd"  # whose update flat parameters get: a key of FLAT_UPDATES
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            flags.spell_out(cls.__init__, cls._flags)
+
+    def __init__(self, params: Any, options: State, given: EagerFlags) -> None:
         self._plan: list[PointBucket | FlatBucket] | None = None
+        name = type(self).__name__
+        defaults = {**options, **flags.with_defaults(name, self._flags, given)}
         self._check_options(defaults)
-        _check_flags(type(self).__name__, defaults)
+        flags.check_flags(name, self._flags, defaults)
         super().__init__(params, defaults)
 
-    # ---- what an optimizer states -----------------------------------------------------------------------------
+    # ---- what an optimizer states: beside its options the names of its state, and what it does to points -------
 
     @abc.abstractmethod
-    def _check_options(self, options: State) -> None:
-        """Raise ``ValueError`` unless the numbers among the options of the optimizer, or of a group, make sense."""
-
-    @abc.abstractmethod
-    def _state_names(self, group: State) -> tuple[str, ...]:
-        """Names of the tensors that a point's state holds beside "step"."""
+    def _state_names(self, group: State) -> StateNames:
+        """The tensors that a point's state holds beside "step"; they start at zero."""
 
     @abc.abstractmethod
     def _point_update(
-        self, group: State, manifold: Any, points: Tensor, grads: Tensor, state: dict[str, Tensor], step: float | Tensor
+        self,
+        group: State,
+        manifold: Manifold,
+        points: Tensor,
+        grads: Tensor,
+        state: dict[str, Tensor],
+        step: float | Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """New points and new state of a batch of points, writing into nothing."""
+        """New points and new state of a batch of points, writing into nothing.
 
-    @abc.abstractmethod
+        `points`, `grads` and the vectors of the state are ``*B,P``, its scalars ``*B,1(,1)``; `grads` are the
+        Euclidean gradients of what is to be made small, also where the user maximizes. `step` counts from one, a
+        number or broadcastable to the points.
+        """
+
+    # ---- what an optimizer may state ---------------------------------------------------------------------------
+
+    def _check_options(self, options: State) -> None:
+        """Raise ``ValueError`` unless the numbers among the options of the optimizer, or of a group, make sense."""
+        name = type(self).__name__
+        for option in ("lr", "momentum", "dampening", "eps", "weight_decay"):
+            if option in options:
+                check_number(name, option, options[option], tensor=option == "lr")
+        betas = options.get("betas", (0.0, 0.0))
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"{name}: betas must be a pair of numbers, got {betas!r}")
+        for i, beta in enumerate(betas):
+            check_number(name, f"betas[{i}]", beta, below=1.0)
+
     def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
-        """Step parameters of flat space in place."""
+        """Step parameters of flat space in place, by torch's optimizer that `_flat` names."""
+        FLAT_UPDATES[self._flat]({option: group[option] for option in self.defaults}, params, grads, states)
 
-    @abc.abstractmethod
     def _import_state(self, entry: Entry, state: State, geoopt: bool) -> None:
         """Bring the state of a point that torch's optimizer of that name saved, or geoopt's, into the form of this
-        one."""
+        one: as it is, unless an optimizer says otherwise."""
+
+    # ---- groups -----------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its key ``"manifold"``, if there, is the manifold of all its parameters (None: flat)."""
@@ -74,7 +101,7 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
     def _check_group(self, group: State) -> None:
         name = type(self).__name__
         self._check_options(group)
-        _check_flags(name, group)
+        flags.check_flags(name, self._flags, group)
         if group["differentiable"] != self.defaults["differentiable"]:
             raise ValueError(
                 f"{name}: a step is differentiable as a whole or not at all, but a group says "
@@ -83,8 +110,9 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
 
     def _entries(self, index: int) -> list[Entry]:
         entries = super()._entries(index)
-        for entry in entries:
-            _check_capturable(self.param_groups[index], entry)
+        for entry in entries if self.param_groups[index]["capturable"] else ():
+            if not groups.is_flat(entry.manifold):
+                foreign.check_capturable(entry.manifold, entry.where)
         return entries
 
     # ---- the plan: which parameters are stepped together ------------------------------------------------------
@@ -157,7 +185,7 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
                 proposals.append((bucket.group, proposal))
         self._check_finite([p for group, p in proposals if group["check_finite"]])
         # First the flat ones, which torch's functions compute now: should they raise, no point has moved.
-        for _, proposal in sorted(proposals, key=lambda pair: not pair[1].late):
+        for _, proposal in sorted(proposals, key=lambda pair: not pair[1].computes_at_commit):
             proposal.commit()
         if len(self.state) != len(self._known_state):
             self._known_state = list(self.state.values())
@@ -167,11 +195,11 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         if not parameters:
             return
         # Also without a gradient here: processes that share a parameter have to vote together.
-        flags = [t.isfinite().all().cpu() for p in proposals for t in p.checked]
-        finite = torch.stack(flags).all() if flags else torch.ones((), dtype=torch.bool)
+        answers = [t.isfinite().all().cpu() for p in proposals for t in p.checked]
+        finite = torch.stack(answers).all() if answers else torch.ones((), dtype=torch.bool)
         if bool(everywhere(finite.to(local(parameters[0]).device), parameters)):
             return
-        culprits = (p.blame() for p in proposals if not all(t.isfinite().all() for t in p.checked))
+        culprits = (p.name_culprit() for p in proposals if not all(t.isfinite().all() for t in p.checked))
         where = next(culprits, f"{type(self).__name__}: a shard of another process")
         raise ValueError(f"{where} would become infinite or NaN in this step; nothing was changed")
 
@@ -182,10 +210,10 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
 
         Raises ``ValueError`` if it was saved for other manifolds.
         """
-        flags = [{flag: group[flag] for flag in _FLAGS} for group in self.param_groups]
+        ours = [{flag: group[flag] for flag in flags.NOT_SAVED} for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for group, own in zip(self.param_groups, flags, strict=True):
-            group.update(own)  # how a step runs is for this program to say, not for the one that saved
+        for group, own in zip(self.param_groups, ours, strict=True):
+            group.update(own)
         for p, state in self.state.items():  # torch would go on to share tensors with `state_dict`
             self.state[p] = _cloned(state)
         for i, saved in enumerate(state_dict["param_groups"]):
@@ -212,42 +240,12 @@ def _cloned(state: State) -> State:
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
-def _check_flags(name: str, options: State) -> None:
-    if options.get("fused"):
-        raise ValueError(f"{name}: fused={options['fused']} is not supported; leave it out")
-    if options["foreach"] not in (None, True, False):
-        raise ValueError(f"{name}: foreach must be None, True or False, got {options['foreach']!r}")
-    for one, other, why in _CONFLICTS:
-        if options.get(one) and options.get(other):
-            raise ValueError(f"{name}: {one}=True and {other}=True exclude each other: {why}; leave one out")
-
-
-_CONFLICTS = (
-    ("capturable", "check_finite", "a captured step cannot look at values"),
-    ("capturable", "differentiable", "a captured step writes its state in place"),
-    ("foreach", "differentiable", "a batch of parameters is written in place"),
-)
-
-
-def _check_capturable(group: State, entry: Entry) -> None:
-    if group["capturable"] and not (groups.is_flat(entry.manifold) or isinstance(entry.manifold, Manifold)):
-        raise ValueError(
-            f"{entry.where} is on {entry.manifold!r} of another library, whose operations may look at values; "
-            "capturable=True steps this library's manifolds only"
-        )
-
-
-def scalar(value: float | Tensor) -> float | Tensor:
-    """A tensor option as a 0-dim tensor, which does not change the shape or the dtype of what it multiplies."""
-    return value.reshape(()) if isinstance(value, Tensor) else value
-
-
-def move_and_carry(
-    manifold: Any, points: Tensor, u: Tensor, v: Tensor, shrink: float | Tensor | None
+def move_and_transport(
+    manifold: Manifold, points: Tensor, u: Tensor, v: Tensor, shrink: float | Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """``manifold.retr_transp(points, u, v)``, from points that decoupled weight decay has first drawn towards the
     origin by the factor `shrink`, where the manifold has such a thing."""
-    if shrink is not None and isinstance(manifold, Manifold):
+    if shrink is not None:
         drawn = manifold.decay(points, shrink)
         if drawn is not points:
             u, v, points = manifold.transp(points, drawn, u), manifold.transp(points, drawn, v), drawn

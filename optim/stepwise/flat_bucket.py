@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..entries import Entry, State
+from ..entries import Entry, State, StateNames
 from ..sharding import local
 from .point_bucket import Proposal
 
@@ -19,7 +19,7 @@ class FlatBucket:
     def __init__(self, entries: list[Entry], group: State, state: dict[Tensor, State]) -> None:
         self.entries, self.group, self.state = entries, group, state
 
-    def holds_state(self, names: tuple[str, ...]) -> bool:
+    def holds_state(self, names: StateNames) -> bool:
         """Always: nothing of the state is kept here."""
         return True
 
@@ -41,10 +41,10 @@ class FlatBucket:
                     self.state[p] = _copy(self.state[p])
             update(self.group, parameters, grads, [self.state[p] for p in parameters])
 
-        def blame() -> str:
+        def name_culprit() -> str:
             return next(e.where for e, g in zip(entries, grads, strict=True) if not local(g).isfinite().all())
 
-        return Proposal(commit, [local(g) for g in grads], blame, late=True)
+        return Proposal(commit, [local(g) for g in grads], name_culprit, computes_at_commit=True)
 
     def _beforehand(
         self, update: Callable, entries: list[Entry], parameters: list[Tensor], grads: list[Tensor]
@@ -59,12 +59,12 @@ class FlatBucket:
                 p.copy_(value)
                 self.state[p] = state
 
-        def blame() -> str:
+        def name_culprit() -> str:
             return next(
                 e.where for e, ts in zip(entries, found, strict=True) if not all(t.isfinite().all() for t in ts)
             )
 
-        return Proposal(commit, [t for tensors in found for t in tensors], blame)
+        return Proposal(commit, [t for tensors in found for t in tensors], name_culprit)
 
     def _check(self, entry: Entry) -> None:
         p, grad = entry.parameter, entry.parameter.grad

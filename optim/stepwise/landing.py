@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.optim.sgd import sgd
 
-from torchriemann.manifolds import Stiefel
+from torchriemann.manifolds import Orthogonal, SpecialOrthogonal, Stiefel
 from torchriemann.manifolds.functional.frames import identity_like
 
-from ..entries import Entry, State, check_number
+from ..entries import Entry, State, StateNames
+from ..foreign import with_the_same_points
 from ..groups import is_flat
 from ..sharding import local
-from .base import RiemannianOptimizer, scalar
+from .base import RiemannianOptimizer
+from .flags import EagerFlags
+from .flat_updates import as_scalar
 
-_SPACES = ("Stiefel", "Orthogonal", "SpecialOrthogonal", "Stiefel(euclidean)", "Stiefel(canonical)")  # names
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LandingSGD(RiemannianOptimizer):
@@ -61,15 +64,14 @@ class LandingSGD(RiemannianOptimizer):
         momentum: as in torch.
         landing: lambda, the strength of the attraction; d shrinks by 1 - 2 lr lambda a step.
         safe_distance: the radius of the tube, above 0 and below 1, in the Frobenius norm of x^T x - I.
-        maximize: climb.
-        foreach: None or True steps same-shaped frames as one batch, False one by one.
-        check_finite: raise ``ValueError`` naming the parameter, and change nothing, if a step would produce an infinite
-            or NaN point, or a flat parameter has such a gradient; costs one synchronisation.
+        **flags: `maximize`, `foreach` and `check_finite`, as in `StepFlags`.
 
     Raises ``ValueError`` for a parameter on any other manifold, and for a frame outside the tube; distances are looked
     at when the optimizer is built and when it finds parameters or state replaced. A frame that something else moves
     out between two steps is led back if d < 1, and becomes NaN otherwise.
     """
+
+    _flags = EagerFlags
 
     def __init__(
         self,
@@ -78,24 +80,10 @@ class LandingSGD(RiemannianOptimizer):
         momentum: float = 0,
         landing: float = 1.0,
         safe_distance: float = 0.5,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        check_finite: bool = False,
+        **flags: Unpack[EagerFlags],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "landing": landing,
-            "safe_distance": safe_distance,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": False,
-            "differentiable": False,
-            "fused": None,
-            "check_finite": check_finite,
-        }
-        super().__init__(params, defaults)
+        options = {"lr": lr, "momentum": momentum, "landing": landing, "safe_distance": safe_distance}
+        super().__init__(params, options, flags)
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -108,12 +96,11 @@ class LandingSGD(RiemannianOptimizer):
 
     def _entries(self, index: int) -> list[Entry]:
         """As `Stiefel` all of them: frames of either library are then one batch, and restored by products."""
-        _check_group(self.param_groups[index])
         entries = super()._entries(index)
         for i, entry in enumerate(entries):
             if is_flat(entry.manifold):
                 continue
-            if entry.manifold.name not in _SPACES:
+            if not isinstance(with_the_same_points(entry.manifold), (Stiefel, Orthogonal, SpecialOrthogonal)):
                 raise ValueError(
                     f"{entry.where} is on {entry.manifold!r}; LandingSGD steps frames (Stiefel, Orthogonal, "
                     "SpecialOrthogonal) and flat parameters. Use RiemannianSGD"
@@ -123,57 +110,28 @@ class LandingSGD(RiemannianOptimizer):
         return entries
 
     def _check_options(self, options: State) -> None:
-        check_number("LandingSGD", "lr", options["lr"], tensor=True)
-        check_number("LandingSGD", "momentum", options["momentum"])
+        super()._check_options(options)
+        for option, below in (("landing", float("inf")), ("safe_distance", 1.0)):
+            value = options[option]
+            if not isinstance(value, (int, float)) or not 0 < value < below:
+                raise ValueError(f"LandingSGD: {option} must be a number in (0.0, {below}), got {value!r}")
 
     def _check_start(self, entry: Entry) -> None:
         """Frames may start anywhere in the tube, which is looked at apart."""
 
-    def _state_names(self, group: State) -> tuple[str, ...]:
-        return ("momentum_buffer",) if group["momentum"] != 0 else ()
-
-    def _import_state(self, entry: Entry, state: State, geoopt: bool) -> None:
-        """Nothing to bring into form: torch's momentum loses its normal part at the next step, geoopt's has none."""
+    def _state_names(self, group: State) -> StateNames:
+        return {"momentum_buffer": "vector"} if group["momentum"] != 0 else {}
 
     def _point_update(self, group, manifold, points, grads, state, step):
         return _point_landing(
             points,
             grads,
             state.get("momentum_buffer"),
-            lr=scalar(group["lr"]),
+            lr=as_scalar(group["lr"]),
             momentum=group["momentum"],
             landing=group["landing"],
             safe_distance=group["safe_distance"],
-            maximize=group["maximize"],
         )
-
-    def _flat_update(self, group: State, params: list[Tensor], grads: list[Tensor], states: list[State]) -> None:
-        buffers = [s.get("momentum_buffer") for s in states]
-        options = {key: group[key] for key in ("momentum", "maximize", "foreach")}
-        sgd(
-            params,
-            grads,
-            buffers,
-            fused=False,
-            lr=float(group["lr"]),
-            weight_decay=0,
-            dampening=0,
-            nesterov=False,
-            **options,
-        )
-        if group["momentum"] != 0:
-            for state, buffer in zip(states, buffers, strict=True):
-                state["momentum_buffer"] = buffer
-
-
-def _check_group(group: State) -> None:
-    for flag in ("capturable", "differentiable"):
-        if group[flag]:
-            raise ValueError(f"LandingSGD: {flag}={group[flag]} is not supported; leave it out")
-    for option, above, below in (("landing", 0.0, float("inf")), ("safe_distance", 0.0, 1.0)):
-        value = group[option]
-        if not isinstance(value, (int, float)) or not above < value < below:
-            raise ValueError(f"LandingSGD: {option} must be a number in ({above}, {below}), got {value!r}")
 
 
 def _check_distance(entry: Entry, safe_distance: float) -> None:
@@ -197,10 +155,9 @@ def _point_landing(
     momentum: float,
     landing: float,
     safe_distance: float,
-    maximize: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One step of a batch of frames; all tensors are ``*B,n,p``. Four products with an n x p matrix, or five."""
-    b, new = -grads if maximize else grads, {}
+    b, new = grads, {}
     if momentum_buffer is not None:
         b = b.add(momentum_buffer, alpha=momentum)
     gram, s = points.mT @ points, b.mT @ points
@@ -231,10 +188,10 @@ def _safe_step(d: Tensor, length: Tensor, noise: Tensor, landing: float, limit: 
     """The positive root eta* of ``length^2 eta^2 - 2 (landing d (1 - d) - noise) eta + d - limit``; where d is beyond
     the limit and there is none, the eta at which that is least; NaN for d from one on, where it would lead away."""
     divisor = torch.where(length > 0, length, 1.0)
-    slope = (landing * d * (1 - d) - noise) / divisor  # divided first: the square of a long field overflows
+    descent = (landing * d * (1 - d) - noise) / divisor  # divided first: the square of a long field overflows
     room = limit - d
-    root = (slope.square() + room).clamp(min=0).sqrt()
-    back = slope < 0
+    root = (descent.square() + room).clamp(min=0).sqrt()
+    back = descent < 0
     # The same number twice, each time without cancellation.
-    reach = torch.where(back, room.clamp(min=0) / torch.where(back, root - slope, 1.0), slope + root) / divisor
-    return torch.where(d < 1, torch.where(length > 0, reach, torch.inf), torch.nan)
+    longest = torch.where(back, room.clamp(min=0) / torch.where(back, root - descent, 1.0), descent + root) / divisor
+    return torch.where(d < 1, torch.where(length > 0, longest, torch.inf), torch.nan)

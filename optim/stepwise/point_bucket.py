@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchriemann.manifolds.base import Manifold
 
-from ..entries import Entry, State, bookkeeping
+from ..entries import Entry, State, StateNames, bookkeeping
 from ..sharding import is_dtensor, laid_out_as, local, local_gradient
 
 # Rounding moves a point off its manifold by about eps a step, at random: 64 steps stay below 1e-6 in float32, and one
@@ -35,21 +35,21 @@ def same_items(current: list, known: list) -> bool:
 class Proposal:
     """New values that nobody has seen yet: `commit` writes them.
 
-    `checked` are the tensors that have to be finite; `blame` names the first parameter for which they are not.
+    `checked` are the tensors that have to be finite; `name_culprit` names the first parameter for which they are not.
     """
 
     commit: Callable[[], None]
     checked: list[Tensor]
-    blame: Callable[[], str]
-    late: bool = False  # computes when it is committed
+    name_culprit: Callable[[], str]
+    computes_at_commit: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """The points of a bucket that have a gradient: `chosen` are their indices, None for all of them; `step` is the
+    """The points of a bucket that have a gradient: `indices` tell which, None for all of them; `step` is the
     step count in the form that the mathematics takes."""
 
-    chosen: list[int] | None
+    indices: list[int] | None
     entries: list[Entry]
     points: Tensor
     grads: Tensor
@@ -69,11 +69,11 @@ class PointBucket:
     Of DTensors, the part that this process holds is stepped; the entries of ``state`` are DTensors spread alike.
     """
 
-    def __init__(self, entries: list[Entry], group: State, names: tuple[str, ...], state: dict[Tensor, State]) -> None:
+    def __init__(self, entries: list[Entry], group: State, names: StateNames, state: dict[Tensor, State]) -> None:
         self.entries, self.group, self.names = entries, group, names
         self.parameters = [e.parameter for e in entries]
-        self.manifold = entries[0].manifold
-        self.alone = len(entries) == 1
+        self.manifold: Manifold = entries[0].manifold
+        self.single = len(entries) == 1
         self.sharded = is_dtensor(self.parameters[0])
         self.capturable, self.differentiable = group["capturable"], group["differentiable"]
         self.state = state
@@ -93,24 +93,23 @@ class PointBucket:
         like = local(self.parameters[0])
         clock = like.device if self.capturable else "cpu"
         self.steps = torch.tensor([float(s.get("step", 0.0)) for s in self.dicts], device=clock)
-        self.stacks = {name: self._gather(name) for name in self.names}
+        self.stacks = {name: self._gather(name, kind) for name, kind in self.names.items()}
         self.views = {name: self._slices(s) for name, s in self.stacks.items()}
         self.views["step"] = self.steps.unbind(0)
         self._publish(i for i, s in enumerate(self.dicts) if s)
         # New points go back to the parameters through a buffer whose slices are made once: they cost as much as a copy.
-        length = 0 if self.alone else len(self.entries)
+        length = 0 if self.single else len(self.entries)
         self.buffer = torch.empty(length, *self.shape, dtype=like.dtype, device=like.device)
         self.buffer_slices = self.buffer.unbind(0)
 
     def _slices(self, stack: Tensor) -> tuple[Tensor, ...]:
-        slices = (stack,) if self.alone else stack.unbind(0)
+        slices = (stack,) if self.single else stack.unbind(0)
         return tuple(map(laid_out_as, self.parameters, slices)) if self.sharded else slices
 
-    def _gather(self, name: str) -> Tensor:
+    def _gather(self, name: str, kind: str) -> Tensor:
         point = local(self.parameters[0]).detach()
         blank = torch.zeros_like(point, memory_format=torch.contiguous_format)
-        if name.endswith("exp_avg_sq"):
-            # One scalar a point (a factor, on products): the manifold says of which shape.
+        if kind == "scalar":  # the manifold says of which shape
             blank = torch.zeros_like(self.manifold.component_inner(point, blank))
         slots = [local(s.get(name, blank)) for s in self.dicts]
         for entry, slot in zip(self.entries, slots, strict=True):
@@ -119,7 +118,7 @@ class PointBucket:
                     f"{entry.where}: its state {name!r} has shape {tuple(slot.shape)}, expected {tuple(blank.shape)}; "
                     "if the parameter was resized, delete its entry from optimizer.state"
                 )
-        return (slots[0].clone() if self.alone else torch.stack(slots)).to(blank)
+        return (slots[0].clone() if self.single else torch.stack(slots)).to(blank)
 
     def _publish(self, indices: Iterable[int]) -> None:
         for i in indices:
@@ -128,7 +127,7 @@ class PointBucket:
         self.complete = all(self.dicts)
         self.published = self._values()
 
-    def holds_state(self, names: tuple[str, ...]) -> bool:
+    def holds_state(self, names: StateNames) -> bool:
         """Are the state's tensors still our views, and the ones that are asked for?"""
         return self.names == names and same_items(self._values(), self.published)
 
@@ -142,43 +141,42 @@ class PointBucket:
         batch = self._batch()
         if batch is None:
             return None
-        moved, new = update(self.group, self.manifold, batch.points, batch.grads, batch.state, batch.step)
+        downhill = -batch.grads if self.group["maximize"] else batch.grads
+        moved, new = update(self.group, self.manifold, batch.points, downhill, batch.state, batch.step)
         moved = self._restored(moved, batch.step % RESTORE_EVERY == 0)
         self._verify({"point": moved, **new}, {"point": batch.points, **batch.state})
         checked = [batch.grads, moved, *new.values()]
         return Proposal(
             lambda: self._commit(batch, moved, {**new, "step": batch.steps}),
             checked,
-            lambda: self._blame(batch.entries, checked),
+            lambda: self._name_culprit(batch.entries, checked),
         )
 
     @bookkeeping
     def _batch(self) -> Batch | None:
-        chosen, entries, grads = self._with_gradient()
+        indices, entries, grads = self._with_gradient()
         if not grads:
             return None
         points = self._stacked(self._local(entries), entries, "data")
         if self.differentiable:
             points = points.clone()  # the parameter is written into, and the graph needs what it was
         grad = self._stacked(grads, entries, "grad")
-        if self.alone and not isinstance(self.manifold, Manifold):
-            grad = grad.clone()  # some of geoopt's manifolds write into the gradient that they are given
-        state, steps = self._select(chosen)
+        state, steps = self._select(indices)
         steps = steps + 1
-        return Batch(chosen, entries, points, grad, state, steps, self._clock(steps, points.dim()))
+        return Batch(indices, entries, points, grad, state, steps, self._clock(steps, points.dim()))
 
     def _with_gradient(self) -> tuple[list[int] | None, list[Entry], list[Tensor]]:
         """Indices (None: all), entries and gradients of the parameters that have one."""
         grads = [local_gradient(p) for p in self.parameters] if self.sharded else [p.grad for p in self.parameters]
         if not any(g is None for g in grads):
             return None, self.entries, grads  # type: ignore[return-value]
-        chosen = [i for i, g in enumerate(grads) if g is not None]
-        return chosen, [self.entries[i] for i in chosen], [grads[i] for i in chosen]  # type: ignore[misc]
+        indices = [i for i, g in enumerate(grads) if g is not None]
+        return indices, [self.entries[i] for i in indices], [grads[i] for i in indices]  # type: ignore[misc]
 
     def _stacked(self, tensors: list[Tensor], entries: list[Entry], what: str) -> Tensor:
         """All `tensors` as one, or an error that names the first that is not dense, or of another shape or dtype."""
         try:
-            stack = tensors[0] if self.alone else torch.stack(tensors)
+            stack = tensors[0] if self.single else torch.stack(tensors)
         except RuntimeError:
             stack = None
         if stack is not None and (stack.layout, stack.dtype) == (torch.strided, self.dtype):
@@ -197,7 +195,7 @@ class PointBucket:
         """`moved`, back on its manifold to rounding where that is `due`."""
         if not (self.capturable or (bool(due.any()) if isinstance(due, Tensor) else due)):
             return moved
-        restored = self.manifold.restore(moved) if isinstance(self.manifold, Manifold) else self.manifold.projx(moved)
+        restored = self.manifold.restore(moved)
         return torch.where(due, restored, moved) if isinstance(due, Tensor) else restored
 
     def _verify(self, new: dict[str, Tensor], old: dict[str, Tensor]) -> None:
@@ -208,39 +206,39 @@ class PointBucket:
                     f"{tuple(value.shape)}, expected {old[name].dtype} and {tuple(old[name].shape)}"
                 )
 
-    def _select(self, chosen: list[int] | None) -> tuple[dict[str, Tensor], Tensor]:
-        if chosen is None:
+    def _select(self, indices: list[int] | None) -> tuple[dict[str, Tensor], Tensor]:
+        if indices is None:
             return self.stacks, self.steps
-        index = torch.tensor(chosen)
+        index = torch.tensor(indices)
         return {n: s.index_select(0, index.to(s.device)) for n, s in self.stacks.items()}, self.steps[index]
 
     def _clock(self, steps: Tensor, dim: int) -> float | Tensor:
         """The step count: a number if the points share it, so that corrections by it cost nothing. A captured step
         may not look, and reads it from the device again and again."""
         if self.capturable:
-            return steps.reshape([]) if self.alone else steps.reshape([-1] + [1] * (dim - 1))
-        first, last = (steps, steps) if self.alone else steps.aminmax()
-        if self.alone or first == last:
+            return steps.reshape([]) if self.single else steps.reshape([-1] + [1] * (dim - 1))
+        first, last = (steps, steps) if self.single else steps.aminmax()
+        if self.single or first == last:
             return float(first)
         return steps.double().reshape([-1] + [1] * (dim - 1))
 
     @bookkeeping
     def _commit(self, batch: Batch, moved: Tensor, new: dict[str, Tensor]) -> None:
-        if self.alone:
-            self._commit_alone(moved, new)
+        if self.single:
+            self._commit_single(moved, new)
             return
-        chosen, entries = batch.chosen, batch.entries
+        indices, entries = batch.indices, batch.entries
         self.buffer[: len(moved)].copy_(moved)
         torch._foreach_copy_(self._local(entries), self.buffer_slices[: len(moved)])  # type: ignore[arg-type]
         for name, stack in {**self.stacks, "step": self.steps}.items():
-            if chosen is None:
+            if indices is None:
                 stack.copy_(new[name])
             else:
-                stack.index_copy_(0, torch.tensor(chosen, device=stack.device), new[name])
+                stack.index_copy_(0, torch.tensor(indices, device=stack.device), new[name])
         if not self.complete:
-            self._publish(range(len(self.parameters)) if chosen is None else chosen)
+            self._publish(range(len(self.parameters)) if indices is None else indices)
 
-    def _commit_alone(self, moved: Tensor, new: dict[str, Tensor]) -> None:
+    def _commit_single(self, moved: Tensor, new: dict[str, Tensor]) -> None:
         """One point has no stack to fill: the new state takes the place of the old one, without a copy. Unless its
         address has to last, in a captured graph or in a DTensor."""
         if self.capturable or self.sharded:
@@ -261,8 +259,8 @@ class PointBucket:
             self.stacks[name], self.views[name] = value, (value,)
         self._publish([0])
 
-    def _blame(self, entries: list[Entry], checked: list[Tensor]) -> str:
-        if self.alone:
+    def _name_culprit(self, entries: list[Entry], checked: list[Tensor]) -> str:
+        if self.single:
             return entries[0].where
         bad = torch.stack([~t.isfinite().flatten(1).all(1) for t in checked]).any(0)
         return entries[int(bad.nonzero()[0])].where

@@ -9,6 +9,7 @@ import torch
 from tests.support.problems import noise
 from torchriemann.manifolds import Grassmann, Oblique, SpecialOrthogonal, Sphere, Stiefel
 from torchriemann.optim.entries import Entry
+from torchriemann.optim.foreign import as_manifold
 from torchriemann.optim.solvers.line_search import Trial, strong_wolfe
 from torchriemann.optim.solvers.product_point import ProductPoint
 
@@ -99,7 +100,7 @@ def place(name, geodesic):
     ball = isinstance(manifold, geoopt.PoincareBall)  # which draws in its own dtype
     points = [0.3 * noise(*shape, seed=i) if ball else manifold.random(*shape, dtype=torch.float64) for i in range(2)]
     params = [geoopt.ManifoldParameter(p, manifold=manifold) for p in points] + [torch.nn.Parameter(noise(2, 2))]
-    entries = [Entry(p, getattr(p, "manifold", None), "p") for p in params]
+    entries = [Entry(p, as_manifold(getattr(p, "manifold", None), "p"), "p") for p in params]
     point = ProductPoint(entries, geodesic=geodesic)
     x = point.read()
     v = torch.stack([point.rgrad(x, row) for row in noise(3, len(x), seed=5)])
@@ -128,7 +129,7 @@ def test_transport_keeps_lengths_and_tangency(name, geodesic):
     point, x, v = place(name, geodesic)
     with torch.no_grad():
         y = point.move(x, 0.3 * v[0])
-        w = point.transport(x, 0.3 * v[0], v)
+        w = point.transport_along(x, 0.3 * v[0], v)
         assert (point.project(y, w) - w).abs().max() < 1e-12
         if name == "geoopt canonical":  # whose own projection is not the identity there
             frame, tangent = point.unpack(y)[0], point.unpack(w)[0]

@@ -19,6 +19,7 @@ from torchriemann.layers import ManifoldModule
 from torchriemann.manifolds import Euclidean, Grassmann, Manifold, ManifoldParameter, Sphere
 from torchriemann.manifolds.frames.stiefel import Stiefel
 from torchriemann.optim import RiemannianAdam, RiemannianSGD, param_groups
+from torchriemann.optim.foreign import as_manifold
 from torchriemann.testing import Trial
 
 
@@ -381,3 +382,12 @@ def test_both_libraries_in_one_optimizer():
             optimizer.step()
         for p in mixed[:-1]:
             assert p.manifold.check_point_on_manifold(p.detach())
+
+
+def test_what_is_off_a_manifold_of_geoopt_is_known():
+    ball = as_manifold(geoopt.PoincareBall(c=4.0), "ball")
+    inside = 0.3 * torch.eye(3)
+    assert ball.check_point_on_manifold(inside) and ball.check_point_on_manifold(ball.projx(9 * inside))
+    for bad, reason in ((2 * inside, r"max\|projx\(x\) - x\| = 0.1"), (torch.nan * inside, "NaN or infinite")):
+        with pytest.raises(ValueError, match=reason):
+            ball.assert_check_point_on_manifold(bad)
