@@ -1,7 +1,7 @@
 # Every target sets up what it needs: Python 3, pip and make are enough. Stamps inside the environment remember what is
 # installed, so a repeated call goes straight to work, and deleting .venv forgets all of it.
 PYTHON ?= python3
-# `make test TORCH=2.9.1` is for another torch than the pinned one, in an environment of its own.
+# `make test TORCH=2.12.1` is for another torch than the pinned one, in an environment of its own.
 TORCH  ?=
 VENV   := .venv$(addprefix -torch-,$(TORCH))
 BIN    := $(VENV)/bin
@@ -17,7 +17,7 @@ export NO_MKDOCS_2_WARNING := 1
 help:
 	@echo "make demo       a classifier of subspaces on real data, with a figure"
 	@echo "make scale-out  a head of subspaces over two processes, against one"
-	@echo "make test       the default test suite; make test TORCH=2.9.1: with another torch, of some gigabytes"
+	@echo "make test       the default test suite; make test TORCH=2.12.1: with another torch, of some gigabytes"
 	@echo "make test-slow  the tests marked slow"
 	@echo "make lint       ruff, pyright, import contracts"
 	@echo "make format     let ruff rewrite the code"

@@ -27,7 +27,7 @@ def _transforms_are_on() -> bool:
     return get_dynamic_layer_stack_depth() > 0
 
 
-# Dynamo calls it and keeps the answer, which the guards on transforms hold: before torch 2.11 it cannot trace what it
+# Dynamo calls it and keeps the answer, which the guards on transforms hold: before torch 2.13 it cannot trace what it
 # asks. What torch.compiler.assume_constant_result does, without its import of the whole compiler.
 _transforms_are_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
