@@ -16,6 +16,7 @@ HALF_DTYPES = (torch.bfloat16, torch.float16)
 GIVING_POINTS = frozenset({
     "projx", "restore", "decay", "expmap", "retr", "expmap_transp", "retr_transp", "geodesic", "midpoint",
     "frechet_mean", "centroid", "expmap0", "from_normal", "gyroadd", "gyroinv", "gyroscale", "gyration", "expmap_frame",
+    "clip_radius",
 })  # fmt: skip
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -45,7 +46,7 @@ def _points_by(function: Callable[..., Any], points_of: str | None) -> Callable[
         method = function.__name__ in GIVING_POINTS
         return lambda args, kwargs: args[0] if method and args and isinstance(args[0], Castable) else None
     position = list(inspect.signature(function).parameters).index(points_of)
-    return lambda args, kwargs: kwargs[points_of] if points_of in kwargs else args[position]
+    return lambda args, kwargs: args[position] if position < len(args) else kwargs.get(points_of)
 
 
 @overload

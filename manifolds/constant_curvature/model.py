@@ -164,7 +164,7 @@ class ConstantCurvature(GyroManifold):
     @in_full_precision
     def gyroscale(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``from_normal(t to_normal(x))``."""
-        self._check_scaled(t, x)
+        self._check_beside("gyroscale", "t", t, x)
         return self.from_normal(self._per_point(t, x) * self.to_normal(x))
 
     @operation
@@ -225,10 +225,7 @@ class ConstantCurvature(GyroManifold):
         ``t = tau cos_K(beta)``: the distance has the sine ``tau sin_K(beta - offset)`` and the cosine
         ``sqrt(tau^2 cos_K(beta - offset)^2 + K|p|^2)``. No difference of large numbers is formed.
         """
-        self._check_frame("hyperplane_dist", x, normal)
-        offset = torch.as_tensor(offset, dtype=x.dtype, device=x.device)
-        where = f"{type(self).__name__}.hyperplane_dist"
-        self.check_batches(where, [x.shape[:-1], normal.shape[:-1], offset.shape])
+        offset = self._check_hyperplane(x, normal, offset)
         K = self.curvature
         t, s = self.to_cosine_sine(x)
         n = normal / safe_norm(normal, keepdim=True)
