@@ -71,7 +71,7 @@ def in_full_precision(function: Any = None, *, points_of: str | None = None) -> 
     the manifold, ``@in_full_precision(points_of="manifold")``, and gives that first if it gives several results.
     """
     if function is None:
-        return functools.partial(in_full_precision, points_of=points_of)
+        return lambda given: in_full_precision(given, points_of=points_of)  # type: ignore[call-overload]
     manifold_of = _points_by(function, points_of)
 
     @functools.wraps(function)
@@ -116,10 +116,10 @@ def compute(
     result = function(*args, **{n: _cast(a, wide) for n, a in kwargs.items()})
     if manifold is None or wide == dtype:
         return _cast(result, dtype)
-    manifold = manifold.in_dtype(wide)
+    round_to = manifold.in_dtype(wide).round_to
     if isinstance(result, tuple):
-        return manifold.round_to(result[0], dtype), *_cast(result[1:], dtype)
-    return manifold.round_to(result, dtype)
+        return round_to(result[0], dtype), *_cast(result[1:], dtype)
+    return round_to(result, dtype)
 
 
 def _floating(values: Iterable[Any], dim: int) -> list[Tensor]:

@@ -205,11 +205,10 @@ class ConstantCurvature(GyroManifold):
         from dimension 300 on in a ball and 2000 on the hyperboloid.
         """
         self._raise(self._shape_reason(size))
-        if std is None:
-            K = self.curvature
-            sharpness = K.abs().clamp_min(1) if isinstance(K, Tensor) else max(abs(K), 1.0)
-            std = (sharpness * max(self.dimension(size), 1)) ** -0.5
-        return self.random_normal(*size, std=std, **kwargs)
+        K = self.curvature
+        sharpness = K.abs().clamp_min(1) if isinstance(K, Tensor) else max(abs(K), 1.0)
+        usual = (sharpness * max(self.dimension(size), 1)) ** -0.5
+        return self.random_normal(*size, std=usual if std is None else std, **kwargs)
 
     # ---- hyperplanes ------------------------------------------------------------------------------------------
 

@@ -247,6 +247,9 @@ def test_values_that_are_off_are_not_touched_by_a_narrower_dtype():
     m = PoincareBall()
 
     class Holder(ManifoldModule):
+        weight: torch.Tensor
+        unit: torch.Tensor
+
         def __init__(self):
             super().__init__()
             self.register_manifold_parameter("weight", torch.zeros(2, 3, dtype=F64), m)
@@ -277,7 +280,7 @@ def test_the_operations_that_give_points_are_known_by_name():
     assert outside == {"decay", "frechet_mean", "centroid"}
 
 
-class RoundsOntoTheRim(PoincareBall):
+class RoundsOntoTheRim(PoincareBall):  # pyright: ignore[reportGeneralTypeIssues]
     round_to = Manifold.round_to
 
 
