@@ -217,6 +217,10 @@ def test_projected_spheres_in_float16_keep_to_numbers():
     x = m.from_normal(torch.tensor([2e4, 0.0], dtype=F16))  # of radius 10^4: coordinates 1.1e4
     near_the_antipode = m.round_to(torch.tensor([3e5, 1.0]), F16)
     assert x.isfinite().all() and near_the_antipode.tolist() == [65504.0, 1.0]
+    draws = m.random_uniform(100_000, 2, generator=torch.Generator().manual_seed(0), dtype=F16)
+    assert m.check_point_on_manifold(draws)
+    cosine = m.to_cosine_sine(draws.double())[0]  # uniform in [-1, 1] on a sphere of two dimensions
+    assert abs(cosine.mean()) < 0.01 and abs(cosine.square().mean() - 1 / 3) < 0.01
 
 
 @pytest.mark.parametrize("m", BALLS[:5], ids=repr)
