@@ -161,6 +161,12 @@ class Euclidean(GyroManifold):
         self._check_frame("transport_frame", x, z)
         return self.proju(x + y, z)
 
+    @in_full_precision
+    def hyperplane_dist(self, x: Tensor, normal: Tensor, offset: Tensor | float = 0.0) -> Tensor:
+        """<x, n/|n|> - offset. ``*B,n; *B,n; *B -> *B``. A `normal` of zero gives NaN."""
+        offset = self._check_hyperplane(x, normal, offset)
+        return (x * (normal / safe_norm(normal, keepdim=True))).sum(-1) - offset
+
     # ---- sampling ---------------------------------------------------------------------------------------------
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:

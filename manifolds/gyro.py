@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 from typing import ClassVar, TypeGuard
 
+import torch
 from torch import Tensor
 
 from .base import Manifold
+from .functional.series import safe_norm
 from .operation import in_full_precision, operation
 
 
@@ -98,8 +100,33 @@ class GyroManifold(Manifold):
     @in_full_precision
     def gyroscale(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``t (*) x``: the point t times as far from the origin. `t` has the shape ``*B`` or is a number."""
-        self._check_scaled(t, x)
+        self._check_beside("gyroscale", "t", t, x)
         return self.expmap0(self._per_point(t, x) * self.logmap0(x))
+
+    @in_full_precision
+    def clip_radius(self, x: Tensor, r: Tensor | float) -> Tensor:
+        """The point on the geodesic from the origin to `x` that is at most `r` from the origin. `r` >= 0 has the shape
+        ``*B`` or is a number.
+
+        A point that is no farther is `x` itself, to the bit; a farther one is ``from_normal(r z/|z|)`` with z its
+        normal coordinates. Of a composite, |z| is the distance in it, so that the whole point is clipped and not each
+        part. It keeps features away from where gradients vanish (Guo et al. 2022, arXiv:2107.11472, who clip z).
+        Derivatives are finite everywhere; where |z| = r they are those of the identity.
+
+        Raises ``ValueError`` if `r` is a negative number or does not broadcast.
+        """
+        where = self._check_beside("clip_radius", "r", r, x)
+        if not isinstance(r, Tensor) and not r >= 0:
+            raise ValueError(f"{where}: r must be a distance of at least 0, got {r}")
+        z = self.to_normal(x)
+        dims = tuple(range(-self.normal_ndim, 0))
+        r = torch.as_tensor(r, dtype=z.dtype, device=z.device)
+        length, limit = safe_norm(z, dim=dims, keepdim=True), r.reshape(r.shape + (1,) * self.normal_ndim)
+        inside = length <= limit
+        scale = torch.where(inside, 0.0, limit / torch.where(inside, 1.0, length))  # of what is not taken: the origin
+        clipped = self.from_normal(scale * z)
+        batch = inside.shape[: inside.dim() - self.normal_ndim]
+        return torch.where(inside.reshape(batch + (1,) * self.ndim), x, clipped)
 
     @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -137,6 +164,13 @@ class GyroManifold(Manifold):
         self._check_frame("transport_frame", x, z)
         return self.frame_from_tangent(y, self.parallel_transport(x, y, self.tangent_from_frame(x, z)))
 
+    # ---- hyperplanes ------------------------------------------------------------------------------------------
+
+    def hyperplane_dist(self, x: Tensor, normal: Tensor, offset: Tensor | float = 0.0) -> Tensor:
+        """Signed distance of `x` to the hyperplane that stands at right angles on the geodesic from the origin in the
+        direction `normal`, which it meets at the signed distance `offset`; the class says what a hyperplane is."""
+        raise self._missing("hyperplane_dist")
+
     # ---- shapes -----------------------------------------------------------------------------------------------
 
     def _check_normal(self, operation_name: str, z: Tensor) -> None:
@@ -148,13 +182,16 @@ class GyroManifold(Manifold):
         if z.dim() < self.normal_ndim:
             raise ValueError(f"{where}: normal coordinates need {self.normal_ndim} dimension(s), got {tuple(z.shape)}")
 
-    def _check_scaled(self, t: Tensor | float, x: Tensor) -> None:
-        where = f"{type(self).__name__}.gyroscale"
+    def _check_beside(self, operation_name: str, name: str, number: Tensor | float, x: Tensor) -> str:
+        """Raise unless `x` are points and the `number` is one, or broadcasts with their batch; where, for messages."""
+        where = f"{type(self).__name__}.{operation_name}"
         if not isinstance(x, Tensor):
-            raise ValueError(f"{where}: expected t, x in this order, x a tensor of points; x is {x!r}")
-        self.check_operands("gyroscale", [x])
-        if isinstance(t, Tensor):
-            self.check_batches(where, [t.shape, x.shape[: x.dim() - self.ndim]])
+            order = "t, x" if name == "t" else f"x, {name}"
+            raise ValueError(f"{where}: expected {order} in this order, x a tensor of points; x is {x!r}")
+        self.check_operands(operation_name, [x])
+        if isinstance(number, Tensor):
+            self.check_batches(where, [number.shape, x.shape[: x.dim() - self.ndim]])
+        return where
 
     def _check_frame(self, operation_name: str, x: Tensor, z: Tensor) -> None:
         """Raise unless `z` is shaped like normal coordinates of the point `x` and broadcasts with it."""
@@ -167,6 +204,14 @@ class GyroManifold(Manifold):
                 f"{where}: normal coordinates of points {tuple(x.shape)} end in {want}, got {tuple(z.shape)}"
             )
         self.check_batches(where, [x.shape[: x.dim() - self.ndim], z.shape[: z.dim() - len(want)]])
+
+    def _check_hyperplane(self, x: Tensor, normal: Tensor, offset: Tensor | float) -> Tensor:
+        """Raise unless the three broadcast; the offset as a tensor."""
+        self._check_frame("hyperplane_dist", x, normal)
+        offset = torch.as_tensor(offset, dtype=x.dtype, device=x.device)
+        batches = [x.shape[: x.dim() - self.ndim], normal.shape[: normal.dim() - self.normal_ndim], offset.shape]
+        self.check_batches(f"{type(self).__name__}.hyperplane_dist", batches)
+        return offset
 
 
 def is_gyro(manifold: Manifold) -> TypeGuard[GyroManifold]:

@@ -16,6 +16,7 @@ HALF_DTYPES = (torch.bfloat16, torch.float16)
 GIVING_POINTS = frozenset({
     "projx", "restore", "decay", "expmap", "retr", "expmap_transp", "retr_transp", "geodesic", "midpoint",
     "frechet_mean", "centroid", "expmap0", "from_normal", "gyroadd", "gyroinv", "gyroscale", "gyration", "expmap_frame",
+    "clip_radius",
 })  # fmt: skip
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -45,7 +46,7 @@ def _points_by(function: Callable[..., Any], points_of: str | None) -> Callable[
         method = function.__name__ in GIVING_POINTS
         return lambda args, kwargs: args[0] if method and args and isinstance(args[0], Castable) else None
     position = list(inspect.signature(function).parameters).index(points_of)
-    return lambda args, kwargs: kwargs[points_of] if points_of in kwargs else args[position]
+    return lambda args, kwargs: args[position] if position < len(args) else kwargs.get(points_of)
 
 
 @overload
@@ -70,7 +71,7 @@ def in_full_precision(function: Any = None, *, points_of: str | None = None) -> 
     the manifold, ``@in_full_precision(points_of="manifold")``, and gives that first if it gives several results.
     """
     if function is None:
-        return functools.partial(in_full_precision, points_of=points_of)
+        return lambda given: in_full_precision(given, points_of=points_of)  # type: ignore[call-overload]
     manifold_of = _points_by(function, points_of)
 
     @functools.wraps(function)
@@ -115,10 +116,10 @@ def compute(
     result = function(*args, **{n: _cast(a, wide) for n, a in kwargs.items()})
     if manifold is None or wide == dtype:
         return _cast(result, dtype)
-    manifold = manifold.in_dtype(wide)
+    round_to = manifold.in_dtype(wide).round_to
     if isinstance(result, tuple):
-        return manifold.round_to(result[0], dtype), *_cast(result[1:], dtype)
-    return manifold.round_to(result, dtype)
+        return round_to(result[0], dtype), *_cast(result[1:], dtype)
+    return round_to(result, dtype)
 
 
 def _floating(values: Iterable[Any], dim: int) -> list[Tensor]:

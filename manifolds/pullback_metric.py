@@ -221,6 +221,12 @@ class PullbackMetric(GyroManifold):
         """f^-1 of what `base` makes of the image."""
         return self.chart.inverse(self.base.decay(self.chart.forward(x), factor))
 
+    @in_full_precision
+    def hyperplane_dist(self, x: Tensor, normal: Tensor, offset: Tensor | float = 0.0) -> Tensor:
+        """That of the image."""
+        self._check_hyperplane(x, normal, offset)
+        return self._gyro_base.hyperplane_dist(self.chart.forward(x), normal, offset)
+
     # ---- means ------------------------------------------------------------------------------------------------
 
     @in_full_precision
@@ -319,7 +325,7 @@ class PullbackMetric(GyroManifold):
     @in_full_precision
     def gyroscale(self, t: Tensor | float, x: Tensor) -> Tensor:
         """f^-1 of the multiple of the image."""
-        self._check_scaled(t, x)
+        self._check_beside("gyroscale", "t", t, x)
         return self.chart.inverse(self._gyro_base.gyroscale(t, self.chart.forward(x)))
 
     @operation

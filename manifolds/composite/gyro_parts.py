@@ -34,6 +34,15 @@ class GyroComposite(GyroManifold):
     def _framed(self, name: str, *points: Tensor, z: Tensor | None = None, normal: bool = False) -> Tensor:
         """As `_each`, for methods that take normal coordinates `z` last or, with `normal`, give some."""
 
+    @abc.abstractmethod
+    def _directed(self, normal: Tensor) -> tuple[Tensor, Any]:
+        """The lengths ``*B,k`` of the normal coordinates `normal` in every part, and these by part, as `directed` has
+        them."""
+
+    @abc.abstractmethod
+    def _hyperplane_dists(self, x: Tensor, normals: Any, offsets: Tensor) -> Tensor:
+        """The distances ``*B,k`` of the parts of `x` to hyperplanes of theirs, with offsets ``*B,k``."""
+
     @property
     @abc.abstractmethod
     def _members(self) -> tuple[Manifold, ...]:
@@ -99,9 +108,31 @@ class GyroComposite(GyroManifold):
     @in_full_precision
     def gyroscale(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``from_normal(t to_normal(x))``."""
-        self._check_scaled(t, x)
+        self._check_beside("gyroscale", "t", t, x)
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         return self.from_normal(t.reshape(t.shape + (1,) * self.normal_ndim) * self.to_normal(x))
+
+    @in_full_precision
+    def hyperplane_dist(self, x: Tensor, normal: Tensor, offset: Tensor | float = 0.0) -> Tensor:
+        r"""``f(x) = sum_i w_i d_i(x_i)`` with ``w_i = |n_i|/|n|`` and d_i the signed distance of the i-th part of `x`
+        to the hyperplane of its space with the normal n_i and the offset ``w_i offset``. ``*B,P; *B,Z; *B -> *B``.
+
+        `normal` are normal coordinates of the composite. Of flat parts this is ``<x, n/|n|> - offset``, of one part
+        alone its own `hyperplane_dist`. On the geodesic from the origin along the normal f is the signed distance to
+        the point of that offset. Everywhere ``|grad f| = 1``: logits do not grow with the number of parts. (A weighted
+        sum of signed distances is the classifier of Tabaghi et al. 2021, arXiv:2102.10204.)
+
+        What it is a distance to. A product of curved spaces has no totally geodesic hypersurface across parts. For
+        K <= 0, f is exactly the signed distance to its own zeros, a smooth hypersurface at right angles to the normal;
+        it is not the distance to the image of exp of all vectors at right angles, which has no closed form. With parts
+        of K > 0, whose d_i have poles, it is at most the distance to its zeros.
+
+        A part whose n_i is zero takes no part, with derivative zero in n_i. A `normal` of zero gives NaN.
+        """
+        offset = self._check_hyperplane(x, normal, offset)
+        lengths, normals = self._directed(normal)
+        shares = lengths / safe_norm(lengths, keepdim=True)
+        return (shares * self._hyperplane_dists(x, normals, shares * offset.unsqueeze(-1))).sum(-1)
 
     @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -136,3 +167,10 @@ class GyroComposite(GyroManifold):
         self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
         return self._framed("transport_frame", x, y, z=z, normal=True)
+
+
+def directed(normal: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+    """The lengths ``*B`` of normal coordinates of `ndim` dimensions, and these with ones for a zero, which has no
+    direction."""
+    length = safe_norm(normal, dim=tuple(range(-ndim, 0)), keepdim=True)
+    return length.reshape(length.shape[: length.dim() - ndim]), torch.where(length == 0, 1.0, normal)

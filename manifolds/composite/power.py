@@ -11,6 +11,7 @@ from torch import Tensor
 from ..base import Manifold
 from ..gyro import GyroManifold
 from ..operation import operation
+from .gyro_parts import directed
 from .parts import Composite
 
 
@@ -65,6 +66,12 @@ class Power(Composite):
         if z is not None and z.shape[-self.normal_ndim] != self.n:
             raise ValueError(f"Power.{name}: expected normal coordinates of {self.n} points, got {tuple(z.shape)}")
         return self._ask(self.manifold, "", name, *points, *(() if z is None else (z,)))
+
+    def _directed(self, normal: Tensor) -> tuple[Tensor, Tensor]:
+        return directed(normal, self.normal_ndim - 1)
+
+    def _hyperplane_dists(self, x: Tensor, normals: Tensor, offsets: Tensor) -> Tensor:
+        return self._ask(self.manifold, "", "hyperplane_dist", x, normals, offsets)
 
     @property
     def normal_ndim(self) -> int:

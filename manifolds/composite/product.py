@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from ..base import Manifold
 from ..gyro import is_gyro
 from ..operation import operation
+from .gyro_parts import directed
 from .parts import Composite
 
 
@@ -137,6 +138,17 @@ class Product(Composite):
         asked = enumerate(zip(self.factors, zip(*parts, strict=True), strict=True))
         answers = [self._ask(factor, f"factor {i}, ", name, *own) for i, (factor, own) in asked]
         return self._joined(answers, shapes if normal else None)
+
+    def _directed(self, normal: Tensor) -> tuple[Tensor, list[Tensor]]:
+        shapes = self._normal_shapes("hyperplane_dist")
+        parts = zip(self._parts(normal, shapes), shapes, strict=True)
+        lengths, normals = zip(*(directed(own, len(shape)) for own, shape in parts), strict=True)
+        return torch.stack(lengths, -1), list(normals)
+
+    def _hyperplane_dists(self, x: Tensor, normals: list[Tensor], offsets: Tensor) -> Tensor:
+        asked = enumerate(zip(self.factors, self._parts(x), normals, offsets.unbind(-1), strict=True))
+        found = [self._ask(factor, f"factor {i}, ", "hyperplane_dist", *own) for i, (factor, *own) in asked]
+        return torch.stack(torch.broadcast_tensors(*found), -1)
 
     def _normal_shapes(self, name: str) -> list[tuple[int, ...]]:
         found = []

@@ -13,6 +13,7 @@ from ..base import Manifold
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..operation import operation
+from .gyro_parts import directed
 from .parts import Composite
 
 
@@ -76,6 +77,14 @@ class Scaled(Composite):
     def _framed(self, name: str, *points: Tensor, z: Tensor | None = None, normal: bool = False) -> Tensor:
         out = self._ask(self.manifold, "", name, *points, *(() if z is None else (z / self.scale,)))
         return self.scale * out if normal else out
+
+    def _directed(self, normal: Tensor) -> tuple[Tensor, Tensor]:
+        length, normal = directed(normal, self.normal_ndim)
+        return length.unsqueeze(-1), normal
+
+    def _hyperplane_dists(self, x: Tensor, normals: Tensor, offsets: Tensor) -> Tensor:
+        own = self._ask(self.manifold, "", "hyperplane_dist", x, normals, offsets.squeeze(-1) / self.scale)
+        return self.scale * own.unsqueeze(-1)
 
     @property
     def normal_ndim(self) -> int:

@@ -164,7 +164,7 @@ class ConstantCurvature(GyroManifold):
     @in_full_precision
     def gyroscale(self, t: Tensor | float, x: Tensor) -> Tensor:
         """``from_normal(t to_normal(x))``."""
-        self._check_scaled(t, x)
+        self._check_beside("gyroscale", "t", t, x)
         return self.from_normal(self._per_point(t, x) * self.to_normal(x))
 
     @operation
@@ -205,11 +205,10 @@ class ConstantCurvature(GyroManifold):
         from dimension 300 on in a ball and 2000 on the hyperboloid.
         """
         self._raise(self._shape_reason(size))
-        if std is None:
-            K = self.curvature
-            sharpness = K.abs().clamp_min(1) if isinstance(K, Tensor) else max(abs(K), 1.0)
-            std = (sharpness * max(self.dimension(size), 1)) ** -0.5
-        return self.random_normal(*size, std=std, **kwargs)
+        K = self.curvature
+        sharpness = K.abs().clamp_min(1) if isinstance(K, Tensor) else max(abs(K), 1.0)
+        usual = (sharpness * max(self.dimension(size), 1)) ** -0.5
+        return self.random_normal(*size, std=usual if std is None else std, **kwargs)
 
     # ---- hyperplanes ------------------------------------------------------------------------------------------
 
@@ -225,10 +224,7 @@ class ConstantCurvature(GyroManifold):
         ``t = tau cos_K(beta)``: the distance has the sine ``tau sin_K(beta - offset)`` and the cosine
         ``sqrt(tau^2 cos_K(beta - offset)^2 + K|p|^2)``. No difference of large numbers is formed.
         """
-        self._check_frame("hyperplane_dist", x, normal)
-        offset = torch.as_tensor(offset, dtype=x.dtype, device=x.device)
-        where = f"{type(self).__name__}.hyperplane_dist"
-        self.check_batches(where, [x.shape[:-1], normal.shape[:-1], offset.shape])
+        offset = self._check_hyperplane(x, normal, offset)
         K = self.curvature
         t, s = self.to_cosine_sine(x)
         n = normal / safe_norm(normal, keepdim=True)

@@ -15,6 +15,7 @@ from ..functional.rounding import ball_rounded, space_rounded
 from ..functional.rows import dot
 from ..kernels import poincare_dist, poincare_exp, poincare_log, poincare_transport
 from ..operation import in_full_precision, operation
+from ..precision import widen
 from .model import ConstantCurvature
 
 
@@ -303,10 +304,11 @@ class StereographicModel(ConstantCurvature):
         if self.sign == 0 and isinstance(self.curvature, Tensor):
             raise self._missing("uniform law while the sign of its curvature may change; call random_normal")
         size = (*size[:-1], size[-1] + 1)
-        w = torch.randn(size, generator=generator, dtype=dtype, device=device)
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        w = torch.randn(size, generator=generator, dtype=widen(dtype), device=device)
         w = w / torch.linalg.vector_norm(w, dim=-1, keepdim=True)
-        t, s = w[..., :1], w[..., 1:] * self.curvature**-0.5
-        return self.from_cosine_sine(t, s)
+        m = self.in_dtype(w.dtype)
+        return m.round_to(m.from_cosine_sine(w[..., :1], w[..., 1:] * m.curvature**-0.5), dtype)
 
 
 @final

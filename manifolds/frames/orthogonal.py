@@ -64,7 +64,8 @@ class OrthogonalMatrices(Manifold):
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n, p = point_shape
-        return None if n == p > 0 else f"needs square matrices with n >= 1, got {n} x {p}"
+        frames = f"; {max(n, p)} x {min(n, p)} frames are points of Stiefel()" if n != p and n * p > 0 else ""
+        return None if n == p > 0 else f"needs square matrices with n >= 1, got {n} x {p}{frames}"
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         return (x.mT @ x - identity_like(x)).abs().amax(), "max|x^T x - I|"

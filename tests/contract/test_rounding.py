@@ -217,6 +217,10 @@ def test_projected_spheres_in_float16_keep_to_numbers():
     x = m.from_normal(torch.tensor([2e4, 0.0], dtype=F16))  # of radius 10^4: coordinates 1.1e4
     near_the_antipode = m.round_to(torch.tensor([3e5, 1.0]), F16)
     assert x.isfinite().all() and near_the_antipode.tolist() == [65504.0, 1.0]
+    draws = m.random_uniform(100_000, 2, generator=torch.Generator().manual_seed(0), dtype=F16)
+    assert m.check_point_on_manifold(draws)
+    cosine = m.to_cosine_sine(draws.double())[0]  # uniform in [-1, 1] on a sphere of two dimensions
+    assert abs(cosine.mean()) < 0.01 and abs(cosine.square().mean() - 1 / 3) < 0.01
 
 
 @pytest.mark.parametrize("m", BALLS[:5], ids=repr)
@@ -247,6 +251,9 @@ def test_values_that_are_off_are_not_touched_by_a_narrower_dtype():
     m = PoincareBall()
 
     class Holder(ManifoldModule):
+        weight: torch.Tensor
+        unit: torch.Tensor
+
         def __init__(self):
             super().__init__()
             self.register_manifold_parameter("weight", torch.zeros(2, 3, dtype=F64), m)
@@ -277,7 +284,7 @@ def test_the_operations_that_give_points_are_known_by_name():
     assert outside == {"decay", "frechet_mean", "centroid"}
 
 
-class RoundsOntoTheRim(PoincareBall):
+class RoundsOntoTheRim(PoincareBall):  # pyright: ignore[reportGeneralTypeIssues]
     round_to = Manifold.round_to
 
 

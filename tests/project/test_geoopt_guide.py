@@ -153,3 +153,34 @@ def test_sparse_gradients_raise():
     table(torch.tensor([1, 2])).sum().backward()
     with pytest.raises(ValueError, match="sparse"):
         optim.RiemannianSGD(table.parameters()).step()
+
+
+@pytest.mark.parametrize("K", [-0.7, -1.0, 0.6])
+def test_moebius_operations_of_the_table(K):
+    g = torch.Generator().manual_seed(0)
+    ours, theirs = manifolds.Stereographic(K), geoopt.Stereographic(K).double()
+    theirs.k = nn.Parameter(torch.tensor(K, dtype=torch.float64), requires_grad=False)  # which was rounded to float32
+    x, y = (ours.from_normal(0.7 * torch.randn(20, 4, generator=g, dtype=torch.float64)) for _ in range(2))
+    m, w = (torch.randn(3, 4, generator=g, dtype=torch.float64), torch.randn(4, generator=g, dtype=torch.float64))
+    m, w, r = 0.4 * m, 0.4 * w, torch.tensor(0.7, dtype=torch.float64)
+    minus = ours.gyroinv(y)
+    for written, name, arguments in (
+        (ours.gyroadd(x, y), "mobius_add", (x, y)),
+        (ours.gyroadd(x, minus), "mobius_sub", (x, y)),
+        (ours.gyroadd(x, ours.gyration(x, minus, y)), "mobius_coadd", (x, y)),
+        (ours.gyroadd(x, ours.gyration(x, y, minus)), "mobius_cosub", (x, y)),
+        (ours.gyroscale(0.7, x), "mobius_scalar_mul", (r, x)),
+        (ours.from_normal(ours.to_normal(x) @ m.mT), "mobius_matvec", (m, x)),
+        (ours.from_normal(w * ours.to_normal(x)), "mobius_pointwise_mul", (w, x)),
+        (ours.expmap0(torch.tanh(ours.logmap0(x))), "mobius_fn_apply", (torch.tanh, x)),
+        (ours.expmap0(torch.tanh(torch.sin(ours.logmap0(x)))), "mobius_fn_apply_chain", (x, torch.sin, torch.tanh)),
+        (ours.tangent_from_frame(y, 2 * x), "transp0", (y, x)),
+        (ours.frame_from_tangent(y, x) / 2, "transp0back", (y, x)),
+    ):
+        torch.testing.assert_close(written, getattr(theirs, name)(*arguments), rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_the_table_has_every_moebius_name():
+    theirs = {name for name in dir(geoopt.Stereographic) if name.startswith("mobius")}
+    named = {name for row in table_rows() for name in re.findall(r"`manifold\.(mobius_\w+)", row[0])}
+    assert named == theirs

@@ -56,6 +56,7 @@ GYRO_OPERATIONS: dict[str, str] = {
     "gyroadd": "pq",
     "gyroinv": "p",
     "gyroscale": "tp",
+    "clip_radius": "pt",
     "gyration": "pqs",
     "expmap_frame": "pn",
     "logmap_frame": "pq",
@@ -71,7 +72,7 @@ GYRO_SMOOTH = ("from_normal", "to_normal", "gyroadd", "gyration", "logmap_frame"
 # Parts or aliases of other operations.
 ALIASES = (
     "midpoint", "transp_follow_retr", "transp_follow_expmap", "expmap0", "inner0", "dist0", "gyroinv",
-    "tangent_from_normal", "normal_from_tangent", "expmap_frame",
+    "tangent_from_normal", "normal_from_tangent", "expmap_frame", "clip_radius",
 )  # fmt: skip
 
 # Where the retraction is the exponential map, these are its operations under a second name.
