@@ -14,6 +14,7 @@ from torchriemann.manifolds.base import Manifold
 from .. import groups
 from ..entries import Entry, State, bookkeeping, same_points
 from ..optimizer import MANIFOLDS, ManifoldOptimizer
+from ..regroup import regrouped
 from ..sharding import everywhere, is_dtensor, local
 from .flat_bucket import FlatBucket
 from .point_bucket import PointBucket, Proposal, same_items
@@ -183,6 +184,7 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         Raises ``ValueError`` if it was saved for other manifolds.
         """
         flags = [{flag: group[flag] for flag in _FLAGS} for group in self.param_groups]
+        state_dict = regrouped(state_dict, self.param_groups)
         super().load_state_dict(state_dict)
         for group, own in zip(self.param_groups, flags, strict=True):
             group.update(own)  # how a step runs is for this program to say, not for the one that saved

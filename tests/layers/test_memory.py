@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -117,17 +118,16 @@ def test_items_of_lists_come_and_go():
 
 
 def test_fully_shard_on_a_list_inside_a_manifold_module_raises():
-    from torch.distributed import HashStore, destroy_process_group, device_mesh, init_process_group
     from torch.distributed.fsdp import fully_shard
 
-    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore
     try:
         model = Holder()
-        fully_shard(model, mesh=device_mesh.init_device_mesh("cpu", (1,)))
+        fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (1,)))
         with pytest.raises(ValueError, match=r"items\.0 is registered on Sphere.*DTensor.*relabel"):
             param_groups(model)
     finally:
-        destroy_process_group()
+        dist.destroy_process_group()
 
 
 # ---- names that torch changes --------------------------------------------------------------------------------------

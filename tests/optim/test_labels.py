@@ -275,3 +275,48 @@ def test_any_module_may_exempt_its_parameters():
     assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.0, 2), (0.3, 4), (0.3, 1), (0.3, 1)]
     assert all(g["lr"] == 0.1 for g in groups)
     RiemannianLBFGS(param_groups(Curved()))  # which has no weight decay
+
+
+# ---- states of other divisions -------------------------------------------------------------------------------------
+
+
+def trained(groups, make, model, steps):
+    optimizer = make(groups, lr=0.1)
+    for i in range(steps):
+        for p in model.parameters():
+            p.grad = torch.arange(1.0, p.numel() + 1).reshape(p.shape) + i
+        optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("make", STEPWISE.values())
+def test_a_state_from_before_a_curvature_had_its_group_loads(make):
+    model = nn.Sequential(Curved(), Points())
+    named = list(model.named_parameters())
+    as_before = [
+        {"params": [(n, p) for n, p in named if p.dim() < 2 or "linear" in n], "manifold": None, "weight_decay": 0.2},
+        {"params": [named[3]], "manifold": Sphere(), "weight_decay": 0.2},
+        {"params": [named[4]], "manifold": Stiefel(), "weight_decay": 0.2},
+    ]
+    old = trained(as_before, make, model, 2)
+    fresh = make(param_groups(model, weight_decay=0.3), lr=0.7)
+    fresh.load_state_dict(copy.deepcopy(old.state_dict()))
+    assert [g["lr"] for g in fresh.param_groups] == [0.1] * 4
+    assert [g["weight_decay"] for g in fresh.param_groups] == [0.0, 0.3, 0.3, 0.3]
+    assert [g["manifolds"] for g in fresh.param_groups] == ["None", "None", repr(Sphere()), repr(Stiefel())]
+    for p in model.parameters():
+        for key, value in old.state[p].items():
+            assert torch.equal(fresh.state[p][key], value)
+    other = nn.Sequential(Curved(), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        make(param_groups(other)).load_state_dict(old.state_dict())
+
+
+def test_a_state_that_is_told_by_names_is_held_to_its_manifolds():
+    model = Points()
+    state = RiemannianSGD(param_groups(model), lr=0.1).state_dict()
+    model.directions.manifold = Sphere(curvature=1.0 + 1e-6)
+    model.bias.manifold = None
+    by_hand = [{"params": list(model.named_parameters())}]
+    with pytest.raises(ValueError, match=r"was saved on Sphere\(curvature=1\.0\), but the parameter is on Sphere"):
+        RiemannianSGD(by_hand, lr=0.1).load_state_dict(state)
