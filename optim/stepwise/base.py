@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchriemann.manifolds.base import Manifold
 
-from .. import groups
+from .. import groups, labels
 from ..entries import Entry, State, bookkeeping, same_points
 from ..optimizer import MANIFOLDS, ManifoldOptimizer
 from ..regroup import regrouped
@@ -114,9 +114,7 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         entries = self._entries(index)
         flat = [e for e in entries if groups.is_flat(e.manifold)]
         active = [e for e in entries if e.parameter.grad is not None or self.state.get(e.parameter)]
-        for entry in active:
-            if not self.state.get(entry.parameter):
-                self._check_start(entry)
+        self._check_first_step(group, active)
         together = group["foreach"] is not False and not group["differentiable"]
         names = self._state_names(group)
         # torch's foreach functions do not take plain tensors and DTensors in one list.
@@ -126,6 +124,13 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         ]
         batches = same_points(active, together=together)
         return buckets + [PointBucket(batch, group, names, self.state) for batch in batches]
+
+    def _check_first_step(self, group: State, entries: list[Entry]) -> None:
+        new = [e for e in entries if not self.state.get(e.parameter) and labels.readable(e.parameter)]
+        # torch.distributed.checkpoint makes state by a step of length zero, before there are values.
+        if new and group["lr"] != 0:
+            for entry in new:
+                self._check_start(entry)
 
     def _without_bucket(self, plan: list[PointBucket | FlatBucket]) -> list[Tensor]:
         placed = {id(e.parameter) for bucket in plan for e in bucket.entries}
