@@ -52,12 +52,23 @@ def through_meta(module):
     return module
 
 
+def swapped(module):
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        state = module.state_dict()
+        module.double().float().load_state_dict(state)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    return module
+
+
 ROUTES = {
     "as it is": lambda m: m,
     "meta": through_meta,
     "assign": assigned,
     "twice": lambda m: through_meta(assigned(m)),
     "double": lambda m: m.double().float(),
+    "swap": swapped,
     "deepcopy": copy.deepcopy,
     "deepcopy, assign": lambda m: assigned(copy.deepcopy(m)),
     "inside another": lambda m: assigned(through_meta(nn.Sequential(m)))[0],
