@@ -73,8 +73,9 @@ class ManifoldModule(nn.Module):
         else:
             parameter = ManifoldParameter(tensor, manifold)
         # One that is labelled already goes in as it is: modules that share it must go on sharing it.
-        shared = isinstance(tensor, ManifoldParameter) and label is not None
-        self.register_parameter(name, tensor if shared else parameter)
+        if isinstance(tensor, ManifoldParameter) and label is not None:
+            parameter = tensor
+        self.register_parameter(name, parameter)
         register_manifold(self, name, manifold)
 
     # ---- points in either form --------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ class ManifoldModule(nn.Module):
                 )
         elif isinstance(value, Manifold):
             _check_learnable(self, name, value)
-        super().__setattr__(name, value)
+        super().__setattr__(name, value)  # type: ignore[arg-type]
         if isinstance(value, nn.Module):
             _remember_labels(value)
 

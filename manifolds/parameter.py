@@ -242,8 +242,8 @@ def relabel(parameter: nn.Parameter, manifold: Any) -> nn.Parameter:
     optimizers, tied modules and sharding hold on to this very object. With None it is a plain parameter."""
     if manifold is None:
         if type(parameter) is ManifoldParameter:
-            parameter.__class__ = nn.Parameter
-        parameter.__dict__.pop("manifold", None)
+            parameter.__class__ = nn.Parameter  # type: ignore[assignment]
+        vars(parameter).pop("manifold", None)
         return parameter
     if type(parameter) is nn.Parameter:
         parameter.__class__ = ManifoldParameter

@@ -8,8 +8,8 @@ import torch
 
 from . import groups, labels
 from .entries import Entry
-
-MANIFOLDS = "manifolds"  # key of a parameter group: the repr of each parameter's manifold, or of all
+from .regroup import MANIFOLDS as MANIFOLDS
+from .regroup import per_parameter, regrouped
 
 
 class ManifoldOptimizer(torch.optim.Optimizer):
@@ -85,7 +85,9 @@ class ManifoldOptimizer(torch.optim.Optimizer):
         return entries
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state. Raises ``ValueError`` if it was saved for other manifolds."""
+        """Load a state. Parameters that were divided into other groups are told by their names. Raises ``ValueError``
+        if it was saved for other manifolds."""
+        state_dict = regrouped(state_dict, self.param_groups)
         for i, (group, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
             n = len(group["params"])
             ours = per_parameter(group[MANIFOLDS], n)
@@ -109,8 +111,3 @@ class ManifoldOptimizer(torch.optim.Optimizer):
                 group.setdefault(name, default)
             if i < len(recorded) and recorded[i] is not None:  # a loaded state may come without
                 group[MANIFOLDS] = recorded[i]
-
-
-def per_parameter(recorded: str | list[str], n: int) -> list[str]:
-    """The recorded manifolds as a list of one a parameter."""
-    return [recorded] * n if isinstance(recorded, str) else recorded

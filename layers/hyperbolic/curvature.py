@@ -54,6 +54,11 @@ class Curvature(nn.Module):
     sign: Tensor
     bounds: Tensor
 
+    min: float | None = None  # here for modules that were pickled before there were bounds
+    max: float | None = None
+    _low: float = -math.inf  # of log|K|
+    _high: float = math.inf
+
     without_weight_decay: ClassVar[tuple[str, ...]] = ("log_magnitude",)
 
     def __init__(

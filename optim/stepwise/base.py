@@ -11,9 +11,10 @@ from torch import Tensor
 
 from torchriemann.manifolds.base import Manifold
 
-from .. import foreign, groups
+from .. import foreign, groups, labels
 from ..entries import Entry, State, StateNames, bookkeeping, check_number, same_points
 from ..optimizer import MANIFOLDS, ManifoldOptimizer
+from ..regroup import regrouped
 from ..sharding import everywhere, is_dtensor, local
 from . import flags
 from .flags import EagerFlags, StepFlags
@@ -141,9 +142,7 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         entries = self._entries(index)
         flat = [e for e in entries if groups.is_flat(e.manifold)]
         active = [e for e in entries if e.parameter.grad is not None or self.state.get(e.parameter)]
-        for entry in active:
-            if not self.state.get(entry.parameter):
-                self._check_start(entry)
+        self._check_first_step(group, active)
         together = group["foreach"] is not False and not group["differentiable"]
         names = self._state_names(group)
         # torch's foreach functions do not take plain tensors and DTensors in one list.
@@ -153,6 +152,13 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         ]
         batches = same_points(active, together=together)
         return buckets + [PointBucket(batch, group, names, self.state) for batch in batches]
+
+    def _check_first_step(self, group: State, entries: list[Entry]) -> None:
+        new = [e for e in entries if not self.state.get(e.parameter) and labels.readable(e.parameter)]
+        # torch.distributed.checkpoint makes state by a step of length zero, before there are values.
+        if new and group["lr"] != 0:
+            for entry in new:
+                self._check_start(entry)
 
     def _without_bucket(self, plan: list[PointBucket | FlatBucket]) -> list[Tensor]:
         placed = {id(e.parameter) for bucket in plan for e in bucket.entries}
@@ -211,6 +217,7 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         Raises ``ValueError`` if it was saved for other manifolds.
         """
         ours = [{flag: group[flag] for flag in flags.NOT_SAVED} for group in self.param_groups]
+        state_dict = regrouped(state_dict, self.param_groups)
         super().load_state_dict(state_dict)
         for group, own in zip(self.param_groups, ours, strict=True):
             group.update(own)

@@ -64,10 +64,10 @@ def checkpoints_go_on_where_they_stopped(kind: str, optimizer: str, folder: Path
     # test_distributed.py reads it in one process and goes on there
     save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder / f"{kind}_{optimizer}")
     again = MODELS[kind]()
+    fresh = make(param_groups(again))
     with torch.no_grad():
         for p in again.parameters():
             p.mul_(0)
-    fresh = make(param_groups(again))
     model_state, optimizer_state = get_state_dict(again, fresh)
     state = {"model": model_state, "optimizer": optimizer_state}
     load(state, checkpoint_id=folder / f"{kind}_{optimizer}")

@@ -172,6 +172,15 @@ def test_a_checkpoint_says_its_bounds(assign, dtype):
         nn.ModuleDict({"k": Curvature(-1.0)}).load_state_dict(stored)
 
 
+def test_a_module_that_was_pickled_before_there_were_bounds():
+    module = Curvature(-2.0)
+    for name in ("min", "max", "_low", "_high"):
+        del module.__dict__[name]
+    twin = copy.deepcopy(module)
+    twin.load_state_dict(module.state_dict())
+    assert twin().item() == pytest.approx(-2.0) and "min" not in repr(twin)
+
+
 def test_on_the_meta_device():
     with torch.device("meta"):
         lazy = holding(-1.0, -10.0, None)

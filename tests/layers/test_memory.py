@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -51,12 +52,23 @@ def through_meta(module):
     return module
 
 
+def swapped(module):
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        state = module.state_dict()
+        module.double().float().load_state_dict(state)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    return module
+
+
 ROUTES = {
     "as it is": lambda m: m,
     "meta": through_meta,
     "assign": assigned,
     "twice": lambda m: through_meta(assigned(m)),
     "double": lambda m: m.double().float(),
+    "swap": swapped,
     "deepcopy": copy.deepcopy,
     "deepcopy, assign": lambda m: assigned(copy.deepcopy(m)),
     "inside another": lambda m: assigned(through_meta(nn.Sequential(m)))[0],
@@ -117,17 +129,16 @@ def test_items_of_lists_come_and_go():
 
 
 def test_fully_shard_on_a_list_inside_a_manifold_module_raises():
-    from torch.distributed import HashStore, destroy_process_group, device_mesh, init_process_group
     from torch.distributed.fsdp import fully_shard
 
-    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore
     try:
         model = Holder()
-        fully_shard(model, mesh=device_mesh.init_device_mesh("cpu", (1,)))
+        fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (1,)))
         with pytest.raises(ValueError, match=r"items\.0 is registered on Sphere.*DTensor.*relabel"):
             param_groups(model)
     finally:
-        destroy_process_group()
+        dist.destroy_process_group()
 
 
 # ---- names that torch changes --------------------------------------------------------------------------------------

@@ -157,6 +157,17 @@ def test_values_may_be_loaded_between_the_construction_and_the_first_step(name):
         p.manifold.assert_check_point_on_manifold(p.detach())
 
 
+@pytest.mark.parametrize("lr", [0.0, torch.tensor(0.0)])
+@pytest.mark.parametrize("name", STEPWISE)
+def test_a_step_of_length_zero_makes_state_before_there_are_values(name, lr):
+    """As torch.distributed.checkpoint takes one, before it loads model and optimizer."""
+    p = spoil(ManifoldParameter(Sphere().random(4), Sphere()), 0.0)
+    optimizer = STEPWISE[name]([p], lr=lr)
+    p.grad = torch.zeros(4)
+    optimizer.step()
+    assert optimizer.state[p]["step"] == 1
+
+
 def test_only_the_first_step_looks():
     """What happens later is a matter of the check that a user asks for; a point under landing may be off throughout."""
     p = ManifoldParameter(Sphere().random(4), Sphere())
@@ -275,3 +286,48 @@ def test_any_module_may_exempt_its_parameters():
     assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.0, 2), (0.3, 4), (0.3, 1), (0.3, 1)]
     assert all(g["lr"] == 0.1 for g in groups)
     RiemannianLBFGS(param_groups(Curved()))  # which has no weight decay
+
+
+# ---- states of other divisions -------------------------------------------------------------------------------------
+
+
+def trained(groups, make, model, steps):
+    optimizer = make(groups, lr=0.1)
+    for i in range(steps):
+        for p in model.parameters():
+            p.grad = torch.arange(1.0, p.numel() + 1).reshape(p.shape) + i
+        optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("make", STEPWISE.values())
+def test_a_state_from_before_a_curvature_had_its_group_loads(make):
+    model = nn.Sequential(Curved(), Points())
+    named = list(model.named_parameters())
+    as_before = [
+        {"params": [(n, p) for n, p in named if p.dim() < 2 or "linear" in n], "manifold": None, "weight_decay": 0.2},
+        {"params": [named[3]], "manifold": Sphere(), "weight_decay": 0.2},
+        {"params": [named[4]], "manifold": Stiefel(), "weight_decay": 0.2},
+    ]
+    old = trained(as_before, make, model, 2)
+    fresh = make(param_groups(model, weight_decay=0.3), lr=0.7)
+    fresh.load_state_dict(copy.deepcopy(old.state_dict()))
+    assert [g["lr"] for g in fresh.param_groups] == [0.1] * 4
+    assert [g["weight_decay"] for g in fresh.param_groups] == [0.0, 0.3, 0.3, 0.3]
+    assert [g["manifolds"] for g in fresh.param_groups] == ["None", "None", repr(Sphere()), repr(Stiefel())]
+    for p in model.parameters():
+        for key, value in old.state[p].items():
+            assert torch.equal(fresh.state[p][key], value)
+    other = nn.Sequential(Curved(), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"saved on Sphere.*but the parameter is on None"):
+        make(param_groups(other)).load_state_dict(old.state_dict())
+
+
+def test_a_state_that_is_told_by_names_is_held_to_its_manifolds():
+    model = Points()
+    state = RiemannianSGD(param_groups(model), lr=0.1).state_dict()
+    model.directions.manifold = Sphere(curvature=1.0 + 1e-6)
+    model.bias.manifold = None
+    by_hand = [{"params": list(model.named_parameters())}]
+    with pytest.raises(ValueError, match=r"was saved on Sphere\(curvature=1\.0\), but the parameter is on Sphere"):
+        RiemannianSGD(by_hand, lr=0.1).load_state_dict(state)
