@@ -127,17 +127,19 @@ def tensor_options(value: Any) -> Iterator[Tensor]:
             yield from tensor_options(getattr(value, field.name))
 
 
-def learnable_options(value: Any) -> list[Tensor]:
+def learnable_options(value: Any, depth: int = 3) -> list[Tensor]:
     """The tensors that require a gradient among the options of a manifold, or of those that `value` holds: a dataclass
-    of them, or a short tuple, list or dict."""
+    of them, or a short tuple, list or dict, up to `depth` of these in each other."""
     if isinstance(value, Manifold):
         return [option for option in tensor_options(value) if option.requires_grad]
     parts: list[Any] = []
+    if depth == 0:
+        return []
     if isinstance(value, (tuple, list, dict)) and len(value) <= _MOST_PARTS:
         parts = list(value.values()) if isinstance(value, dict) else list(value)
     elif dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module)):
         parts = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
-    return [option for part in parts for option in learnable_options(part)]
+    return [option for part in parts for option in learnable_options(part, depth - 1)]
 
 
 _MOST_PARTS = 100  # a longer list is data, in which nobody keeps manifolds

@@ -226,6 +226,11 @@ def test_an_option_that_is_learned_or_fixed_is_let_pass():
 
     model = nn.Sequential(Layer())
     assert [g["param_names"] for g in param_groups(model)] == [["0.k"]]
+    model.itself = [model, {"a": 1}]
+    model.itself.append(model.itself)
+    model.options = Options(None)
+    model.options.space = model.options
+    param_groups(model)
     model.load_state_dict({"0.k": torch.tensor(-2.0)}, assign=True)  # now the list holds what is no parameter
     with pytest.raises(ValueError, match=r"0\.spaces of the model"):
         param_groups(model)
