@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..functional.embedded import embedded_inner
-from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, shortened, turned
+from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, shortening, turned
 from ..functional.rows import dot, square
 from ..functional.series import safe_sqrt
 from ..functional.signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
@@ -110,7 +110,7 @@ class Klein(ConstantCurvature):
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """x + T u/(1 - K T <x,u>/om) with T = tanh(r)/r, r = sqrt(-K) times the length of u."""
         K, om = self.curvature, rim_gap(x, self.curvature)
-        u = shortened(u, om, K)
+        u = shortening(u, om, K)[0] * u
         uu, along = square(u) / om, dot(x, u) / om
         z = K * uu - (K * along).square()
         ratio = tan_ratio_k(z, -1)
@@ -198,8 +198,8 @@ class Klein(ConstantCurvature):
     def from_normal(self, z: Tensor) -> Tensor:
         """tanh(r)/r z with r = sqrt(-K) |z|."""
         self._check_normal("from_normal", z)
-        z = shortened(z, 1.0, self.curvature)
-        return into_ball(tan_ratio_k(self.curvature * square(z), -1) * z, self.curvature)
+        factor, zz = shortening(z, 1.0, self.curvature)
+        return into_ball(factor * tan_ratio_k(self.curvature * zz, -1) * z, self.curvature)
 
     @operation
     def expmap0(self, u: Tensor) -> Tensor:

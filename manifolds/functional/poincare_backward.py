@@ -19,9 +19,8 @@ from .signed_trigonometry import asin_ratio_k, asin_ratio_slope_k, sech_square_k
 def poincare_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of y = N/Q with N = om S - K|S|^2 x, Q = om h - K|S|^2, S = x + beta u, h the gap of beta u."""
     om, xx = rim_gap(x, K), square(x)
-    factor = shortening(u, om, K)
+    factor, uu = shortening(u, om, K)
     u = factor * u
-    uu = square(u)
     z = K * uu / om.square()
     ratio, h = tan_ratio_k(z, -1), sech_square_k(z)
     beta = ratio / om
