@@ -11,7 +11,7 @@ from torch import Tensor
 from ..functional.embedded import embedded_inner
 from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, shortening, turned
 from ..functional.rows import dot, square
-from ..functional.series import safe_sqrt
+from ..functional.series import safe_norm, safe_sqrt
 from ..functional.signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
 from ..operation import in_full_precision, operation
 from ..precision import HALF_DTYPES
@@ -96,6 +96,13 @@ class Klein(ConstantCurvature):
         return value if keepdim else value.squeeze(-1)
 
     @operation
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """Length of the row (u/sqrt(om), sqrt(-K) <x,u>/om), without underflow."""
+        om = rim_gap(x, self.curvature)
+        along = (-self.curvature) ** 0.5 * dot(x, u) / om
+        return safe_norm(torch.cat([along, u / om.sqrt()], -1), keepdim=keepdim)
+
+    @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """om (g + K <x,g> x): the inverse metric."""
         return rim_gap(x, self.curvature) * torch.addcmul(g, self.curvature * dot(x, g), x)
@@ -130,7 +137,8 @@ class Klein(ConstantCurvature):
     def _separation(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """D = y - x, (om(x) |D|^2 - K <x,D>^2)/(om(x) om(y)), om(x), om(y): no difference of large numbers."""
         d, om_x, om_y = y - x, rim_gap(x, self.curvature), rim_gap(y, self.curvature)
-        return d, (om_x * square(d) - self.curvature * dot(x, d).square()) / (om_x * om_y), om_x, om_y
+        along = (-self.curvature) ** 0.5 * dot(x, d)  # the square of the product alone may overflow
+        return d, (om_x * square(d) + along.square()) / (om_x * om_y), om_x, om_y
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:

@@ -192,9 +192,9 @@ class ConstantCurvature(GyroManifold):
         a = self._one_plus(tx, sx) * self._one_plus(ty, sy) + K * dot(sx, sy)
 
         def turned(v: Tensor) -> Tensor:
-            return K * (dot(sx, v) * d - dot(d, v) * sx)
+            return (K * dot(sx, v)) * d - (K * dot(d, v)) * sx
 
-        b2 = K * K * (dot(d, d) * dot(sx, sx) - dot(d, sx).square())
+        b2 = (K * dot(d, d)) * (K * dot(sx, sx)) - (K * dot(d, sx)).square()
         bz = turned(z)
         return z + 2 / (a.square() + b2) * (a * bz + turned(bz))
 
