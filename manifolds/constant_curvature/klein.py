@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..functional.embedded import embedded_inner
-from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, turned, without_overflow
+from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, shortening, turned
 from ..functional.rounding import ball_rounded
 from ..functional.rows import dot, square
-from ..functional.series import safe_sqrt
+from ..functional.series import safe_norm, safe_sqrt
 from ..functional.signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
@@ -100,6 +100,13 @@ class Klein(ConstantCurvature):
         return value if keepdim else value.squeeze(-1)
 
     @operation
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """Length of the row (u/sqrt(om), sqrt(-K) <x,u>/om), without underflow."""
+        om = rim_gap(x, self.curvature)
+        along = (-self.curvature) ** 0.5 * dot(x, u) / om
+        return safe_norm(torch.cat([along, u / om.sqrt()], -1), keepdim=keepdim)
+
+    @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """om (g + K <x,g> x): the inverse metric."""
         return rim_gap(x, self.curvature) * torch.addcmul(g, self.curvature * dot(x, g), x)
@@ -114,8 +121,9 @@ class Klein(ConstantCurvature):
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """x + T u/(1 - K T <x,u>/om) with T = tanh(r)/r, r = sqrt(-K) times the length of u."""
         K, om = self.curvature, rim_gap(x, self.curvature)
+        u = shortening(u, om, K)[0] * u
         uu, along = square(u) / om, dot(x, u) / om
-        z = without_overflow(K * uu - (K * along).square())
+        z = K * uu - (K * along).square()
         ratio = tan_ratio_k(z, -1)
         p = K * ratio * along
         # Inwards 1 - p is next to zero, and (1 - p^2)/(1 + p) a sum of positive terms.
@@ -133,7 +141,8 @@ class Klein(ConstantCurvature):
     def _separation(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """D = y - x, (om(x) |D|^2 - K <x,D>^2)/(om(x) om(y)), om(x), om(y): no difference of large numbers."""
         d, om_x, om_y = y - x, rim_gap(x, self.curvature), rim_gap(y, self.curvature)
-        return d, (om_x * square(d) - self.curvature * dot(x, d).square()) / (om_x * om_y), om_x, om_y
+        along = (-self.curvature) ** 0.5 * dot(x, d)  # the square of the product alone may overflow
+        return d, (om_x * square(d) + along.square()) / (om_x * om_y), om_x, om_y
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
@@ -201,7 +210,8 @@ class Klein(ConstantCurvature):
     def from_normal(self, z: Tensor) -> Tensor:
         """tanh(r)/r z with r = sqrt(-K) |z|."""
         self._check_normal("from_normal", z)
-        return into_ball(tan_ratio_k(without_overflow(self.curvature * square(z)), -1) * z, self.curvature)
+        factor, zz = shortening(z, 1.0, self.curvature)
+        return into_ball(factor * tan_ratio_k(self.curvature * zz, -1) * z, self.curvature)
 
     @operation
     def expmap0(self, u: Tensor) -> Tensor:

@@ -31,14 +31,19 @@ class Lorentz(ConstantCurvature):
 
     Time is stored and never read: every operation derives it from the space part, which holds a point to eps of its
     angle at any radius, while ``t^2 - |s|^2`` has lost R^2 at radius 19 (float64) or 10 (float32) (arXiv 2211.00181).
-    The same holds for the time of a tangent vector, but for `proju`. Coordinates overflow at radius 710 (88); squares
-    in most operations at 354 (44). In float16 the largest number is the time of radius 11.8: a point farther out is
-    returned there, on its ray from the origin, and is a point; tangent vectors longer than that are infinite.
+    The same holds for the time of a tangent vector, but for `proju`. Coordinates overflow at radius 710 (88), where
+    normal coordinates end; squares of them at 354 (44). To there all operations on points and frame coordinates are
+    finite and right, and so are their derivatives, that in K too, for any K between -1e24 and -1e-24 (float32; 1e200 in
+    float64) with coordinates below 1e19 (1e154). In float16 the largest number is the time of radius 11.8: a point
+    farther out is returned there, on its ray from the origin, and is a point; tangent vectors longer than that are
+    infinite.
 
     At radius r (in units of R) coordinates are rounded by eps cosh(r) in arc length across, and a vector of length one
     has coordinates as large as cosh(r). What is computed is within a few times that of the exact result for the rounded
     arguments; the distance of points in general position to two eps. On nearly one ray from the origin it loses its
-    digits from radius 34 (15) on. Frame coordinates (`logmap_frame`, `transport_frame`) do not grow.
+    digits from radius 34 (15) on. Frame coordinates (`logmap_frame`, `transport_frame`) do not grow. Two things end
+    where that rounding is as long as R, at radius 36 (16): ambient tangent vectors (`inner`, `norm`, `proju`, `expmap`,
+    `parallel_transport`), behind which `expmap` overflows as well, and means that lie out there.
     """
 
     curvature: float | Tensor = -1.0
@@ -149,7 +154,8 @@ class Lorentz(ConstantCurvature):
 
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        """``cosh(r) x + sinh(r)/r u`` with r = sqrt(-K) |u|."""
+        """``cosh(r) x + sinh(r)/r u`` with r = sqrt(-K) |u|. From radius 36 (float32: 16) on the rounding of an ambient
+        vector may be long enough for the result to overflow: `expmap_frame` has no such limit."""
         return lorentz_exp(x, u, self.curvature)
 
     @operation

@@ -18,7 +18,9 @@ from ..functional.signed_trigonometry import (
     atan_ratio_k,
     cos_k,
     log_sin_ratio_k,
+    positive,
     sin_ratio_k,
+    without_turns,
 )
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
@@ -112,6 +114,7 @@ class ConstantCurvature(GyroManifold):
     def from_normal(self, z: Tensor) -> Tensor:
         """The point with cosine and sine of `z`."""
         self._check_normal("from_normal", z)
+        z = without_turns(z, self.curvature) if self.sign > 0 else z
         square = self.curvature * dot(z, z)
         return self.from_cosine_sine(cos_k(square, self.sign), sin_ratio_k(square, self.sign) * z)
 
@@ -132,7 +135,7 @@ class ConstantCurvature(GyroManifold):
         near = 2 * half * atan_ratio_k(K * dot(half, half), self.sign)
         if self.sign == 0:
             near = torch.where(hyperbolic, s * asin_ratio_k(torch.where(hyperbolic, square, 0.0), -1), near)
-        root = _positive(K) ** 0.5
+        root = positive(K) ** 0.5
         length = safe_norm(s, keepdim=True)
         cut = length == 0
         first = (torch.arange(s.shape[-1], device=s.device) == 0).to(s.dtype)
@@ -189,9 +192,9 @@ class ConstantCurvature(GyroManifold):
         a = self._one_plus(tx, sx) * self._one_plus(ty, sy) + K * dot(sx, sy)
 
         def turned(v: Tensor) -> Tensor:
-            return K * (dot(sx, v) * d - dot(d, v) * sx)
+            return (K * dot(sx, v)) * d - (K * dot(d, v)) * sx
 
-        b2 = K * K * (dot(d, d) * dot(sx, sx) - dot(d, sx).square())
+        b2 = (K * dot(d, d)) * (K * dot(sx, sx)) - (K * dot(d, sx)).square()
         bz = turned(z)
         return z + 2 / (a.square() + b2) * (a * bz + turned(bz))
 
@@ -283,8 +286,3 @@ def _arcsinh(K: float | Tensor, tau: Tensor, length: Tensor) -> Tensor:
     rest = torch.where(far, tau, 1.0).log() + torch.log1p(-torch.exp(-2 * size))
     # The length by itself, so that no derivative in K is left of it.
     return torch.where(far, length + angle.sign() * rest / root, near)
-
-
-def _positive(K: float | Tensor) -> float | Tensor:
-    """K, or one where that is not positive."""
-    return torch.where(K > 0, K, 1.0) if isinstance(K, Tensor) else (K if K > 0 else 1.0)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rows import dot
-from ..functional.series import atan_ratio, cos_sqrt, safe_norm, sinc_sqrt, versine_sqrt
+from ..functional.series import atan_ratio, safe_norm
+from ..functional.signed_trigonometry import cos_k, sin_ratio_k, without_turns
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
 
@@ -107,8 +108,9 @@ class Sphere(ConstantCurvature):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """cos(t) x + sin(t)/t u with t = sqrt(K) |u|."""
+        u = without_turns(u, self.curvature)
         z = self.curvature * dot(u, u)
-        return cos_sqrt(z) * x + sinc_sqrt(z) * u
+        return cos_k(z, 1) * x + sin_ratio_k(z, 1) * u
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
@@ -161,10 +163,11 @@ class Sphere(ConstantCurvature):
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """v loses its part along u and regains it along the turned velocity:
         ``v + <u,v> ((cos t - 1)/t^2 K u - K sin(t)/t x)``."""
+        u = without_turns(u, self.curvature)
         z = self.curvature * dot(u, u)
-        along = self.curvature * dot(u, v)
-        w = v + along * (versine_sqrt(z) * u - sinc_sqrt(z) * x)
-        return cos_sqrt(z) * x + sinc_sqrt(z) * u, w
+        along, ratio = self.curvature * dot(u, v), sin_ratio_k(z, 1)
+        w = v - along * (0.5 * sin_ratio_k(z / 4, 1).square() * u + ratio * x)
+        return cos_k(z, 1) * x + ratio * u, w
 
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from .compensated import conformal_gap
 from .rows import dot, square
 from .series import safe_sqrt
 from .signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
+from .tracing import eager_without_derivative
 
 
 def rim_gap(x: Tensor, K: float | Tensor) -> Tensor:
@@ -64,27 +65,45 @@ def _translated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, K: fl
     return y.mul_(_rim_factor(y, K))  # in place: one tensor less of its size
 
 
-def without_overflow(z: Tensor) -> Tensor:
-    """z, NaN where a square overflowed: tanh(r)/r would be zero, and a long vector would not move its point at all."""
-    return torch.where(z == -torch.inf, torch.nan, z)
+# Over sqrt(-K), a length behind which every geodesic is on the rim: tanh is one from 20 on, in both dtypes.
+_LONG = 2.0**20
+
+
+def shortening(u: Tensor, om: float | Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
+    """A factor of u, and the square of u times that. It is one, or where |u| sqrt(-K)/om is above 2^20 what makes u
+    about as long as that: it leads to the same point on the rim, and its square is a number. A constant: that far out
+    no length counts."""
+    om, K = (a.detach() if isinstance(a, Tensor) else a for a in (om, K))
+    if isinstance(K, Tensor):
+        K = torch.where(K == 0, -1.0, K)  # of a branch that is not taken
+    longest = _LONG * om / (-K) ** 0.5
+    if u.dtype == torch.float32 and eager_without_derivative(u):
+        length = torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=torch.float64).to(u.dtype)  # one pass
+        factor = (longest / length).clamp(max=1)
+        return factor, (factor * length).square()
+    factor = (longest / torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)).clamp(max=1)
+    return factor, square(factor * u)
 
 
 def poincare_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     """x (+) tanh(r)/r u/om(x) with r = sqrt(-K) |u|/om(x), half of sqrt(-K) times the length of u."""
     om = rim_gap(x, K)
-    z = without_overflow(K * square(u) / om.square())
-    return _translated(x, om, tan_ratio_k(z, -1) / om, u, sech_square_k(z), K)
+    factor, uu = shortening(u, om, K)
+    z = K * uu / om.square()
+    return _translated(x, om, factor * tan_ratio_k(z, -1) / om, u, sech_square_k(z), K)
 
 
 def poincare_exp_frame(x: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
     """x (+) w, w the point with normal coordinates `z`: ``tanh(r)/r z/2`` with r = sqrt(-K) |z|/2."""
-    q = without_overflow(K * square(z) / 4)
-    return _translated(x, rim_gap(x, K), 0.5 * tan_ratio_k(q, -1), z, sech_square_k(q), K)
+    factor, zz = shortening(z, 2.0, K)
+    q = K * zz / 4
+    return _translated(x, rim_gap(x, K), 0.5 * factor * tan_ratio_k(q, -1), z, sech_square_k(q), K)
 
 
 def poincare_from_normal(z: Tensor, K: float | Tensor) -> Tensor:
     """tanh(r)/r z/2 with r = sqrt(-K) |z|/2."""
-    return into_ball(0.5 * tan_ratio_k(without_overflow(K * square(z) / 4), -1) * z, K)
+    factor, zz = shortening(z, 2.0, K)
+    return into_ball(0.5 * factor * tan_ratio_k(K * zz / 4, -1) * z, K)
 
 
 def poincare_to_normal(x: Tensor, K: float | Tensor) -> Tensor:
@@ -170,8 +189,9 @@ def gyrated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, v: Tensor
 def poincare_exp_transport(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
     """The exponential y of u, and v transported along that geodesic: om(y)/om(x) gyr[x, w] v with y = x (+) w."""
     om = rim_gap(x, K)
-    z = without_overflow(K * square(u) / om.square())
-    beta, g = tan_ratio_k(z, -1) / om, sech_square_k(z)
+    factor, uu = shortening(u, om, K)
+    z = K * uu / om.square()
+    beta, g = factor * tan_ratio_k(z, -1) / om, sech_square_k(z)
     y = _translated(x, om, beta, u, g, K)
     return y, rim_gap(y, K) / om * gyrated(x, om, beta, u, g, v, K)
 

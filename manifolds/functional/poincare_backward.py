@@ -11,15 +11,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .poincare import rim_gap, separation, without_overflow
+from .poincare import rim_gap, separation, shortening
 from .rows import dot, square
 from .signed_trigonometry import asin_ratio_k, asin_ratio_slope_k, sech_square_k, tan_ratio_k, tan_ratio_slope_k
 
 
 def poincare_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of y = N/Q with N = om S - K|S|^2 x, Q = om h - K|S|^2, S = x + beta u, h the gap of beta u."""
-    om, xx, uu = rim_gap(x, K), square(x), square(u)
-    z = without_overflow(K * uu / om.square())
+    om, xx = rim_gap(x, K), square(x)
+    factor, uu = shortening(u, om, K)
+    u = factor * u
+    z = K * uu / om.square()
     ratio, h = tan_ratio_k(z, -1), sech_square_k(z)
     beta = ratio / om
     s = torch.addcmul(x, beta, u)
@@ -35,7 +37,7 @@ def poincare_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) ->
     in_h = -gy * om / q
     in_z = in_beta * tan_ratio_slope_k(z, -1) / om + in_h * ratio * h
     in_om = -K * ss / q.square() * moved - in_beta * beta / om - 2 * z * in_z / om
-    grad_u = torch.addcmul(beta * in_s, 2 * K / om.square() * in_z, u)
+    grad_u = factor * torch.addcmul(beta * in_s, 2 * K / om.square() * in_z, u)
     grad_x = torch.addcmul(torch.addcmul(in_s, -K * ss / q, g), 2 * K * in_om, x)
     grad_K = ss * step / q + in_om * xx + in_z * uu / om.square()
     return grad_x, grad_u, grad_K.squeeze(-1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .rows import dot, square
 from .series import safe_norm, safe_sqrt
-from .signed_trigonometry import asin_ratio_k, atan_ratio_k, cos_k, sin_ratio_k, tan_ratio_k
+from .signed_trigonometry import asin_ratio_k, atan_ratio_k, cos_k, sin_ratio_k, tan_ratio_k, without_turns
 
 
 def _finite(denominator: Tensor) -> Tensor:
@@ -50,7 +50,9 @@ def projected_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
 def _exp(x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     k_square = K * square(x)
     om = 1 + k_square
-    a, z = dot(x, u) / om, K * square(u) / om.square()
+    u = without_turns(u, K, 2 / om)
+    # The clamp is for K = 0, where the vector counts and its square does not.
+    a, z = dot(x, u) / om, K * square(u).clamp(max=torch.finfo(u.dtype).max) / om.square()
     c, sigma = cos_k(4 * z, 1), sin_ratio_k(4 * z, 1)
     mixed = 2 * K * sigma * a
     scale = 1 / _finite(0.5 * (1 + c) - mixed + k_square * 0.5 * (1 - c))
@@ -146,6 +148,7 @@ def projected_transport_frame(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor
 
 def projected_exp_transport(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
     """The exponential y of u, and v transported along that geodesic."""
+    u = without_turns(u, K, 2 / projected_gap(x, K))
     y = projected_exp(x, u, K)
     turned, om = _turned(x, u, v, K)
     return y, (1 + K * square(y)) / om * turned
@@ -155,7 +158,8 @@ def _turned(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor,
     """gyr[x, w] v, where x (+) w is the exponential of u, in the sine and cosine of the way, and om(x)."""
     k_square = K * square(x)
     om = 1 + k_square
-    a, uv, xv, z = dot(x, u) / om, dot(u, v) / om, dot(x, v), K * square(u) / om.square()
+    a, uv, xv = dot(x, u) / om, dot(u, v) / om, dot(x, v)
+    z = K * square(u).clamp(max=torch.finfo(u.dtype).max) / om.square()
     c, sigma, tau = cos_k(4 * z, 1), sin_ratio_k(4 * z, 1), sin_ratio_k(z, 1).square()
     scale = 2 * K / _finite(0.5 * (1 + c) - 2 * K * sigma * a + k_square * 0.5 * (1 - c))
     along_x = scale * (2 * K * tau * a * uv - sigma * uv - z * tau * xv)
@@ -174,7 +178,8 @@ def projected_gyration(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Te
 
 def projected_from_normal(z: Tensor, K: float | Tensor) -> Tensor:
     """tan(r)/r z/2 with r = sqrt(K) |z|/2."""
-    return 0.5 * tan_ratio_k(K * square(z) / 4, 1) * z
+    z = without_turns(z, K)
+    return 0.5 * tan_ratio_k(K * square(z).clamp(max=torch.finfo(z.dtype).max) / 4, 1) * z
 
 
 def projected_to_normal(x: Tensor, K: float | Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .rows import dot
 from .series import horner
 from .tracing import eager_without_derivative
 
@@ -173,6 +174,23 @@ def asin_ratio_slope_k(q: Tensor, sign: int = 0) -> Tensor:
 def cot_excess_k(z: Tensor, sign: int = 0) -> Tensor:
     """(1 - r cot r)/z with r = sqrt z, (r coth r - 1)/(-z) with r = sqrt(-z); 1/3 at zero. (DLMF 4.19.6.)"""
     return _joined(z, _COT, lambda r: (1 - r / r.tan()) / r.square(), lambda r: (r / r.tanh() - 1) / r.square(), sign)
+
+
+def without_turns(u: Tensor, K: float | Tensor, per_length: float | Tensor = 1.0) -> Tensor:
+    """`u`, or where its angle sqrt(K) |u| `per_length` is so large that its square might be no number, u less whole
+    turns, from a length that does not overflow: on a space whose geodesics close, the same one ends there."""
+    fixed, per = (a.detach() if isinstance(a, Tensor) else a for a in (K, per_length))
+    largest = torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)
+    far = largest * (fixed**0.5 * per) > torch.finfo(u.dtype).max ** 0.4
+    largest = torch.where(far, largest, 1.0)
+    size = dot(v := torch.where(far, u / largest, 1.0), v).sqrt()
+    angle = size * largest * (positive(K) ** 0.5 * per_length)
+    return torch.where(far, angle.remainder(2 * math.pi) / angle, 1.0) * u
+
+
+def positive(K: float | Tensor) -> float | Tensor:
+    """K, or one where that is not positive."""
+    return torch.where(K > 0, K, 1.0) if isinstance(K, Tensor) else (K if K > 0 else 1.0)
 
 
 def log_sin_ratio_k(z: Tensor, sign: int = 0) -> Tensor:

@@ -56,23 +56,24 @@ def log_ratio(s):
 
 
 @triton.jit
-def log_ratio_derivative(s, ratio):
-    """The derivative of `log_ratio` in z = s^2: (1 - ratio (1 + 2z))/(2z (1 + z))."""
+def log_ratio_slope(s, ratio):
+    """The derivative of the logarithm of `log_ratio` in z = s^2: (1/ratio - (1 + 2z))/(2z (1 + z))."""
     small = s < 0.5
     z = tl.where(small, s * s, 0.0)
     p = tl.full(z.shape, 1.0, tl.float32)
     for i in tl.static_range(12):
         p = 1 - z * p * (2.0 * (13 - i) * (13 - i) / ((12 - i) * (27 - 2 * i)))
     w = tl.where(small, 1.0, s * s)
-    return tl.where(small, p * (-2.0 / 3.0), (1 / (1 + 2 * w) - ratio) / w * ((0.5 + w) / (1 + w)))
+    return tl.where(small, p * (-2.0 / 3.0) / ratio, (1 / (1 + 2 * w) / ratio - 1) / w * ((0.5 + w) / (1 + w)))
 
 
 @triton.jit
-def asinh_excess(s, ratio):
-    """asinh(s) - s/sqrt(1 + s^2), given asinh(s)/s."""
+def asinh_excess(s, ratio, R):
+    """R^3 (asinh(s) - s/sqrt(1 + s^2)), given asinh(s)/s; of a small s and a large R neither cube is formed."""
     small = s < 0.5
     z = tl.where(small, s * s, 0.0)
     p = tl.full(z.shape, 1.0, tl.float32)
     for i in tl.static_range(12):
         p = 1 - z * p * ((25 - 2 * i) * (25 - 2 * i) / ((24 - 2 * i) * (27 - 2 * i)))
-    return s * tl.where(small, z * p / 3, ratio - 1 / tl.sqrt(1 + s * s))
+    near = R * s * (R * s) * (R * s) * (p / 3)
+    return tl.where(small, near, R * R * R * (s * (ratio - 1 / tl.sqrt(1 + s * s))))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_derivative, sinh_ratio, sinh_ratio_derivative
+from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_slope, sinh_ratio, sinh_ratio_derivative
 from .triton_rows import backward_launcher, divide, dot, forward_launcher, load, load_option, tile
 
 
@@ -108,7 +108,7 @@ def _exp_backward(
     store_row(gx_ptr, row, column, width, live, mask, 0.0, gx)
     store_row(gu_ptr, row, column, width, live, mask, 0.0, gu)
     if OPTION_IS_TENSOR:
-        tl.store(gk_ptr + row, gt / ty / (2 * c * c) - m * dot(p, p), mask=live)
+        tl.store(gk_ptr + row, gt / ty / c * (0.5 / c) - m * dot(p, p), mask=live)
 
 
 @triton.jit
@@ -144,7 +144,8 @@ def _log_backward(
     h += (gt / tx)[:, None] * x
     hx = dot(h, x)
     # The derivative in cosh(r) = 1 + 2S, of which c q is the falling gradient and 2 angular/c that in c.
-    m = 0.5 * log_ratio_derivative(s, a) * (dot(h, chord) - 2 * S * hx) - a * hx
+    # Of a and of 2 S a, whose derivative is (1 + a)/(1 + S): far out that of a is no number.
+    m = 0.5 * (log_ratio_slope(s, a) * (a * dot(h, chord)) - (1 + a) / (1 + S) * hx)
     qx, qy = normals(x, y, c, tx, ty, rise, S, normal)
     ut = (a * rise - b * tx) / tx / tx  # <x, u>/t_x^3
     gx = (-a - b)[:, None] * h - (c * m)[:, None] * qx
@@ -188,8 +189,10 @@ def _dist_backward(
     store_row(gx_ptr, row, column, width, live, mask, 0.0, m[:, None] * qx)
     store_row(gy_ptr, row, column, width, live, mask, 0.0, m[:, None] * qy)
     if OPTION_IS_TENSOR:
-        excess = asinh_excess(s, asinh_ratio(s)) + divide(rise / tx * (rise / ty), 2 * sinh)
-        tl.store(gk_ptr + row, g * excess / (c * tl.sqrt(c)), mask=live)
+        # No power of c is formed beside those of what it has to meet.
+        R = 1 / tl.sqrt(c)
+        radial = divide(rise / tx / c * (rise / ty / c), 2 * R * sinh)
+        tl.store(gk_ptr + row, g * (asinh_excess(s, asinh_ratio(s), R) + radial), mask=live)
 
 
 @triton.jit
@@ -238,7 +241,7 @@ def _transport_backward(
     store_row(gv_ptr, row, column, width, live, mask, 0.0, gv)
     if OPTION_IS_TENSOR:
         derivative = k * (2 + rise / tx * (rise / (2 * ty))) - vt / tx * (rise / tx) * ((tx + ty) / (2 * ty))
-        tl.store(gk_ptr + row, -(m * derivative / c + gt * wt / ty / ty / (2 * c * c)), mask=live)
+        tl.store(gk_ptr + row, -(m * derivative / c + gt * (wt / ty / ty / c) * (0.5 / c)), mask=live)
 
 
 LAUNCHERS = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_derivative, sinh_ratio
+from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_slope, sinh_ratio
 from .triton_rows import backward_launcher, divide, dot, forward_launcher, load, load_option, tile
 
 
@@ -68,10 +68,11 @@ def store_row(pointer, row, column, width, mask, value):
 
 
 @triton.jit
-def square_length(u, om, c):
-    """c|u|^2/om^2, NaN where it overflows: with tanh(r)/r = 0 a long vector would not move its point at all."""
-    z = c * dot(u, u) / om / om
-    return tl.where(z == float("inf"), float("nan"), z)
+def shortening(u, om, c):
+    """One, or what makes a vector that is longer than 2^20 over sqrt(c) about as long: it leads to the rim as well."""
+    rate = tl.sqrt(c) / om
+    length = rate * tl.max(tl.abs(u), axis=1)
+    return tl.where(length > 1048576.0, 1048576.0 / length, 1.0)
 
 
 @triton.jit
@@ -85,7 +86,8 @@ def _exp(
     x = load_row(x_ptr, x_stride, row, column, mask)
     u = load_row(u_ptr, u_stride, row, column, mask)
     om = gap(x, c64)
-    ratio, sech2 = tanh_parts(tl.sqrt(square_length(u, om, c)))
+    u = u * shortening(u, om, c)[:, None]
+    ratio, sech2 = tanh_parts(tl.sqrt(c * dot(u, u) / om / om))
     s = x + (ratio / om)[:, None] * u
     E = c * dot(s, s)
     scale = 1 / (om * sech2 + E)
@@ -109,7 +111,9 @@ def _exp_backward(
     x = load_row(x_ptr, x_stride, row, column, mask)
     u = load_row(u_ptr, u_stride, row, column, mask)
     om = gap(x, c64)
-    z = square_length(u, om, c)
+    factor = shortening(u, om, c)
+    u = u * factor[:, None]
+    z = c * dot(u, u) / om / om
     r = tl.sqrt(z)
     ratio, sech2 = tanh_parts(r)
     s = x + (ratio / om)[:, None] * u
@@ -128,7 +132,7 @@ def _exp_backward(
     kr = on_ratio * tanh_ratio_derivative(r, ratio, sech2) + gy_row * om * sech2 * ratio
     kx = E * scale * moved - on_ratio * ratio / om - 2 * (z * kr) / om
     gx = scale[:, None] * (gs + E[:, None] * g - (2 * c * kx)[:, None] * x)
-    gu = scale[:, None] * ((ratio / om)[:, None] * gs + (2 * c * kr / om / om)[:, None] * u)
+    gu = (factor * scale)[:, None] * ((ratio / om)[:, None] * gs + (2 * c * kr / om / om)[:, None] * u)
     store_row(gx_ptr, row, column, width, mask, gx)
     store_row(gu_ptr, row, column, width, mask, gu)
     if OPTION_IS_TENSOR:
@@ -175,7 +179,7 @@ def _log_backward(
     gd = dot(g, chord)
     gx_row = dot(g, x)
     along = (omx * gd - E * gx_row) / omy
-    kz = along * log_ratio_derivative(s, ratio)
+    kz = along * (ratio * log_ratio_slope(s, ratio))
     kE = kz / omx / omy - ratio * gx_row / omy
     kx = ratio * gd / omy - kz * z / omx
     ky = (-kz * z - ratio * along) / omy
@@ -226,7 +230,7 @@ def _dist_backward(
     store_row(gx_ptr, row, column, width, mask, (m * c / omx)[:, None] * x - on_chord)
     store_row(gy_ptr, row, column, width, mask, (m * c / omy)[:, None] * y + on_chord)
     if OPTION_IS_TENSOR:
-        excess = g * asinh_excess(s, asinh_ratio(s)) / (c * tl.sqrt(c))
+        excess = g * asinh_excess(s, asinh_ratio(s), 1 / tl.sqrt(c))
         tl.store(gk_ptr + row, excess - 0.5 * m * (dot(x, x) / omx + dot(y, y) / omy), mask=live)
 
 

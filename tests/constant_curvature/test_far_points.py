@@ -94,6 +94,29 @@ def test_centroid_of_far_points(radius):
     assert m.dist0(m.centroid(opposite(m, radius, torch.float64))) < 1e-12
 
 
+@pytest.mark.parametrize("size", [1e-24, 1e-12, 1e12, 1e24])
+@pytest.mark.parametrize("make", [Lorentz, PoincareBall, Klein, Sphere, ProjectedSphere, Stereographic])
+def test_extreme_curvatures_in_single_precision(make, size):
+    """At distances of half the radius of curvature: values and derivatives as in float64 from the same coordinates."""
+    g = torch.Generator().manual_seed(0)
+    k = torch.tensor(size if make in (Sphere, ProjectedSphere) else -size)
+    exact = make(float(k))
+    z = 0.5 * size**-0.5 * torch.nn.functional.normalize(torch.randn(3, 5, 3, generator=g, dtype=torch.float64), dim=-1)
+    x, y, z = *exact.from_normal(z[:2]).float(), z[2].float()
+    x, y = (exact.projx(a) for a in (x, y))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [a.to(dtype).requires_grad_() for a in (x, y, z, k)]
+        m = make(leaves[-1])
+        p, q, w = leaves[:3]
+        values = [m.dist(p, q, keepdim=True), m.logmap_frame(p, q), m.transport_frame(p, q, w)]
+        values += [m.to_normal(m.expmap_frame(p, w)), m.to_normal(m.midpoint(p, q))]
+        slopes = [torch.autograd.grad(v[0].sum(), leaves, allow_unused=True, retain_graph=True) for v in values]
+        found.append([*values, *(a for s in slopes for a in s if a is not None)])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max()
+
+
 @pytest.mark.parametrize("gap", [1e-3, 1e-5, 1e-7])
 def test_sphere_frames_next_to_the_antipode_of_the_origin(gap):
     m = Sphere()
