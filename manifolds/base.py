@@ -139,14 +139,17 @@ class Manifold(ByOptions, CheckedManifold):
         Those of `dist`, tile by tile: in little more memory than the arguments and the result take, and so is the
         backward pass, which makes the distances again.
         """
-        for points in (x, y):  # apart: their batches end in N and M
+        self._check_sets(x, y)
+        return table(self.dist, x, y, self.ndim)
+
+    def _check_sets(self, *sets: Tensor) -> None:
+        for points in sets:  # apart: their batches end in N and M
             self.check_operands("cdist", [points])
             if points.dim() == self.ndim:
                 raise ValueError(
                     f"{type(self).__name__}.cdist: expected sets of points, *B,N and the point, got one point of shape "
-                    f"{tuple(points.shape)}; give it a dimension by x.unsqueeze(0)"
+                    f"{tuple(points.shape)}; give it a dimension by unsqueeze(0)"
                 )
-        return table(self.dist, x, y, self.ndim)
 
     def restore(self, x: Tensor) -> Tensor:
         """Remove the membership drift of a point that rounding moved off by little; cheaper than `projx` where it

@@ -17,6 +17,7 @@ from torch.autograd import Function, forward_ad
 from torch.utils.checkpoint import checkpoint
 
 _TILE = 1 << 18  # entries of a broadcast tile: a cache holds its temporaries, and a launch costs less than their work
+_WHOLE = 4  # tiles up to which one broadcast is faster than tiles that a backward pass makes again
 
 Pairing = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,8 +26,9 @@ def table(pairing: Pairing, x: Tensor, y: Tensor, ndim: int) -> Tensor:
     """``pairing(x_i, y_j)`` for all i, j. ``(*B,N,P), (*B,M,P) -> *B,N,M``, P the last `ndim` dimensions.
 
     `pairing` broadcasts and gives one number a pair. Its temporaries are those of one tile, whose size follows from
-    the shapes alone; a backward pass makes them again instead of keeping them. Second derivatives and the transforms
-    of `torch.func` keep what they need of all tiles. To a compiler, which fuses loops of its own, it is one call.
+    the shapes alone (of a few tiles, where that is all); a backward pass makes them again instead of keeping them.
+    Second derivatives and the transforms of `torch.func` keep what they need of all tiles. To a compiler, which fuses
+    loops of its own, it is one call.
     """
     place = -ndim - 1
 
@@ -35,8 +37,8 @@ def table(pairing: Pairing, x: Tensor, y: Tensor, ndim: int) -> Tensor:
 
     if torch.compiler.is_compiling():
         return tile(x, y)
-    height, width = sizes = _tile_shape(x, y, place)
-    if height >= x.shape[place] and width >= y.shape[place]:
+    sizes = _tile_shape(x, y, place)
+    if x.shape[place] * y.shape[place] <= _WHOLE * math.prod(sizes):
         return tile(x, y)
     if get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0:
         return _joined(tile, x, y, place, sizes)
@@ -81,8 +83,11 @@ def _tiles(x: Tensor, y: Tensor, place: int, sizes: tuple[int, int]) -> Iterator
     for i in range(0, x.shape[place], height):
         for j in range(0, y.shape[place], width):
             rows, columns = slice(i, min(i + height, x.shape[place])), slice(j, min(j + width, y.shape[place]))
-            parts = (z.narrow(place, s.start, s.stop - s.start) for z, s in ((x, rows), (y, columns)))
-            yield rows, columns, *parts
+            yield rows, columns, _part(x, place, rows), _part(y, place, columns)
+
+
+def _part(z: Tensor, place: int, s: slice) -> Tensor:
+    return z.narrow(place, s.start, s.stop - s.start)
 
 
 def _filled(tile: Pairing, x: Tensor, y: Tensor, place: int, sizes: tuple[int, int]) -> Tensor:
@@ -134,5 +139,5 @@ def _added_up(
         found = torch.autograd.grad(part, learned, gradient[..., rows, columns])
         places = [s for s, w in zip((rows, columns), wanted, strict=False) if w]
         for total, g, s in zip(totals, found, places, strict=True):
-            total.narrow(place, s.start, s.stop - s.start).add_(g)
+            _part(total, place, s).add_(g)
     return totals

@@ -17,7 +17,19 @@ from typing import Any
 
 from torchriemann.manifolds import Manifold
 
-from . import behaviour, derivatives, gyro, layer_state, layer_values, maps, metric, quotients, statistics, transforms
+from . import (
+    bad_items,
+    behaviour,
+    derivatives,
+    gyro,
+    layer_state,
+    layer_values,
+    maps,
+    metric,
+    quotients,
+    statistics,
+    transforms,
+)
 from .layers import LAYER_LAWS as LAYER_LAWS
 from .layers import LayerCase as LayerCase
 from .layers import LayerLaw as LayerLaw
@@ -147,6 +159,7 @@ def trials(case: Case, entry: Law) -> Any:
 
 
 _MODULES = (
+    bad_items,
     behaviour,
     derivatives,
     gyro,
