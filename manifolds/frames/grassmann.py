@@ -83,7 +83,8 @@ class Grassmann(Manifold):
 
     @operation
     def projx(self, x: Tensor) -> Tensor:
-        """The nearest orthonormal basis, spanning the same subspace: the polar factor."""
+        """The nearest orthonormal basis, spanning the same subspace: the polar factor. Of a rank-deficient matrix one
+        of the nearest, with derivative zero in the directions of the singular values that vanish."""
         return nearest_frame(x)
 
     @operation

@@ -241,7 +241,8 @@ class Orthogonal(OrthogonalMatrices):
 
     @operation
     def projx(self, x: Tensor) -> Tensor:
-        """The nearest orthogonal matrix: the polar factor. Of a singular matrix one of the nearest."""
+        """The nearest orthogonal matrix: the polar factor. Of a singular matrix one of the nearest,
+        with derivative zero in the directions of the singular values that vanish."""
         return nearest_frame(x)
 
     def random_uniform(

@@ -107,7 +107,8 @@ class Stiefel(Manifold):
 
     @operation
     def projx(self, x: Tensor) -> Tensor:
-        """The nearest frame: the polar factor. Of a rank-deficient matrix, which has many, one of them."""
+        """The nearest frame: the polar factor. Of a rank-deficient matrix, which has many, one of them, with derivative
+        zero in the directions of the singular values that vanish."""
         return nearest_frame(x)
 
     @operation
