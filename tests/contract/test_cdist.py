@@ -184,10 +184,14 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-@pytest.mark.parametrize("m", [Euclidean(), Sphere(), Lorentz(), PoincareBall(), Klein()], ids=repr)
+LEARNED = Lorentz(torch.tensor(-1.0, requires_grad=True))
+
+
+@pytest.mark.parametrize("m", [Euclidean(), Sphere(), Lorentz(), PoincareBall(), Klein(), LEARNED], ids=repr)
 def test_memory_is_that_of_arguments_and_result(m):
     n, d = 256, 128
-    x, y = (draw(m, n, d, seed=k, std=d**-0.5, dtype=torch.float32).requires_grad_() for k in range(2))
+    drawn = (draw(m, n, d, seed=k, std=d**-0.5, dtype=torch.float32) for k in range(2))
+    x, y = (z.detach().requires_grad_() for z in drawn)
     with LiveBytes() as live:
         table = m.cdist(x, y)
         table.sum().backward()
