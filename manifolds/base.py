@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import frechet
 from .checks import CheckedManifold, expands
+from .functional.pairwise import table
 from .functional.series import safe_sqrt
 from .operation import in_full_precision, operation
 from .options import ByOptions
@@ -133,10 +134,22 @@ class Manifold(ByOptions, CheckedManifold):
         return self.norm(x, self.logmap(x, y), keepdim=keepdim)
 
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
-        """All distances between two sets of points. ``(*B,N,P), (*B,M,P) -> *B,N,M``."""
-        for points in (x, y):  # apart: their batches end in N and M
+        """All distances between two sets of points. ``(*B,N,P), (*B,M,P) -> *B,N,M``.
+
+        Those of `dist`, tile by tile: in little more memory than the arguments and the result take, and so is the
+        backward pass, which makes the distances again.
+        """
+        self._check_sets(x, y)
+        return table(self.dist, x, y, self.ndim)
+
+    def _check_sets(self, *sets: Tensor) -> None:
+        for points in sets:  # apart: their batches end in N and M
             self.check_operands("cdist", [points])
-        return self.dist(x.unsqueeze(-self.ndim - 1), y.unsqueeze(-self.ndim - 2))
+            if points.dim() == self.ndim:
+                raise ValueError(
+                    f"{type(self).__name__}.cdist: expected sets of points, *B,N and the point, got one point of shape "
+                    f"{tuple(points.shape)}; give it a dimension by unsqueeze(0)"
+                )
 
     def restore(self, x: Tensor) -> Tensor:
         """Remove the membership drift of a point that rounding moved off by little; cheaper than `projx` where it

@@ -129,6 +129,12 @@ class PullbackMetric(GyroManifold):
         """The distance of the images."""
         return self._kept(self.base.dist(self.chart.forward(x), self.chart.forward(y)), keepdim)
 
+    @in_full_precision
+    def cdist(self, x: Tensor, y: Tensor) -> Tensor:
+        """The distances of the images, each of which is made once."""
+        self._check_sets(x, y)
+        return self.base.cdist(self.chart.forward(x), self.chart.forward(y))
+
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The squared distance of the images."""

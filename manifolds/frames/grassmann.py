@@ -11,17 +11,18 @@ from torch import Tensor
 
 from ..base import Manifold
 from ..frechet import normalised_weights
+from ..functional.decompositions import eigenvalues, eigh, singular_values
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frames import (
     cholesky_qr,
     haar_frame,
     identity_like,
     inverse_sqrt,
-    nearest_frame,
     newton_schulz_step,
     normal_basis,
     polar_step,
 )
+from ..functional.nearest_frame import nearest_frame
 from ..functional.series import safe_sqrt, sinc_sqrt
 from ..functional.singular_values import polar_factor, singular_value_function
 from ..functional.spectral import symmetric_function, symmetric_functions
@@ -83,7 +84,8 @@ class Grassmann(Manifold):
 
     @operation
     def projx(self, x: Tensor) -> Tensor:
-        """The nearest orthonormal basis, spanning the same subspace: the polar factor."""
+        """The nearest orthonormal basis, spanning the same subspace: the polar factor. Of a rank-deficient matrix one
+        of the nearest, with derivative zero in the directions of the singular values that vanish."""
         return nearest_frame(x)
 
     @operation
@@ -190,8 +192,8 @@ class Grassmann(Manifold):
         loses half the digits of small angles.
         """
         overlap = x.mT @ y
-        sines = torch.linalg.svdvals(y - x @ overlap).flip(-1)
-        return torch.atan2(sines, torch.linalg.svdvals(overlap))
+        sines = singular_values(y - x @ overlap).flip(-1)
+        return torch.atan2(sines, singular_values(overlap))
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -217,7 +219,7 @@ class Grassmann(Manifold):
         t_i - t_j for i < j, and t_i with multiplicity |n - 2p|."""
         n, p = u.shape[-2:]
         rank = min(p, n - p)
-        t = safe_sqrt(torch.linalg.eigvalsh(u.mT @ u + 0 * (x.mT @ x))[..., p - rank :])
+        t = safe_sqrt(eigenvalues(u.mT @ u + 0 * (x.mT @ x))[..., p - rank :])
         first, second = torch.triu_indices(rank, rank, offset=1, device=u.device)
         a, b = t[..., first], t[..., second]
         roots = torch.cat([a + b, a - b], -1).square()
@@ -240,7 +242,7 @@ class Grassmann(Manifold):
         w = normalised_weights(self, x, weights)
         scatter = (w * x @ x.mT).sum(0)
         p = x.shape[-1]
-        values, vectors = torch.linalg.eigh(scatter.detach())
+        values, vectors = eigh(scatter)
         if p == x.shape[-2]:
             return vectors
         gap = 0.5 * (values[..., -p] + values[..., -p - 1])

@@ -15,8 +15,8 @@ from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frame_retractions import cayley, inverse_cayley, inverse_polar, inverse_qr, polar, qr
 from ..functional.frames import haar_frame, identity_like, matrix_exp, newton_schulz_step, polish, sampled_dtypes
 from ..functional.matrices import skew, sym
+from ..functional.nearest_frame import nearest_frame
 from ..functional.rotation_log import nearest_rotation, relative_log, solve
-from ..functional.singular_values import polar_factor
 from ..functional.tracing import values_readable
 from ..operation import in_full_precision, operation
 
@@ -242,9 +242,9 @@ class Orthogonal(OrthogonalMatrices):
 
     @operation
     def projx(self, x: Tensor) -> Tensor:
-        """The nearest orthogonal matrix: the polar factor. Of a singular matrix one of the nearest."""
-        size = x.detach().abs().amax((-2, -1), keepdim=True)
-        return polar_factor(x / torch.where(size == 0, 1.0, size)).contiguous()  # squares of huge numbers overflow
+        """The nearest orthogonal matrix: the polar factor. Of a singular matrix one of the nearest,
+        with derivative zero in the directions of the singular values that vanish."""
+        return nearest_frame(x)
 
     def random_uniform(
         self,

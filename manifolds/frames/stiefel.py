@@ -20,8 +20,9 @@ from ..functional.frame_retractions import (
     polar,
     qr,
 )
-from ..functional.frames import haar_frame, identity_like, nearest_frame, newton_schulz_step, normal_basis, polish
+from ..functional.frames import haar_frame, identity_like, newton_schulz_step, normal_basis, polish
 from ..functional.matrices import skew, sym
+from ..functional.nearest_frame import nearest_frame
 from ..functional.stiefel_geodesic import geodesic_end, geodesic_transport
 from ..functional.stiefel_log import logarithm
 from ..operation import in_full_precision, operation
@@ -107,7 +108,8 @@ class Stiefel(Manifold):
 
     @operation
     def projx(self, x: Tensor) -> Tensor:
-        """The nearest frame: the polar factor. Of a rank-deficient matrix, which has many, one of them."""
+        """The nearest frame: the polar factor. Of a rank-deficient matrix, which has many, one of them, with derivative
+        zero in the directions of the singular values that vanish."""
         return nearest_frame(x)
 
     @operation

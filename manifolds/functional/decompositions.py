@@ -1,7 +1,8 @@
 """Eigenvalues and singular values of a batch in which no matrix can spoil another.
 
 LAPACK raises for the whole batch where one matrix is not finite or does not converge. Here that matrix gets NaN, and
-with it everything that is computed from it.
+with it everything that is computed from it. (Its QR, LU and Cholesky factorisations raise for no such matrix, nor do
+the solvers that end in ``_ex``.)
 """
 
 from __future__ import annotations
@@ -22,13 +23,35 @@ _SCALE_BY_THEMSELVES = ("cpu",)  # LAPACK does
 def eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues and eigenvectors of symmetric matrices. ``*B,n,n -> *B,n and *B,n,n``, no derivative."""
     A = A.detach()
-    return _eigh_operator(A) if is_functorch_wrapped_tensor(A) else eigh_of_plain(A)
+    return eigh_of_plain(A) if _plain(A) else _eigh_operator(A)
 
 
 def svd(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U, c, V with M = U diag(c) V^T, c descending, of square matrices. ``*B,n,n``, no derivative."""
     M = M.detach()
-    return _svd_operator(M) if is_functorch_wrapped_tensor(M) else svd_of_plain(M)
+    return svd_of_plain(M) if _plain(M) else _svd_operator(M)
+
+
+def eigenvalues(A: Tensor) -> Tensor:
+    """Ascending eigenvalues of symmetric matrices. ``*B,n,n -> *B,n``, with the derivatives of torch's eigvalsh."""
+    A, mark = _apart(A)
+    return torch.linalg.eigvalsh(A) + mark
+
+
+def singular_values(M: Tensor) -> Tensor:
+    """Descending singular values. ``*B,n,p -> *B,min(n,p)``, with the derivatives of torch's svdvals."""
+    M, mark = _apart(M)
+    return torch.linalg.svdvals(M) + mark
+
+
+def _apart(A: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices, zero for those that are not finite; and NaN for these, zero for the others. ``-> *B,1``."""
+    usable = A.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    return torch.where(usable, A, 0.0), torch.where(usable, 0.0, torch.nan).squeeze(-1).to(A.dtype)
+
+
+def _plain(A: Tensor) -> bool:
+    return not (torch.compiler.is_compiling() or is_functorch_wrapped_tensor(A))
 
 
 def eigh_of_plain(A: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..precision import widen
-from .decompositions import eigh_of_plain
+from .decompositions import eigh, eigh_of_plain
+from .nearest_frame import nearest_frame
 from .operators import Operand, define
 from .singular_values import polar_factor
 from .tracing import derivative_wanted, values_readable
@@ -35,10 +36,12 @@ def polish(y: Tensor) -> Tensor:
     identity = identity_like(gram)
     off = (gram - identity).detach().abs().amax((-2, -1), keepdim=True)
     reach = 0.5 * torch.finfo(y.dtype).eps ** (1 / 3)
-    if free_to_look(gram) and reach < float(off.nan_to_num(nan=0.0).amax()) < 0.2:
-        return polish(newton_schulz_step(y))
     # Written on the p x p factor, and so that NaN stays NaN.
-    return y @ torch.where(off > reach, torch.nan, 1.5 * identity - 0.5 * gram)
+    step = 1.5 * identity - 0.5 * gram
+    mendable = off < 0.2
+    if free_to_look(gram) and reach < float(torch.where(mendable, off, 0.0).amax()):
+        return polish(y @ torch.where(mendable, step, torch.nan))  # what is farther off must not come near by chance
+    return y @ torch.where(off > reach, torch.nan, step)
 
 
 def free_to_look(gram: Tensor) -> bool:
@@ -62,8 +65,8 @@ def _scales(bound: Tensor, tolerance: float, look: bool) -> list[Any]:
     low: Any = bound.rsqrt()  # smallest singular value of the iterate's square root
     least = most = _ROOT_STEPS[bound.dtype]
     if look:
-        # A NaN in one matrix must not drive the others.
-        low, least, most = float(low.nan_to_num(nan=1.0).min()), 1, 3 * most
+        # A matrix that is not finite, whose bound is NaN or infinite, must not drive the others.
+        low, least, most = float(torch.where(low > 0, low, 1.0).min()), 1, 3 * most
     scales = []
     while len(scales) < least or (look and len(scales) < most and not 1 - low < tolerance):
         scale = (3 / (1 + low + low * low)) ** 0.5
@@ -173,8 +176,9 @@ def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
     at; else NaN.
     """
     gram = w.mT @ w if gram is None else gram
-    largest = float(gram.amax()) if free_to_look(gram) else math.inf  # the largest entry is on the diagonal
-    if too_long(gram, largest):
+    look = free_to_look(gram)
+    largest = float(gram.amax()) if look else math.inf  # the largest entry is on the diagonal
+    if look and too_long(gram, largest):
         return positive_qr(w)
     q, r = _cholesky_pass(w, gram)
     if largest <= _ONE_PASS:
@@ -193,8 +197,10 @@ _LOOK, _NAN = 1e-3, 1e-2
 
 
 def too_long(gram: Tensor, largest: float) -> bool:
-    """Whether this Gram matrix of x + u, with that largest entry, should not be used."""
-    return _LOOK / torch.finfo(gram.dtype).eps < largest < math.inf
+    """Whether these Gram matrices of x + u, with that largest entry, should not be used."""
+    if not math.isfinite(largest):  # of a matrix that is lost, and says nothing of the others
+        largest = float(gram.nan_to_num(nan=0.0, posinf=0.0).amax())
+    return _LOOK / torch.finfo(gram.dtype).eps < largest
 
 
 def forgets_directions(gram: Tensor) -> Tensor:
@@ -253,18 +259,6 @@ def haar_frame(
     return positive_qr(torch.randn(size, generator=generator, dtype=wide, device=device))[0].to(dtype).contiguous()
 
 
-def nearest_frame(x: Tensor) -> Tensor:
-    """The orthonormal frame nearest to any full matrix: its polar factor. ``*B,n,p -> *B,n,p``.
-
-    Householder QR, then the polar factor of the p x p triangle: the Gram matrix would square the condition number.
-    Also for rank-deficient matrices an orthonormal frame, one of the nearest.
-    """
-    # Both factors are blind to scale; dividing keeps squares inside QR from overflowing.
-    size = x.detach().abs().amax((-2, -1), keepdim=True)
-    q, r = torch.linalg.qr(x / torch.where(size == 0, 1.0, size))
-    return (q @ polar_factor(r)).contiguous()
-
-
 def orthogonal_complement(x: Tensor) -> Tensor:
     """An orthonormal basis of the complement of a frame. ``*B,n,p -> *B,n,n-p``.
 
@@ -274,7 +268,7 @@ def orthogonal_complement(x: Tensor) -> Tensor:
     n, p = x.shape[-2:]
     turned = x @ polar_factor(x[..., :p, :]).mT
     top, z = turned[..., :p, :], turned[..., p:, :]
-    inner = torch.linalg.solve(identity_like(x) + 0.5 * (top + top.mT), z.mT)
+    inner = torch.linalg.solve_ex(identity_like(x) + 0.5 * (top + top.mT), z.mT)[0]
     eye = torch.eye(n - p, dtype=x.dtype, device=x.device)
     return torch.cat([-z.mT, eye - z @ inner], -2)
 
@@ -294,7 +288,7 @@ def so_log(v: Tensor) -> Tensor:
     near pi. At an angle of pi, where the logarithm is not unique, the result is finite but not a logarithm.
     """
     turning = 0.5 * (v - v.mT)
-    cosine, q = torch.linalg.eigh(0.5 * (v + v.mT))
+    cosine, q = eigh(0.5 * (v + v.mT))
     pushed = turning @ q
     sine = pushed.square().sum(-2).sqrt()
     tiny = torch.finfo(v.dtype).tiny

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .decompositions import eigh_of_plain, svd, svd_of_plain
 from .frames import identity_like, matrix_exp
 from .matrices import skew, sym
 from .operators import Operand, define
@@ -36,7 +37,7 @@ def relative_log(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     a, apart = solve(x.detach(), y.detach())
     if not derivative_wanted(x) and not derivative_wanted(y):
         return a, apart
-    at = a.nan_to_num(nan=0.0)  # LAPACK raises on NaN; a itself keeps it
+    at = a.nan_to_num(nan=0.0)  # a itself keeps it
     inverse, back = DexpInverse(at), matrix_exp(-at)
     v = x.mT @ y
     for moved in (lambda _: v.detach(), matrix_exp):
@@ -81,7 +82,7 @@ _LARGE = -0.8  # cosine from which on planes are looked at once more
 
 def rotation_log(v: Tensor, turning: Tensor) -> Tensor:
     """The skew logarithm of rotations v with skew part `turning`, angles up to pi. Reads values. ``N,n,n``."""
-    cosine, q = torch.linalg.eigh(sym(v))
+    cosine, q = eigh_of_plain(sym(v))
     log = _sum_of_planes(turning, cosine, q)
     large = (cosine[:, :1] < _LARGE).any(-1).nonzero().squeeze(-1)
     if len(large) > 0:
@@ -130,8 +131,8 @@ def _quarter_turns(log: Tensor, q: Tensor, far: Tensor) -> Tensor:
     # The rest gets more than the largest angle of the block, whose planes then come last among the singular vectors,
     # by pairs; not much more, for the sake of digits.
     weight = torch.linalg.matrix_norm(inside, keepdim=True) + eps
-    left, angle, right = torch.linalg.svd(torch.where(torch.diag_embed(~far), weight, inside))
-    right, last = right.mT, far.flip(-1)
+    left, angle, right = svd_of_plain(torch.where(torch.diag_embed(~far), weight, inside))
+    last = far.flip(-1)
     # Planes that turn by less than rounding have no direction of their own.
     lost = (angle < 16 * n * eps) & last
     left = torch.where(lost.unsqueeze(-2), right @ _pairing(n, right), left)
@@ -182,7 +183,7 @@ def half_cotangents(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _dexp_inverse(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Q, Q^T A Q and the two tables of `DexpInverse`, with Q the eigenvectors of A^2."""
-    square, q = torch.linalg.eigh(a.mT @ a)
+    square, q = eigh_of_plain(a.mT @ a)
     square = square.clamp(min=0.0)
     k, l = square.unsqueeze(-1), square.unsqueeze(-2)
     product = (k * l).sqrt()
@@ -234,11 +235,10 @@ def nearest_rotation(m: Tensor) -> Tensor:
     """
     size = m.detach().abs().amax((-2, -1), keepdim=True)
     m = m / torch.where(size == 0, 1.0, size)  # squares of huge numbers overflow
-    left, s, right = torch.linalg.svd(m.detach())
-    z = right.mT
-    sign = torch.where(torch.linalg.det(left @ right) < 0, -1.0, 1.0).to(s.dtype)[..., None]
+    left, s, z = svd(m)
+    sign = torch.where(torch.linalg.det(left @ z.mT) < 0, -1.0, 1.0).to(s.dtype)[..., None]
     last = torch.nn.functional.pad(sign, (s.shape[-1] - 1, 0), value=1.0)
-    q, s = (left * last.unsqueeze(-2)) @ right, s * last
+    q, s = (left * last.unsqueeze(-2)) @ z.mT, s * last
     if not derivative_wanted(m):
         return q.contiguous()
     total = s.unsqueeze(-1) + s.unsqueeze(-2)

@@ -245,9 +245,28 @@ class SizeAndSignOfTheTime(Delegate):
         return ROUND.expmap(x, t.sign() * t.abs() * ROUND.logmap(x, y))
 
 
+class SpoilsTheBatch(Delegate):  # as LAPACK, and scales that are taken over all items
+    def logmap(self, x, y):
+        return ROUND.logmap(x, y) + 0 * y.sum()
+
+
+class ReadsNoNan(Delegate):
+    def projx(self, x):
+        return ROUND.projx(x.nan_to_num())
+
+
+class NanGradientWithoutNearestPoint(Delegate):
+    def projx(self, x):
+        length = x.norm(dim=-1, keepdim=True)
+        return torch.where(length > 0, x / length, torch.eye(x.shape[-1], dtype=x.dtype)[0])
+
+
 CAUGHT = [
     (SizeAndSignOfTheTime, "geodesics_keep_their_speed"),
     (SizeAndSignOfTheTime, "curves_are_twice_differentiable"),
+    (SpoilsTheBatch, "bad_items_leave_their_neighbours"),
+    (ReadsNoNan, "bad_items_leave_their_neighbours"),
+    (NanGradientWithoutNearestPoint, "projection_of_degenerate_tensors_has_derivatives"),
     (DoublesTangents, "proju_is_the_identity_on_tangents"),
     (DoublesTangents, "proju_is_idempotent"),
     (WritesToTheGradient, "arguments_are_never_written"),

@@ -18,6 +18,7 @@ from typing import Any
 from torchriemann.manifolds import Manifold
 
 from . import (
+    bad_items,
     behaviour,
     curves,
     derivatives,
@@ -160,6 +161,7 @@ def trials(case: Case, entry: Law) -> Any:
 
 
 _MODULES = (
+    bad_items,
     behaviour,
     curves,
     derivatives,
