@@ -163,7 +163,8 @@ class Grassmann(Manifold):
         if self.retraction == "exp":
             return self.logmap(x, y)
         overlap = x.mT @ y
-        return torch.linalg.solve_ex(overlap, self.proju(x, y - x @ overlap), left=False)[0]
+        # Not by torch's solve, whose forward derivative is wrong under two levels of vmap.
+        return self.proju(x, y - x @ overlap) @ torch.linalg.inv_ex(overlap)[0]
 
     @operation
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
