@@ -14,6 +14,7 @@ from .functional.pairwise import table
 from .functional.series import safe_sqrt
 from .operation import in_full_precision, operation
 from .options import ByOptions
+from .weights import per_point, weighted
 
 
 class Manifold(ByOptions, CheckedManifold):
@@ -292,29 +293,75 @@ class Manifold(ByOptions, CheckedManifold):
         pushed = self.proju(y, pushed.movedim(0, -self.ndim - 1))
         rows, columns = pushed.unsqueeze(-self.ndim - 1), pushed.unsqueeze(-self.ndim - 2)
         gram = self.inner(y.unsqueeze(-self.ndim - 1), rows, columns)
-        return 0.5 * torch.linalg.slogdet(gram)[1]
+        # By the triangle of QR: the forward derivative of torch's slogdet is wrong under two levels of vmap.
+        return 0.5 * torch.linalg.qr(gram)[1].diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
     # ---- derived: means ---------------------------------------------------------------------------------------
 
     @in_full_precision
     def frechet_mean(
-        self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
+        self,
+        x: Tensor,
+        weights: Tensor | None = None,
+        *,
+        start: Tensor | None = None,
+        max_iter: int = 100,
+        tol: float | None = None,
     ) -> Tensor:
         """Weighted Frechet (Karcher) mean over the first dimension. ``N,*B,P -> *B,P``.
 
-        `weights` (``N`` or ``N,*B``, non-negative) is normalised over ``N``. Differentiable in `x` and `weights` by
-        the implicit function theorem, which needs a unique mean: a spread below half of the injectivity radius.
-        A second derivative raises ``NotImplementedError``; under compile and functorch transforms the iteration is
-        unrolled instead. Warns with the residual when `max_iter` steps did not reach `tol` (default 100 eps times the
-        spread).
+        `weights` (``N`` or ``N,*B``, non-negative) is normalised over ``N``. An item of weight zero is left out, be it
+        NaN or off the manifold. The search begins at `start`, a point that broadcasts to ``*B,P`` and is not
+        differentiated; by default at the best of a few first guesses, whatever the order of the items.
+
+        Differentiable in `x` and `weights` by the implicit function theorem, which needs a unique mean: a spread below
+        half of the injectivity radius. A second derivative raises ``NotImplementedError``; under compile and functorch
+        transforms the iteration is unrolled instead. Warns with the residual when `max_iter` steps did not reach `tol`
+        (default 100 eps times the spread).
         """
-        return frechet.frechet_mean(self, x, weights, max_iter=max_iter, tol=tol)
+        x, w = weighted(self, x, weights, "frechet_mean")
+        if start is not None:
+            self.check_operands("frechet_mean", [x, start])
+            if not expands(start.shape, x.shape[1:]):
+                raise ValueError(
+                    f"{type(self).__name__}.frechet_mean: start must broadcast to {tuple(x.shape[1:])}, which x has "
+                    f"after its first dimension, got {tuple(start.shape)}"
+                )
+            start = start.detach().expand(x.shape[1:])
+        return self._mean(x, start, w=w, search=frechet.Search("frechet_mean", max_iter, tol))
+
+    @in_full_precision
+    def frechet_variance(self, x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None) -> Tensor:
+        """Weighted mean of ``dist2(mean, x_i)`` over the first dimension. ``N,*B,P -> *B``.
+
+        `weights` as of `frechet_mean`. `mean` is a point that broadcasts with ``*B,P``, by default the Frechet mean,
+        where the variance is least. Differentiable in all three; through a mean that is sought once.
+        """
+        x, w = weighted(self, x, weights, "frechet_variance")
+        if mean is None:
+            mean = self._mean(x, None, w=w, search=frechet.Search("frechet_variance"))
+        self.check_operands("frechet_variance", [x, mean])
+        x = x if weights is None else frechet.in_reach(self, mean, x, per_point(self, w))
+        squares = self.dist2(mean, x)
+        return (w * squares).sum(0)
 
     @in_full_precision
     def karcher_residual(self, x: Tensor, mu: Tensor, weights: Tensor | None = None) -> Tensor:
         """Norm of the weighted mean of ``logmap(mu, x_i)``: zero at the Frechet mean. ``-> *B``."""
-        w = frechet.normalised_weights(self, x, weights)
+        x, w = weighted(self, x, weights, "karcher_residual")
+        self.check_operands("karcher_residual", [x, mu])
+        w = per_point(self, w)
+        x = x if weights is None else frechet.in_reach(self, mu, x, w)
         return self.norm(mu, (w * self.logmap(mu, x)).sum(0))
+
+    def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
+        """The mean under weights `w` that broadcast to ``N,*B`` and sum to one."""
+        w = per_point(self, w.expand(x.shape[: x.dim() - self.ndim]))
+        return frechet.mean_from(self, x, w, frechet.best_start(self, x, w) if start is None else start, search)
+
+    def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
+        """A cheap point near the mean under the weights ``N,*B,1(,1)``: the mean of coordinates, projected."""
+        return self.projx((w * x).sum(0))
 
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
         """The step of an iteration for the mean, from the logarithms of the points at its present estimate."""

@@ -8,6 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from .frechet import Search
 from .functional.embedded import embedded_inner, embedded_norm
 from .functional.series import safe_norm
 from .gyro import GyroManifold
@@ -116,6 +117,9 @@ class Euclidean(GyroManifold):
         """The coordinate vectors."""
         n = x.shape[-1]
         return torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], n, n)
+
+    def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: Search) -> Tensor:
+        return (w.unsqueeze(-1) * x).sum(0)
 
     # ---- gyro structure: the vector space itself --------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .functional.tracing import LastDerivative, values_readable
+from .weights import per_point
 
 if TYPE_CHECKING:
     from .base import Manifold
@@ -51,45 +52,23 @@ _NO_SECOND = "the Frechet mean has a first derivative by the implicit function t
 CG_TOL = 1e-12  # relative residual of the implicit solve, far below the accuracy of a mean
 
 
-def normalised_weights(manifold: Manifold, x: Tensor, weights: Tensor | None) -> Tensor:
-    """Weights of shape ``N,*B,1(,1)`` that sum to one over the first dimension."""
-    if not isinstance(x, Tensor):
-        raise ValueError(
-            f"{type(manifold).__name__}.frechet_mean: x must be a tensor of points, got {type(x).__name__}; stack them "
-            "with torch.stack"
-        )
-    ones = (1,) * manifold.ndim
-    batch = x.shape[: x.dim() - manifold.ndim]
-    if not batch or batch[0] == 0:
-        raise ValueError(
-            f"{type(manifold).__name__}.frechet_mean: needs a non-empty first dimension of points to average over, "
-            f"got shape {tuple(x.shape)}"
-        )
-    if weights is None:
-        return torch.full(batch + ones, 1.0 / batch[0], dtype=x.dtype, device=x.device)
-    if not isinstance(weights, Tensor):
-        raise ValueError(
-            f"{type(manifold).__name__}.frechet_mean: weights must be a tensor, got {type(weights).__name__}; convert "
-            "them with torch.as_tensor"
-        )
-    if weights.shape[:1] != batch[:1] or weights.dim() > len(batch):
-        raise ValueError(
-            f"{type(manifold).__name__}.frechet_mean: weights must be broadcastable to {tuple(batch)}, "
-            f"got {tuple(weights.shape)}"
-        )
-    if values_readable(weights) and not bool((weights >= 0).all() & (weights.sum(0) > 0).all()):
-        raise ValueError(
-            f"{type(manifold).__name__}.frechet_mean: weights must be non-negative, not NaN, and not all zero"
-        )
-    w = weights.reshape(weights.shape + (1,) * (len(batch) - weights.dim()) + ones).to(x.dtype)
-    w = w.expand(batch + ones)
-    return w / w.sum(0, keepdim=True)
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How a mean is sought, and for which operation, which messages name."""
+
+    operation: str
+    max_iter: int = 100
+    tol: float | None = None
+
+    def goal(self, dtype: torch.dtype) -> float:
+        """`tol`, by default 100 eps of the dtype."""
+        return 100 * torch.finfo(dtype).eps if self.tol is None else self.tol
 
 
 def karcher_flow(
-    manifold: MeanSpace, x: Tensor, w: Tensor, start: Tensor, *, max_iter: int, tol: float, warn: bool = True
+    manifold: MeanSpace, x: Tensor, w: Tensor, start: Tensor, search: Search, *, warn: bool = True
 ) -> Tensor:
-    """mu <- exp_mu(step) until the mean of the logarithms is below `tol` times the spread.
+    """mu <- exp_mu(step) until the mean of the logarithms is below `search.tol` times the spread.
 
     The manifold says what the step is, by default that mean itself. A step after which the mean squared distance is not
     enough smaller (Armijo's condition) is taken back and halved: under negative curvature a plain step overshoots
@@ -99,18 +78,19 @@ def karcher_flow(
     item that starts at its mean has the right derivative only after it moved.
     """
     readable = _readable(manifold, x, w)
-    eps = torch.finfo(x.dtype).eps
+    eps, tol = torch.finfo(x.dtype).eps, search.goal(x.dtype)
     mu = best = start
     step = norm = goal = gain = torch.zeros((), dtype=x.dtype, device=x.device)
     square = torch.full_like(step, torch.inf)
-    for _ in range(max_iter):
-        logs = manifold.logmap(mu, x)
+    for _ in range(search.max_iter):
+        logs = _logarithms(manifold, mu, x, w)
         mean = (w * logs).sum(0)
         norm = manifold.norm(mu, mean, keepdim=True)
         now = (w * manifold.inner(mu, logs, keepdim=True)).sum(0)
         # The floor keeps coincident points, whose spread is itself rounding, from never converging.
         goal = tol * now.sqrt() + 10 * eps
-        if readable and bool((norm <= goal).all()):
+        moves = norm > goal  # not the item whose mean is NaN
+        if readable and not bool(moves.any()):
             return mu
         rises = now > square - 0.2 * gain + 64 * eps * square
         onwards = manifold._mean_step(mu, logs, w)
@@ -119,17 +99,36 @@ def karcher_flow(
         best, square = torch.where(rises, best, mu), torch.where(rises, square, now)
         # exp multiplies a deviation from the manifold at every step: restored, or it grows without bound.
         moved = manifold.restore(manifold.expmap(best, step))
-        mu = torch.where(norm <= goal, mu, moved) if readable else moved
+        mu = torch.where(moves, moved, mu) if readable else moved
     if readable and warn:
-        worst = float((norm - goal).amax())
-        warnings.warn(
-            f"{type(manifold).__name__}.frechet_mean: not converged after {max_iter} iterations, the mean of the "
-            f"logarithms still has norm {float(norm.amax()):.2g} ({worst:.2g} above the goal); raise max_iter, or "
-            "check that the points lie within half of the injectivity radius",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        _warn(manifold, search, norm, goal)
     return mu
+
+
+def _warn(manifold: MeanSpace, search: Search, norm: Tensor, goal: Tensor) -> None:
+    worst = (norm - goal).nan_to_num(0.0)
+    warnings.warn(
+        f"{type(manifold).__name__}.{search.operation}: not converged after {search.max_iter} iterations, the mean of "
+        f"the logarithms still has norm {float(norm.nan_to_num(0.0).amax()):.2g} ({float(worst.amax()):.2g} above the "
+        "goal); raise max_iter, give a start, or check that the points lie within half of the injectivity radius",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+
+
+def _logarithms(manifold: MeanSpace, mu: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """Those of the points at `mu`; zero of an item of weight zero that has none."""
+    logs = manifold.logmap(mu, x)
+    return torch.where((w == 0) & ~logs.isfinite(), 0.0, logs)
+
+
+def in_reach(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """The points, with `mu` in place of items of weight zero that have no logarithm there: in a derivative even zero
+    times NaN is NaN."""
+    with torch.no_grad():
+        logs = manifold.logmap(mu.detach(), x.detach())
+        found = logs.isfinite().flatten(-manifold.ndim).all(-1)
+    return torch.where((w == 0) & ~per_point(manifold, found), mu.detach(), x)
 
 
 def _field(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor) -> Tensor:
@@ -180,10 +179,8 @@ def _options(manifold: Manifold) -> list[Tensor]:
 
 class _FrechetMean(Function):
     @staticmethod
-    def forward(
-        x: Tensor, w: Tensor, start: Tensor, manifold: Manifold, max_iter: int, tol: float, *options: Tensor
-    ) -> Tensor:
-        return karcher_flow(manifold, x, w, start, max_iter=max_iter, tol=tol).clone()  # it may be `start` itself
+    def forward(x: Tensor, w: Tensor, start: Tensor, manifold: Manifold, search: Search, *options: Tensor) -> Tensor:
+        return karcher_flow(manifold, x, w, start, search).clone()  # it may be `start` itself
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -196,19 +193,20 @@ class _FrechetMean(Function):
         manifold = ctx.manifold
         options = _options(manifold)
         with torch.no_grad():
-            z = _FrechetMean._solved(manifold, x, w, mu, grad)
-            dx, dw = torch.func.vjp(lambda points, weights: _field(manifold, mu, points, weights), x, w)[1](z)
+            at = in_reach(manifold, mu, x, w)
+            z = _FrechetMean._solved(manifold, at, w, mu, grad)
+            dx, dw = torch.func.vjp(lambda points, weights: _field(manifold, mu, points, weights), at, w)[1](z)
         rest = []
         if options:
             with torch.enable_grad():
-                field = _field(manifold, mu.detach(), x.detach(), w.detach())
+                field = _field(manifold, mu.detach(), at, w.detach())
             rest = torch.autograd.grad(field, options, z, materialize_grads=True)
         # The gradients depend on the mean, whose own derivative is left out of them: a further derivative raises,
         # whatever it is in.
         found = [dx, dw, *rest]
         for anchor in (x, w, grad, *options):
             found = [LastDerivative.apply(anchor, d, _NO_SECOND) for d in found]
-        return (*found[:2], None, None, None, None, *found[2:])
+        return (*found[:2], None, None, None, *found[2:])
 
     @staticmethod
     def _solved(manifold: Manifold, x: Tensor, w: Tensor, mu: Tensor, grad: Tensor) -> Tensor:
@@ -218,20 +216,52 @@ class _FrechetMean(Function):
         return _lower(manifold, mu, solve(manifold, mu, manifold._mean_hessian(mu, x, w), b, rounds=rounds))
 
 
-def mean_from(
-    manifold: Manifold, x: Tensor, w: Tensor, start: Tensor | None = None, *, max_iter: int, tol: float | None
-) -> Tensor:
-    """The mean under normalised weights `w`, sought from `start`, by default the first point."""
-    start = x.select(0, 0) if start is None else start
-    tol = 100 * torch.finfo(x.dtype).eps if tol is None else tol
+def mean_from(manifold: Manifold, x: Tensor, w: Tensor, start: Tensor, search: Search) -> Tensor:
+    """The mean under the weights `w`, ``N,*B,1(,1)``, sought from `start`."""
+    start = start.detach()
     if not _readable(manifold, x, w):
-        return karcher_flow(manifold, x, w, start, max_iter=max_iter, tol=tol)
+        return karcher_flow(manifold, in_reach(manifold, start, x, w), w, start, search)
     options = _options(manifold) if torch.is_grad_enabled() else []
-    mu: Any = _FrechetMean.apply(x, w, start.detach(), manifold, max_iter, tol, *options)
+    mu: Any = _FrechetMean.apply(x, w, start, manifold, search, *options)
     # The manifold moves with its options; the derivative above is along the manifold.
     return manifold.restore(mu) if options else mu
 
 
-def frechet_mean(manifold: Manifold, x: Tensor, weights: Tensor | None, *, max_iter: int, tol: float | None) -> Tensor:
-    """See `Manifold.frechet_mean`."""
-    return mean_from(manifold, x, normalised_weights(manifold, x, weights), max_iter=max_iter, tol=tol)
+# ---- where to begin ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def best_start(manifold: Manifold, x: Tensor, w: Tensor) -> Tensor:
+    """The manifold's first guess, or the item nearest to it if the mean squared distance from there is less.
+    ``N,*B,P; N,*B,1(,1) -> *B,P``.
+
+    The items are put in an order of their own first, so that no tie and no rounding depends on how they came.
+    """
+    x, w = _in_order(manifold, x.detach(), w.detach())
+    guess, shares = manifold._mean_guess(x, w), w.reshape(x.shape[: x.dim() - manifold.ndim])
+
+    def squares(at: Tensor) -> Tensor:
+        found = manifold.dist2(at, x)
+        return torch.where(found.isnan(), torch.inf, found)
+
+    def cost(squares: Tensor) -> Tensor:
+        return torch.where(shares == 0, 0.0, shares * squares).sum(0)
+
+    around = squares(guess)
+    item = _taken(x, torch.where(shares == 0, torch.inf, around).argmin(0, keepdim=True)).squeeze(0)
+    return torch.where(per_point(manifold, cost(squares(item)) < cost(around)), item, guess)
+
+
+def _in_order(manifold: Manifold, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Points and weights by a number that the coordinates have in common with no other's, items of weight zero last."""
+    rows = x.flatten(-manifold.ndim)
+    # Cosines of integers have no rational relation, by which different points could get one number.
+    waves = torch.arange(1, rows.shape[-1] + 1, device=x.device).to(x.dtype).cos()
+    order = torch.where(w.reshape(rows.shape[:-1]) == 0, torch.inf, (rows * waves).sum(-1)).argsort(0)
+    return _taken(x, order), _taken(w, order)
+
+
+def _taken(x: Tensor, index: Tensor) -> Tensor:
+    """The items of ``N,*B,P`` with an index ``k,*B``. ``-> k,*B,P``."""
+    tail = x.shape[index.dim() :]
+    return x.gather(0, index.reshape(index.shape + (1,) * len(tail)).expand(index.shape + tail))

@@ -235,15 +235,10 @@ class PullbackMetric(GyroManifold):
 
     # ---- means ------------------------------------------------------------------------------------------------
 
-    @in_full_precision
-    def frechet_mean(
-        self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
-    ) -> Tensor:
-        """f^-1 of the mean of the images: differentiable in what the chart depends on, too."""
-        w = frechet.normalised_weights(self, x, weights)
-        self.check_operands("frechet_mean", [x])
-        w = w.reshape(w.shape[: w.dim() - self.ndim])
-        return self.chart.inverse(self.base.frechet_mean(self.chart.forward(x), w, max_iter=max_iter, tol=tol))
+    def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
+        # f^-1 of the mean of the images: differentiable in what the chart depends on, too.
+        start = None if start is None else self.chart.forward(start)
+        return self.chart.inverse(self.base._mean(self.chart.forward(x), start, w=w, search=search))
 
     # ---- laws of points ---------------------------------------------------------------------------------------
 

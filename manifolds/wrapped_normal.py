@@ -11,6 +11,7 @@ from torch.distributions import Distribution, constraints
 
 from .checks import described
 from .constant_curvature.model import ConstantCurvature
+from .functional.rows import unit_vector
 from .functional.series import safe_norm
 from .gyro import GyroManifold
 from .precision import in_full_precision
@@ -228,8 +229,7 @@ def _log_turns(manifold: ConstantCurvature, z: Tensor, law: WrappedNormal) -> Te
     is periodic.
     """
     d, r = z.shape[-1], safe_norm(z)
-    axis = torch.nn.functional.one_hot(z.new_zeros((), dtype=torch.long), d).to(z.dtype)
-    direction = torch.where((r == 0).unsqueeze(-1), axis, z / torch.where(r == 0, 1.0, r).unsqueeze(-1))
+    direction = torch.where((r == 0).unsqueeze(-1), unit_vector(0, z), z / torch.where(r == 0, 1.0, r).unsqueeze(-1))
     slope = law._whitened(direction).square().sum(-1)
     k = torch.as_tensor(manifold.curvature, dtype=z.dtype, device=z.device)
     # For K <= 0 no geodesic closes, next to zero none that matters (and the derivative of the period overflows), and

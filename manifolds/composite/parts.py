@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
-from ..frechet import normalised_weights
+from ..frechet import Search
 from ..functional.series import safe_norm
 from ..gyro import GyroManifold
 from ..operation import in_full_precision, operation
@@ -128,15 +128,9 @@ class Composite(GyroComposite):
         self._check_geodesic(x, y, t)
         return self._each("geodesic", x, y, t=self._per_part(t))
 
-    @in_full_precision
-    def frechet_mean(
-        self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
-    ) -> Tensor:
-        """The mean of every part: the squared distance is a sum, so its minimum is found part by part."""
-        self.check_operands("frechet_mean", [x])
-        w = normalised_weights(self, x, weights)
-        w = w.reshape(w.shape[: w.dim() - self.ndim])
-        return self._each("frechet_mean", x, weights=w, max_iter=max_iter, tol=tol)
+    def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: Search) -> Tensor:
+        # The mean of every part: the squared distance is a sum, so its minimum is found part by part.
+        return self._each("_mean", x, start, w=self._per_part(w), search=search)
 
     # ---- the product metric -----------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from .. import frechet
 from ..functional import lorentz as formulas
 from ..functional import lorentz_frames as frames
 from ..functional.lorentz import metric_parts, point_from_space, space, time_of, vector_from_space
@@ -17,6 +16,7 @@ from ..functional.rows import dot, square
 from ..functional.series import safe_norm
 from ..kernels import lorentz_dist, lorentz_exp, lorentz_log, lorentz_transport
 from ..operation import in_full_precision, operation
+from ..weights import per_point, weighted
 from . import means
 from .model import ConstantCurvature
 
@@ -345,5 +345,5 @@ class Lorentz(ConstantCurvature):
         It minimises ``sum_i w_i (cosh(sqrt(-K) d(x_i, mu)) - 1)`` (Law, Liao, Snell and Zemel 2019, "Lorentzian
         Distance Learning for Hyperbolic Representations") and commutes with isometries. `weights` as of `frechet_mean`.
         """
-        self.check_operands("centroid", [x])
-        return means.centroid(self, x, frechet.normalised_weights(self, x, weights))
+        x, w = weighted(self, x, weights, "centroid")
+        return means.centroid(self, x, per_point(self, w))

@@ -72,17 +72,23 @@ def centroid(model: ConstantCurvature, x: Tensor, w: Tensor) -> Tensor:
     return model.from_cosine_sine(T / root, S / root)
 
 
-def pivoted_mean(model: ConstantCurvature, x: Tensor, w: Tensor, max_iter: int, tol: float | None) -> Tensor:
-    """The mean of the points as seen from a pivot: first their centroid, then a point near the mean, so that the
-    mean has small coordinates. It does not depend on the pivot, and neither does its derivative."""
-    at, weight = x.detach(), w.detach()
-    pivot = centroid(model, at, weight)
-    start = model._origin_of(x).expand(x.shape[1:])
+def pivoted_mean(
+    model: ConstantCurvature, x: Tensor, w: Tensor, start: Tensor | None, search: frechet.Search
+) -> Tensor:
+    """The mean of the points as seen from a pivot: first `start` or the best one, then a point near the mean, so that
+    the mean has small coordinates. It does not depend on the pivot, and neither does its derivative."""
+    at, weight, K = x.detach(), w.detach(), model.curvature
+    # Where no curvature is positive there is one mean, and every start leads there.
+    convex = model.sign < 0 or (not isinstance(K, Tensor) and K <= 0)
+    find = centroid if convex else frechet.best_start
+    pivot = find(model, at, weight).detach() if start is None else start
+    origin = model._origin_of(x).expand(x.shape[1:])
     moved = model.from_normal(model.logmap_frame(pivot, at))
-    rough = frechet.karcher_flow(FrameSpace(model), moved, weight, start, max_iter=20, tol=0.01, warn=False)
+    roughly = frechet.Search(search.operation, 20, 0.01)
+    rough = frechet.karcher_flow(FrameSpace(model), moved, weight, origin, roughly, warn=False)
     pivot = model.expmap_frame(pivot, model.to_normal(rough)).detach()
     moved = model.from_normal(model.logmap_frame(pivot, x))
-    mean = frechet.mean_from(model, moved, w, start, max_iter=max_iter, tol=tol)
+    mean = frechet.mean_from(model, moved, w, origin, search)
     return model.expmap_frame(pivot, model.to_normal(mean))
 
 

@@ -25,6 +25,7 @@ from ..functional.signed_trigonometry import (
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..operation import in_full_precision, operation
+from ..weights import per_point
 from . import means
 
 _SIGNS = {-1: "a negative", 0: "a", 1: "a positive"}
@@ -262,16 +263,14 @@ class ConstantCurvature(GyroManifold):
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
         return means.newton_step(self, self, mu, logs, w)
 
-    @in_full_precision
-    def frechet_mean(
-        self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
-    ) -> Tensor:
-        """By Newton's iteration, with the closed Hessian forwards and backwards, at the origin if `_moves_mean`."""
-        w = frechet.normalised_weights(self, x, weights)
-        self.check_operands("frechet_mean", [x])
+    def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
+        # By Newton's iteration, with the closed Hessian forwards and backwards, at the origin if `_moves_mean`.
         if not self._moves_mean:
-            return frechet.mean_from(self, x, w, max_iter=max_iter, tol=tol)
-        return means.pivoted_mean(self, x, w, max_iter, tol)
+            return super()._mean(x, start, w=w, search=search)
+        return means.pivoted_mean(self, x, per_point(self, w.expand(x.shape[:-1])), start, search)
+
+    def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
+        return means.centroid(self, x, w) if self._moves_mean else super()._mean_guess(x, w)
 
 
 def _arcsinh(K: float | Tensor, tau: Tensor, length: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..functional.embedded import embedded_inner, embedded_norm
-from ..functional.rows import dot
+from ..functional.rows import dot, unit_vector
 from ..functional.series import atan_ratio, safe_norm
 from ..functional.signed_trigonometry import cos_k, sin_ratio_k, without_turns
 from ..operation import in_full_precision, operation
@@ -125,7 +125,7 @@ class Sphere(ConstantCurvature):
         near_ratio = (1 + q) * atan_ratio(q)
         length = safe_norm(p, keepdim=True)
         cut = far & (length == 0)
-        axis = self.proju(x, torch.nn.functional.one_hot(x.abs().argmin(-1), x.shape[-1]).to(x.dtype))
+        axis = self.proju(x, unit_vector(x.detach().abs().argmin(-1, keepdim=True), x))
         p = torch.where(cut, axis, p)
         length = torch.where(cut, safe_norm(axis, keepdim=True), length)
         far_ratio = theta * self._radius / torch.where(length == 0, 1.0, length)
@@ -238,9 +238,7 @@ class Sphere(ConstantCurvature):
     # ---- sampling ---------------------------------------------------------------------------------------------
 
     def _pole(self, like: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(torch.zeros((), dtype=torch.long, device=like.device), like.shape[-1]).to(
-            like.dtype
-        )
+        return unit_vector(0, like)
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
         """The first axis, at length 1/sqrt(K)."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
-from ..frechet import normalised_weights
 from ..functional.decompositions import eigenvalues, eigh, singular_values
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frames import (
@@ -28,6 +27,7 @@ from ..functional.singular_values import polar_factor, singular_value_function
 from ..functional.spectral import symmetric_function, symmetric_functions
 from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, UPPER_PROJECTOR, VERSINE_SQRT
 from ..operation import in_full_precision, operation
+from ..weights import per_point, weighted
 
 RETRACTIONS = ("polar", "qr", "exp")
 
@@ -166,7 +166,8 @@ class Grassmann(Manifold):
         if self.retraction == "exp":
             return self.logmap(x, y)
         overlap = x.mT @ y
-        return torch.linalg.solve_ex(overlap, self.proju(x, y - x @ overlap), left=False)[0]
+        # Not by torch's solve, whose forward derivative is wrong under two levels of vmap.
+        return self.proju(x, y - x @ overlap) @ torch.linalg.inv_ex(overlap)[0]
 
     @operation
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,8 +239,8 @@ class Grassmann(Manifold):
         (twice) where the p-th and the next eigenvalue differ. Equal to the Frechet mean for two points; cheaper, and
         the usual start for it (arXiv:2011.13699, section 6).
         """
-        self.check_operands("chordal_mean", [x])
-        w = normalised_weights(self, x, weights)
+        x, w = weighted(self, x, weights, "chordal_mean")
+        w = per_point(self, w)
         scatter = (w * x @ x.mT).sum(0)
         p = x.shape[-1]
         values, vectors = eigh(scatter)
@@ -251,6 +252,10 @@ class Grassmann(Manifold):
         # The projector is differentiable although the eigenvectors are not at repeated eigenvalues: follow the basis.
         moved = symmetric_function(shifted, UPPER_PROJECTOR) @ top
         return moved @ inverse_sqrt(moved.mT @ moved)[0]
+
+    def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
+        mean = self.chordal_mean(x, w.flatten(-3))
+        return mean @ polar_factor(mean.mT @ x[0])  # in a basis like those of the points
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
         """The span of the first p axes."""

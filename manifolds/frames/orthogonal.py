@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
+from ..frechet import Search
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frame_retractions import cayley, inverse_cayley, inverse_polar, inverse_qr, polar, qr
 from ..functional.frames import haar_frame, identity_like, matrix_exp, newton_schulz_step, polish, sampled_dtypes
@@ -257,20 +258,15 @@ class Orthogonal(OrthogonalMatrices):
         self._raise(self._shape_reason(size))
         return haar_frame(*size, generator=generator, dtype=dtype, device=device)
 
-    @in_full_precision
-    def frechet_mean(
-        self, x: Tensor, weights: Tensor | None = None, *, max_iter: int = 100, tol: float | None = None
-    ) -> Tensor:
-        """As `Manifold.frechet_mean`, of points in one component."""
-        self.check_operands("frechet_mean", [x])
-        if values_readable(x) and x.dim() > self.ndim:
-            det = torch.linalg.det(x.detach())
+    def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: Search) -> Tensor:
+        if values_readable(x) and values_readable(w):
+            det = torch.where(w > 0, torch.linalg.det(x.detach()), 0.0)
             if bool(((det > 0).any(0) & (det < 0).any(0)).any()):
                 raise ValueError(
-                    "Orthogonal.frechet_mean: x has points with det = 1 and with det = -1, expected points of one "
-                    "component; no geodesic joins the components: average each by itself"
+                    f"Orthogonal.{search.operation}: x has points with det = 1 and with det = -1, expected points of "
+                    "one component; no geodesic joins the components: average each by itself"
                 )
-        return super().frechet_mean(x, weights, max_iter=max_iter, tol=tol)
+        return super()._mean(x, start, w=w, search=search)
 
 
 @final

@@ -46,7 +46,8 @@ def cayley_transport(x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     identity = identity_like(a).expand_as(a)
     small = block([[identity - 0.25 * a, -0.5 * identity], [0.5 * (half.mT @ half), identity - 0.25 * a]])
     right = block([[identity, x.mT @ v], [0.5 * a, -(half.mT @ v)]])
-    z = torch.linalg.solve_ex(small, right)[0]
+    # Not by torch's solve, whose forward derivative is wrong under two levels of vmap.
+    z = torch.linalg.inv_ex(small)[0] @ right
     y = x + half @ z[..., :p, :p] + x @ z[..., p:, :p]
     return polish(y), v + half @ z[..., :p, p:] + x @ z[..., p:, p:]
 

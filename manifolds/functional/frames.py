@@ -268,7 +268,8 @@ def orthogonal_complement(x: Tensor) -> Tensor:
     n, p = x.shape[-2:]
     turned = x @ polar_factor(x[..., :p, :]).mT
     top, z = turned[..., :p, :], turned[..., p:, :]
-    inner = torch.linalg.solve_ex(identity_like(x) + 0.5 * (top + top.mT), z.mT)[0]
+    # Not by torch's solve, whose forward derivative is wrong under two levels of vmap.
+    inner = torch.linalg.inv_ex(identity_like(x) + 0.5 * (top + top.mT))[0] @ z.mT
     eye = torch.eye(n - p, dtype=x.dtype, device=x.device)
     return torch.cat([-z.mT, eye - z @ inner], -2)
 

@@ -19,3 +19,11 @@ def square(a: Tensor) -> Tensor:
         return a.square().sum(-1, keepdim=True)
     # Without an intermediate: a quarter to a third of the time.
     return torch.linalg.vector_norm(a, dim=-1, keepdim=True).square()
+
+
+def unit_vector(index: int | Tensor, like: Tensor) -> Tensor:
+    """The coordinate vector with that `index`, a number or ``*B,1``, in the space of the rows of `like`.
+
+    Unlike torch's `one_hot` it looks at no value, so that it can stand under nested transforms.
+    """
+    return (torch.arange(like.shape[-1], device=like.device) == index).to(like.dtype)

@@ -232,6 +232,19 @@ class BranchesOnValues(Delegate):
         return ROUND.logmap(x, y) if bool((x - y).abs().max() > 0) else x * 0.0
 
 
+class LooksAtValuesUnderTwoTransforms(Delegate):
+    def logmap(self, x, y):
+        return ROUND.logmap(x, y) + 0.0 * torch.nn.functional.one_hot(x.argmin(-1), x.shape[-1])
+
+
+class DerivativeOfTorchsSolve(Delegate):
+    """Right by itself, wrong without a word under two levels of vmap."""
+
+    def projx(self, x):
+        lengths = torch.diag_embed(x.norm(dim=-1, keepdim=True).expand_as(x))
+        return torch.linalg.solve(lengths, x.unsqueeze(-1)).squeeze(-1)
+
+
 class ViewOfItsArgument(Delegate):
     def projx(self, x):
         return x if ROUND.check_point_on_manifold(x) else ROUND.projx(x)
@@ -294,6 +307,8 @@ CAUGHT = [
     (SmallerInjectivityRadius, "injectivity_radius_is_exact"),
     (BranchesOnValues, "vmap_equals_batching"),
     (BranchesOnValues, "compiled_equals_eager"),
+    (LooksAtValuesUnderTwoTransforms, "vmap_of_derivatives_equals_batching"),
+    (DerivativeOfTorchsSolve, "vmap_of_derivatives_equals_batching"),
     (ViewOfItsArgument, "arguments_are_never_written"),
 ]
 

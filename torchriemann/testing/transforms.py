@@ -31,6 +31,56 @@ def vmap_equals_batching(t: Trial) -> None:
                 t.close(g, w, f"vmap of {name}{', x fixed' if at is held else ''}")
 
 
+@law("transforms", float64=1e-9, examples=1, exact=False)
+def vmap_of_derivatives_equals_batching(t: Trial) -> None:
+    """torch.func.vmap of `grad` and `jvp` of every operation, and of `jacfwd` and `hessian` in one of its arguments,
+    equal the derivatives that autograd takes of the batched call."""
+    arguments = t.arguments((2,))
+    for name, letters in operations.seen(t.case).items():
+        leaves = [arguments[k].detach().clone().requires_grad_() for k in letters]
+        outputs = operations.call(t, name, dict(zip(letters, leaves, strict=True)))
+        if not outputs[0].requires_grad:
+            continue  # answers, and constants
+        _hold_derivatives(t, name, letters, leaves, outputs)
+
+
+def _hold_derivatives(t: Trial, name: str, letters: str, leaves: list[Tensor], outputs: tuple[Tensor, ...]) -> None:
+    """Of a random sum of the outputs of each of the two items; those of forward mode along random directions."""
+    weights = [t.noise(*o.shape[1:]) for o in outputs]
+    along = [t.noise(*a.shape) for a in leaves]
+    k = int(torch.randint(len(letters), (), generator=t.generator))
+
+    def total(*values: Tensor) -> Tensor:
+        found = operations.call(t, name, dict(zip(letters, values, strict=True)))
+        return torch.stack([(w * o).sum() for w, o in zip(weights, found, strict=True)]).sum()
+
+    def moved(values: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
+        return torch.func.jvp(total, values, tangents)[1]
+
+    every = sum(((w * o).sum() for w, o in zip(weights, outputs, strict=True)), torch.zeros(()))
+    first = torch.autograd.grad(every, leaves, create_graph=True, materialize_grads=True)
+    slope = sum(_items(g * d) for g, d in zip(first, along, strict=True))
+    at, tangents, every_argument = tuple(a.detach() for a in leaves), tuple(along), tuple(range(len(letters)))
+    got = torch.func.vmap(torch.func.grad(total, every_argument))(*at)
+    for letter, g, w in zip(letters, got, first, strict=True):
+        t.close(g, w, f"vmap of grad of {name} in {letter}")
+    if name not in operations.costly(t.case) or t.case.repeats is not None:
+        t.close(torch.func.vmap(moved)(at, tangents), slope, f"vmap of jvp of {name}")
+        return
+    where = f"{name} in {letters[k]}"
+    t.close(torch.func.vmap(torch.func.jacfwd(total, k))(*at), first[k], f"vmap of jacfwd of {where}")
+    second, n = torch.zeros_like(leaves[k]), leaves[k][0].numel()
+    if first[k].requires_grad:
+        (second,) = torch.autograd.grad((first[k] * along[k]).sum(), leaves[k : k + 1], materialize_grads=True)
+    curved = torch.func.vmap(torch.func.hessian(total, k))(*at)
+    t.close(curved.reshape(2, n, n) @ along[k].reshape(2, n, 1), second.reshape(2, n, 1), f"vmap of hessian of {where}")
+
+
+def _items(a: Tensor) -> Tensor:
+    """Sums over all but the first dimension."""
+    return a.reshape(len(a), -1).sum(1)
+
+
 @law("transforms", float64=1e-9, examples=1)
 def batched_gradients_have_their_graph(t: Trial) -> None:
     """What `torch.autograd.grad(is_grads_batched=True, create_graph=True)`, and with it the vectorized Jacobians of
