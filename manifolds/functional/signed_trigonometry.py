@@ -179,6 +179,8 @@ def cot_excess_k(z: Tensor, sign: int = 0) -> Tensor:
 def without_turns(u: Tensor, K: float | Tensor, per_length: float | Tensor = 1.0) -> Tensor:
     """`u`, or where its angle sqrt(K) |u| `per_length` is so large that its square might be no number, u less whole
     turns, from a length that does not overflow: on a space whose geodesics close, the same one ends there."""
+    if u.shape[-1] == 0:  # coordinates of a space of single points
+        return u
     fixed, per = (a.detach() if isinstance(a, Tensor) else a for a in (K, per_length))
     largest = torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)
     far = largest * (fixed**0.5 * per) > torch.finfo(u.dtype).max ** 0.4

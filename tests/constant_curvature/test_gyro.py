@@ -152,7 +152,7 @@ def test_a_factor_without_gyro_structure_is_named():
     assert not is_gyro(m) and not is_gyro(Stiefel()) and is_gyro(Oblique(3)) and is_gyro(Scaled(Euclidean(), 2.0))
     z = torch.zeros(3, 12)
     points, last = {"pq": (x, x), "p": (x,), "a": (x,), "ab": (x, x)}, {"n": (z,), "pn": (x, z), "pqn": (x, x, z)}
-    known = {**points, **last, "pw": (x, x), "pqs": (x, x, x), "tp": (0.5, x)}
+    known = {**points, **last, "pw": (x, x), "pt": (x, 0.5), "pqs": (x, x, x), "tp": (0.5, x)}
     for name, letters in GYRO_OPERATIONS.items():
         if name == "inner0":  # the metric at the origin, which every manifold has
             continue
