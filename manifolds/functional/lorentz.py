@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .rows import dot, square
 from .series import horner, safe_norm, safe_sqrt
-from .signed_trigonometry import asin_ratio_k, sin_ratio_k
+from .signed_trigonometry import sin_ratio_k
 from .tracing import eager_without_derivative
 
 
@@ -223,6 +223,9 @@ _SWITCH = 0.1
 # and of the second derivative.
 _RATIO = tuple((-1) ** n * math.prod((2 * k + 2) / (2 * k + 3) for k in range(n)) for n in range(20))
 
+# asinh(r)/r = sum b_k S^k, with r^2 = S: below S = 0.1 as above.
+_ASINH = tuple((-0.25) ** k * math.comb(2 * k, k) / (2 * k + 1) for k in range(20))
+
 
 def log_ratios(S: Tensor) -> tuple[Tensor, Tensor]:
     """f = r/sinh(r) and ``2 S f = r tanh(r/2)`` as functions of S = sinh^2(r/2).
@@ -264,11 +267,8 @@ def _near_and_far(a: Separation, K: float | Tensor) -> tuple[Tensor, Tensor, Ten
     """Where points are close, asinh(sqrt S)/sqrt S there, and d elsewhere. Next to zero d has to come from R^2 S:
     of R and S apart, the derivatives in K cancel."""
     small = a.S < _SWITCH
-    return (
-        small,
-        asin_ratio_k(torch.where(small, -a.S, 0.0), -1),
-        2 * radius(K) * half_length(torch.where(small, 1.0, a.S)),
-    )
+    ratio = horner(_ASINH[: 20 if a.S.dtype == torch.float64 else 9], torch.where(small, a.S, 0.0))
+    return small, ratio, 2 * radius(K) * half_length(torch.where(small, 1.0, a.S))
 
 
 def lorentz_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
@@ -290,6 +290,8 @@ def lorentz_dist_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor
 def lorentz_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Squared geodesic distance, smooth at coincidence. ``*B,n+1 -> *B``."""
     a = _separation_only(x, y, K)
+    if eager_without_derivative(a.S):
+        return (half_length(a.S) * (2 * radius(K))).square().squeeze(-1)
     small, ratio, far = _near_and_far(a, K)
     return torch.where(small, 4 * a.chord2 * ratio.square(), far.square()).squeeze(-1)
 

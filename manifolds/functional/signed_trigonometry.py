@@ -182,6 +182,12 @@ def without_turns(u: Tensor, K: float | Tensor, per_length: float | Tensor = 1.0
     if u.shape[-1] == 0:  # coordinates of a space of single points
         return u
     fixed, per = (a.detach() if isinstance(a, Tensor) else a for a in (K, per_length))
+    fast = all(eager_without_derivative(a) for a in (u, K, per_length) if isinstance(a, Tensor))
+    if fast and u.dtype == torch.float32:
+        length = torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=torch.float64)  # one pass
+        angle = length * (fixed**0.5 * per)
+        far = angle > torch.finfo(u.dtype).max ** 0.4
+        return torch.where(far, angle.remainder(2 * math.pi) / angle, 1.0).to(u.dtype) * u
     largest = torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)
     far = largest * (fixed**0.5 * per) > torch.finfo(u.dtype).max ** 0.4
     largest = torch.where(far, largest, 1.0)
