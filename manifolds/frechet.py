@@ -89,9 +89,9 @@ def karcher_flow(
         now = (w * manifold.inner(mu, logs, keepdim=True)).sum(0)
         # The floor keeps coincident points, whose spread is itself rounding, from never converging.
         goal = tol * now.sqrt() + 10 * eps
-        moves = norm > goal  # not the item whose mean is NaN
+        moves = norm > goal  # no item whose mean is NaN
         if readable and not bool(moves.any()):
-            return mu
+            break
         rises = now > square - 0.2 * gain + 64 * eps * square
         onwards = manifold._mean_step(mu, logs, w)
         step = torch.where(rises, 0.5 * step, onwards)
@@ -100,17 +100,16 @@ def karcher_flow(
         # exp multiplies a deviation from the manifold at every step: restored, or it grows without bound.
         moved = manifold.restore(manifold.expmap(best, step))
         mu = torch.where(moves, moved, mu) if readable else moved
-    if readable and warn:
+    if readable and warn and not bool((norm <= goal).all()):
         _warn(manifold, search, norm, goal)
     return mu
 
 
 def _warn(manifold: MeanSpace, search: Search, norm: Tensor, goal: Tensor) -> None:
-    worst = (norm - goal).nan_to_num(0.0)
     warnings.warn(
         f"{type(manifold).__name__}.{search.operation}: not converged after {search.max_iter} iterations, the mean of "
-        f"the logarithms still has norm {float(norm.nan_to_num(0.0).amax()):.2g} ({float(worst.amax()):.2g} above the "
-        "goal); raise max_iter, give a start, or check that the points lie within half of the injectivity radius",
+        f"the logarithms still has norm {float(norm.amax()):.2g} ({float((norm - goal).amax()):.2g} above the goal); "
+        "raise max_iter, give a start, or check that the points lie within half of the injectivity radius",
         RuntimeWarning,
         stacklevel=5,
     )
@@ -150,10 +149,12 @@ def solve(manifold: MeanSpace, mu: Tensor, hessian: LinearMap, b: Tensor, *, rou
     z = torch.zeros_like(b)
     r = p = b
     rr = start = manifold.inner(mu, r, keepdim=True)
+    # A residual of rounding is normal to the manifold as much as tangent: along it H is next to nothing.
+    goal = max(CG_TOL, 4 * torch.finfo(b.dtype).eps) ** 2 * start
     for i in range(rounds):
         hp = hessian(p)
         curvature = manifold.inner(mu, p, hp, keepdim=True)
-        active = (rr > CG_TOL**2 * start) & (curvature > 0)
+        active = (rr > goal) & (curvature > 0)
         alpha = torch.where(active, rr / torch.where(active, curvature, 1.0), 1.0 if i == 0 else 0.0)
         z, r = z + alpha * p, r - alpha * hp
         previous, rr = rr, manifold.inner(mu, r, keepdim=True)
@@ -232,13 +233,16 @@ def mean_from(manifold: Manifold, x: Tensor, w: Tensor, start: Tensor, search: S
 
 @torch.no_grad()
 def best_start(manifold: Manifold, x: Tensor, w: Tensor) -> Tensor:
-    """The manifold's first guess, or the item nearest to it if the mean squared distance from there is less.
-    ``N,*B,P; N,*B,1(,1) -> *B,P``.
+    """The manifold's first guess, or the item nearest to it if the mean squared distance from there is less; of two
+    items the one of the greater weight, from which one step leads to the mean. ``N,*B,P; N,*B,1(,1) -> *B,P``.
 
     The items are put in an order of their own first, so that no tie and no rounding depends on how they came.
     """
     x, w = _in_order(manifold, x.detach(), w.detach())
-    guess, shares = manifold._mean_guess(x, w), w.reshape(x.shape[: x.dim() - manifold.ndim])
+    shares = w.reshape(x.shape[: x.dim() - manifold.ndim])
+    if len(x) <= 2:
+        return _taken(x, shares.argmax(0, keepdim=True)).squeeze(0)
+    guess = manifold._mean_guess(x, w)
 
     def squares(at: Tensor) -> Tensor:
         found = manifold.dist2(at, x)

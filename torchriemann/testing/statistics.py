@@ -87,6 +87,46 @@ def frechet_mean_has_its_implicit_gradient(t: Trial) -> None:
     t.close(got, torch.tensor(quotient, dtype=t.dtype), "implicit gradient")
 
 
+@law("means", float64=1e-8, float32=1e-4, examples=2)
+def items_of_weight_zero_are_left_out(t: Trial) -> None:
+    """A NaN item and one off the manifold, of weight zero, change neither mean nor variance nor a gradient; their own
+    gradient is exactly zero, that of every weight finite."""
+    m, x = t.manifold, _cloud(t, 3, t.point())
+    w = torch.rand((3, *t.batch), generator=t.generator, dtype=t.dtype) + 0.1
+    bad = torch.stack([torch.full_like(x[0], torch.nan), t.case.off(x[0])])
+    probe = t.noise(*t.case.invariant(x[0]).shape)
+
+    def gradients(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        leaves = (x.detach().requires_grad_(), w.requires_grad_())
+        mean, variance = m.frechet_mean(*leaves), m.frechet_variance(*leaves)
+        total = (probe * t.case.invariant(mean)).sum() + variance.sum()
+        return (mean.detach(), variance.detach(), *torch.autograd.grad(total, leaves))
+
+    mean, variance, gx, gw = gradients(x, w.clone())
+    got = gradients(torch.cat([bad, x]), torch.cat([torch.zeros_like(w[:2]), w]))
+    t.same(got[0], mean, "the mean")
+    t.close(got[1], variance, "the variance")
+    t.require((got[2][:2] == 0).all(), "the gradient of an item of weight zero is zero")
+    t.close(got[2][2:], gx, "gradient in the items")
+    t.close(got[3][2:], gw, "gradient in the weights")
+    t.require(got[3].isfinite().all(), "the gradient in the weights is finite")
+
+
+@law("means", float64=1e-8, float32=1e-4, examples=2)
+def frechet_variance_is_least_at_the_mean(t: Trial) -> None:
+    """frechet_variance is the weighted mean of squared distances, no less from a point near the mean; the mean is the
+    same whatever the order of the points and wherever the search starts."""
+    m, x = t.manifold, _cloud(t, 4, t.point())
+    w = torch.rand((4, *t.batch), generator=t.generator, dtype=t.dtype) + 0.1
+    mean, least = m.frechet_mean(x, w), m.frechet_variance(x, w)
+    t.close(least, (w / w.sum(0) * m.dist2(mean, x)).sum(0), "weighted mean of squares")
+    t.close(m.frechet_variance(x, w, mean), least, "of a mean that is given")
+    other = m.expmap(mean, 0.1 * t.tangent(mean))
+    t.require((m.frechet_variance(x, w, other) >= least - t.bound).all(), "the variance is least at the mean")
+    t.same(m.frechet_mean(x.flip(0), w.flip(0)), mean, "another order")
+    t.same(m.frechet_mean(x, w, start=x[1]), mean, "another start")
+
+
 # ---- sampling -------------------------------------------------------------------------------------------------
 
 
