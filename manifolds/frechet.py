@@ -206,7 +206,7 @@ class _FrechetMean(Function):
         rest = []
         if options:
             with torch.enable_grad():
-                field = _field(manifold, mu.detach(), at, w.detach())
+                field = _field(manifold, mu.detach(), at.detach(), w.detach())
             rest = torch.autograd.grad(field, options, z, materialize_grads=True)
         # The gradients depend on the mean, whose own derivative is left out of them: a further derivative raises,
         # whatever it is in.
