@@ -338,12 +338,9 @@ class Manifold(ByOptions, CheckedManifold):
         where the variance is least. Differentiable in all three; through a mean that is sought once.
         """
         x, w = weighted(self, x, weights, "frechet_variance")
-        if mean is None:
-            mean = self._mean(x, None, w=w, search=frechet.Search("frechet_variance"))
-        self.check_operands("frechet_variance", [x, mean])
-        x = x if weights is None else frechet.in_reach(self, mean, x, per_point(self, w))
-        squares = self.dist2(mean, x)
-        return (w * squares).sum(0)
+        if mean is not None:
+            self.check_operands("frechet_variance", [x, mean])
+        return self._variance(x, mean, w=w)
 
     @in_full_precision
     def karcher_residual(self, x: Tensor, mu: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -351,13 +348,19 @@ class Manifold(ByOptions, CheckedManifold):
         x, w = weighted(self, x, weights, "karcher_residual")
         self.check_operands("karcher_residual", [x, mu])
         w = per_point(self, w)
-        x = x if weights is None else frechet.in_reach(self, mu, x, w)
+        x = frechet.in_reach(self, mu, x, w)
         return self.norm(mu, (w * self.logmap(mu, x)).sum(0))
 
     def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
         """The mean under weights `w` that broadcast to ``N,*B`` and sum to one."""
         w = per_point(self, w.expand(x.shape[: x.dim() - self.ndim]))
         return frechet.mean_from(self, x, w, frechet.best_start(self, x, w) if start is None else start, search)
+
+    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
+        """The mean squared distance under weights `w` that broadcast to ``N,*B`` and sum to one."""
+        w = w.expand(x.shape[: x.dim() - self.ndim])
+        mean = frechet.stationary_mean(self, x, w) if mean is None else mean
+        return (w * self.dist2(mean, frechet.in_reach(self, mean, x, per_point(self, w)))).sum(0)
 
     def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
         """A cheap point near the mean under the weights ``N,*B,1(,1)``: the mean of coordinates, projected."""

@@ -31,6 +31,10 @@ class MeanSpace(Protocol):
         """The end of the geodesic that starts at `x` with velocity `u`."""
         ...
 
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """The tangent part of `u`."""
+        ...
+
     def restore(self, x: Tensor) -> Tensor:
         """`x` without the drift that rounding made."""
         ...
@@ -124,6 +128,8 @@ def _logarithms(manifold: MeanSpace, mu: Tensor, x: Tensor, w: Tensor) -> Tensor
 def in_reach(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor) -> Tensor:
     """The points, with `mu` in place of items of weight zero that have no logarithm there: in a derivative even zero
     times NaN is NaN."""
+    if values_readable(w) and not bool((w == 0).any()):
+        return x
     with torch.no_grad():
         logs = manifold.logmap(mu.detach(), x.detach())
         found = logs.isfinite().flatten(-manifold.ndim).all(-1)
@@ -149,14 +155,14 @@ def solve(manifold: MeanSpace, mu: Tensor, hessian: LinearMap, b: Tensor, *, rou
     z = torch.zeros_like(b)
     r = p = b
     rr = start = manifold.inner(mu, r, keepdim=True)
-    # A residual of rounding is normal to the manifold as much as tangent: along it H is next to nothing.
     goal = max(CG_TOL, 4 * torch.finfo(b.dtype).eps) ** 2 * start
     for i in range(rounds):
         hp = hessian(p)
         curvature = manifold.inner(mu, p, hp, keepdim=True)
         active = (rr > goal) & (curvature > 0)
         alpha = torch.where(active, rr / torch.where(active, curvature, 1.0), 1.0 if i == 0 else 0.0)
-        z, r = z + alpha * p, r - alpha * hp
+        # Rounding is normal to the manifold as much as tangent, and along a normal residual H is next to nothing.
+        z, r = z + alpha * p, manifold.proju(mu, r - alpha * hp)
         previous, rr = rr, manifold.inner(mu, r, keepdim=True)
         beta = torch.where(active, rr / torch.where(active, previous, 1.0), 0.0)
         p = torch.where(active, r + beta * p, 0.0)
@@ -200,7 +206,7 @@ class _FrechetMean(Function):
         rest = []
         if options:
             with torch.enable_grad():
-                field = _field(manifold, mu.detach(), at, w.detach())
+                field = _field(manifold, mu.detach(), at.detach(), w.detach())
             rest = torch.autograd.grad(field, options, z, materialize_grads=True)
         # The gradients depend on the mean, whose own derivative is left out of them: a further derivative raises,
         # whatever it is in.
@@ -225,6 +231,35 @@ def mean_from(manifold: Manifold, x: Tensor, w: Tensor, start: Tensor, search: S
     options = _options(manifold) if torch.is_grad_enabled() else []
     mu: Any = _FrechetMean.apply(x, w, start, manifold, search, *options)
     # The manifold moves with its options; the derivative above is along the manifold.
+    return manifold.restore(mu) if options else mu
+
+
+class _Stationary(Function):
+    """A mean that was found without a graph, for a function that is stationary there: its derivative in what the mean
+    depends on is zero. A second one would not be."""
+
+    @staticmethod
+    def forward(mu: Tensor, *anchors: Tensor) -> Tensor:
+        return mu.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return (None, *(LastDerivative.apply(grad, torch.zeros_like(a), _NO_SECOND) for a in ctx.saved_tensors))
+
+
+def stationary_mean(manifold: Manifold, x: Tensor, w: Tensor) -> Tensor:
+    """The mean under the weights ``N,*B`` for the variance around it."""
+    search = Search("frechet_variance")
+    if not _readable(manifold, x, w):
+        return manifold._mean(x, None, w=w, search=search)
+    with torch.no_grad():
+        found = manifold._mean(x, None, w=w, search=search)
+    options = _options(manifold)
+    mu: Any = _Stationary.apply(found, x, w, *options)
     return manifold.restore(mu) if options else mu
 
 

@@ -240,6 +240,9 @@ class PullbackMetric(GyroManifold):
         start = None if start is None else self.chart.forward(start)
         return self.chart.inverse(self.base._mean(self.chart.forward(x), start, w=w, search=search))
 
+    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
+        return self.base._variance(self.chart.forward(x), None if mean is None else self.chart.forward(mean), w=w)
+
     # ---- laws of points ---------------------------------------------------------------------------------------
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:

@@ -144,6 +144,9 @@ class Scaled(Composite):
         """s^2 times that of `manifold`."""
         return self.scale**2 * self._each("dist2", x, y, keepdim=keepdim)
 
+    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
+        return self.scale**2 * self._each("_variance", x, mean, w=w)
+
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """That of `manifold` over s^2."""

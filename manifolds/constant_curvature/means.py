@@ -104,6 +104,9 @@ class FrameSpace(frechet.MeanSpace):
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         return self._model.expmap_frame(x, u)
 
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
+
     def restore(self, x: Tensor) -> Tensor:
         return self._model.restore(x)
 
