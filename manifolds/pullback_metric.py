@@ -12,6 +12,7 @@ from .base import Manifold
 from .chart import Chart, derivative_along
 from .gyro import GyroManifold, is_gyro
 from .operation import in_full_precision, operation
+from .turns import ClosedFactor
 
 
 class PullbackMetric(GyroManifold):
@@ -233,6 +234,10 @@ class PullbackMetric(GyroManifold):
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
         """That of the image."""
         return self._gyro_base.normal_shape(self.chart.base_shape(tuple(point_shape)))
+
+    def closed_factors(self, point_shape: tuple[int, ...]) -> tuple[ClosedFactor, ...]:
+        """Those of the image."""
+        return self._gyro_base.closed_factors(self.chart.base_shape(tuple(point_shape)))
 
     @in_full_precision
     def tangent_from_normal(self, z: Tensor) -> Tensor:
