@@ -69,6 +69,7 @@ class Klein(ConstantCurvature):
 
     def projx(self, x: Tensor) -> Tensor:
         """The nearest point: `x` itself, or outside the ball on the largest representable radius."""
+        self.check_operands("projx", [x])
         eps = 2 * torch.finfo(x.dtype).eps if x.dtype in HALF_DTYPES else None
         return self._inside(x, eps=eps)
 
@@ -169,6 +170,7 @@ class Klein(ConstantCurvature):
     @in_full_precision
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """factor (*) x: the distance from the origin is multiplied."""
+        self.check_operands("decay", [x])
         return self.gyroscale(factor, x)
 
     @operation
@@ -238,6 +240,7 @@ class Klein(ConstantCurvature):
     @in_full_precision
     def expmap_frame(self, x: Tensor, z: Tensor) -> Tensor:
         """The exponential of the tangent vector with frame coordinates z."""
+        self._check_frame("expmap_frame", x, z)
         return self.expmap(x, self.tangent_from_frame(x, z))
 
     @operation

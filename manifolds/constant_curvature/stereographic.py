@@ -93,6 +93,7 @@ class StereographicModel(ConstantCurvature):
 
     def projx(self, x: Tensor) -> Tensor:
         """The nearest point: `x` itself, or for K < 0 and outside the ball, on the largest representable radius."""
+        self.check_operands("projx", [x])
         # In half precision the rim is where rounding to it leads outside.
         eps = 2 * torch.finfo(x.dtype).eps if x.dtype in HALF_DTYPES else None
         return self._inside(x, eps=eps)
@@ -183,6 +184,7 @@ class StereographicModel(ConstantCurvature):
     @in_full_precision
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """factor (*) x: the distance from the origin is multiplied."""
+        self.check_operands("decay", [x])
         return self.gyroscale(factor, x)
 
     @operation
