@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from . import frechet
+from . import frechet, mean_start
 from .checks import CheckedManifold, expands
 from .functional.pairwise import table
 from .functional.series import safe_sqrt
@@ -116,10 +116,12 @@ class Manifold(ByOptions, CheckedManifold):
 
     # ---- derived: metric --------------------------------------------------------------------------------------
 
+    @operation
     def component_inner(self, x: Tensor, u: Tensor, v: Tensor | None = None) -> Tensor:
         """`inner` with `ndim` trailing ones, so that it broadcasts against the point."""
         return self.inner(x, u, v, keepdim=True)
 
+    @operation
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """Length of `u`; its gradient at zero is zero."""
         return safe_sqrt(self.inner(x, u, keepdim=keepdim))
@@ -152,6 +154,7 @@ class Manifold(ByOptions, CheckedManifold):
                     f"{tuple(points.shape)}; give it a dimension by unsqueeze(0)"
                 )
 
+    @operation
     def restore(self, x: Tensor) -> Tensor:
         """Remove the membership drift of a point that rounding moved off by little; cheaper than `projx` where it
         can be. The optimizers call it."""
@@ -223,14 +226,17 @@ class Manifold(ByOptions, CheckedManifold):
         u = self.logmap(x, y)
         return self.expmap(x, self._per_point(t, u) * u)
 
+    @operation
     def midpoint(self, x: Tensor, y: Tensor) -> Tensor:
         """Half way along the shortest geodesic."""
         return self.geodesic(x, y, 0.5)
 
+    @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """The retraction chosen in the constructor; the exponential map where there is no choice."""
         return self.expmap(x, u)
 
+    @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
         """The tangent vector that `retr` sends to `y`."""
         return self.logmap(x, y)
@@ -251,10 +257,12 @@ class Manifold(ByOptions, CheckedManifold):
         y = self.retr(x, u)
         return y, self.transp(x, y, v)
 
+    @operation
     def transp_follow_retr(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The transported vector of `retr_transp`."""
         return self.retr_transp(x, u, v)[1]
 
+    @operation
     def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The transported vector of `expmap_transp`."""
         return self.expmap_transp(x, u, v)[1]
@@ -320,14 +328,7 @@ class Manifold(ByOptions, CheckedManifold):
         (default 100 eps times the spread).
         """
         x, w = weighted(self, x, weights, "frechet_mean")
-        if start is not None:
-            self.check_operands("frechet_mean", [x, start])
-            if not expands(start.shape, x.shape[1:]):
-                raise ValueError(
-                    f"{type(self).__name__}.frechet_mean: start must broadcast to {tuple(x.shape[1:])}, which x has "
-                    f"after its first dimension, got {tuple(start.shape)}"
-                )
-            start = start.detach().expand(x.shape[1:])
+        start = None if start is None else mean_start.checked_start(self, start, x)
         return self._mean(x, start, w=w, search=frechet.Search("frechet_mean", max_iter, tol))
 
     @in_full_precision
@@ -354,7 +355,7 @@ class Manifold(ByOptions, CheckedManifold):
     def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
         """The mean under weights `w` that broadcast to ``N,*B`` and sum to one."""
         w = per_point(self, w.expand(x.shape[: x.dim() - self.ndim]))
-        return frechet.mean_from(self, x, w, frechet.best_start(self, x, w) if start is None else start, search)
+        return frechet.mean_from(self, x, w, mean_start.best_start(self, x, w) if start is None else start, search)
 
     def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
         """The mean squared distance under weights `w` that broadcast to ``N,*B`` and sum to one."""

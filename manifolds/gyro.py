@@ -11,6 +11,7 @@ from torch import Tensor
 from .base import Manifold
 from .functional.series import safe_norm
 from .operation import in_full_precision, operation
+from .turns import ClosedFactor
 
 
 class GyroManifold(Manifold):
@@ -48,6 +49,10 @@ class GyroManifold(Manifold):
     @abc.abstractmethod
     def normal_from_tangent(self, u: Tensor) -> Tensor:
         """Orthonormal coordinates of a tangent vector `u` at the origin."""
+
+    def closed_factors(self, point_shape: tuple[int, ...]) -> tuple[ClosedFactor, ...]:
+        """The factors with closed geodesics, spaces of constant curvature K > 0: around them a wrapped law turns."""
+        return ()
 
     # ---- at the origin ----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from .functional.rounding import towards_zero
 from .gyro import GyroManifold, is_gyro
 from .operation import in_full_precision, operation
 from .precision import widen
+from .turns import ClosedFactor
 
 
 class PullbackMetric(GyroManifold):
@@ -276,6 +277,10 @@ class PullbackMetric(GyroManifold):
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
         """That of the image."""
         return self._gyro_base.normal_shape(self.chart.base_shape(tuple(point_shape)))
+
+    def closed_factors(self, point_shape: tuple[int, ...]) -> tuple[ClosedFactor, ...]:
+        """Those of the image."""
+        return self._gyro_base.closed_factors(self.chart.base_shape(tuple(point_shape)))
 
     @in_full_precision
     def tangent_from_normal(self, z: Tensor) -> Tensor:

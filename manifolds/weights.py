@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def weighted(manifold: Manifold, x: Tensor, weights: Tensor | None, operation_name: str) -> tuple[Tensor, Tensor]:
     """Points ``N,*B,P`` to average and their weights ``N,*B``, which sum to one over the first dimension.
 
-    An item of weight zero is left out, whatever it is: in its place comes its projection, of numbers that are not
-    finite as of zeros, without a derivative. Its weight has the derivative towards that point, and none where the item
-    is not finite.
+    An item of weight zero is left out, whatever it is: in its place comes its projection, without a derivative. Its
+    weight has the derivative towards that point. Where there is none, or one to which the item of the greatest weight
+    has no distance, that item comes in its place, and the weight has no derivative.
     """
     batch = _checked(manifold, x, weights, f"{type(manifold).__name__}.{operation_name}")
     if weights is None:
@@ -26,11 +26,28 @@ def weighted(manifold: Manifold, x: Tensor, weights: Tensor | None, operation_na
     w = weights.reshape(weights.shape + (1,) * (len(batch) - weights.dim())).to(x.dtype).expand(batch)
     unused = w == 0
     if not values_readable(w) or bool(unused.any()):
-        finite = x.isfinite()
-        projected = manifold.projx(torch.where(finite, x, 0.0).detach()).detach()
+        projected, lost = _projected(manifold, x.detach(), w.detach())
         x = torch.where(per_point(manifold, unused), projected, x)
-        w = torch.where(unused & ~finite.flatten(len(batch)).all(-1), 0.0, w)
+        w = torch.where(unused & lost, 0.0, w)
     return x, w / w.sum(0, keepdim=True)
+
+
+@torch.no_grad()
+def _projected(manifold: Manifold, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """The projections of the items, and for which ones another item had to stand in."""
+    finite = x.isfinite()
+    found = manifold.projx(torch.where(finite, x, 0.0))
+    heaviest = taken(x, w.argmax(0, keepdim=True))
+    # Also coordinates whose squares overflow are none to compute with.
+    reach = manifold.dist2(heaviest, found) + found.square().flatten(w.dim()).sum(-1)
+    lost = ~(finite.flatten(w.dim()).all(-1) & reach.isfinite())
+    return torch.where(per_point(manifold, lost), heaviest, found).detach(), lost
+
+
+def taken(x: Tensor, index: Tensor) -> Tensor:
+    """The items of ``N,*B,P`` with an index ``k,*B``. ``-> k,*B,P``."""
+    tail = x.shape[index.dim() :]
+    return x.gather(0, index.reshape(index.shape + (1,) * len(tail)).expand(index.shape + tail))
 
 
 def per_point(manifold: Manifold, numbers: Tensor) -> Tensor:

@@ -10,15 +10,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from .checks import described
-from .constant_curvature.model import ConstantCurvature
-from .functional.rows import unit_vector
-from .functional.series import safe_norm
 from .gyro import GyroManifold
 from .precision import in_full_precision
-
-# Turns around a sphere in either direction that the density counts. What is left out has a radius of 7 pi/sqrt(K) and
-# more, which is below 1e-16 of the mass up to a standard deviation of 2.5/sqrt(K).
-_TURNS = 3
+from .turns import log_turns, log_turns_together
 
 
 class WrappedNormal(Distribution):
@@ -33,10 +27,12 @@ class WrappedNormal(Distribution):
     so that it is the same in all models of one space. With a single radius r = |z| and K < 0 the determinant is
     ``(sinh(sqrt|K| r)/(sqrt|K| r))^(d-1)``, taken as a logarithm, which does not overflow.
 
-    Closed geodesics. On a space of constant K > 0 a draw may go around: the density sums over the turns, three either
-    way, which is exact to rounding for standard deviations up to 2.5/sqrt(K). From dimension 2 on it has integrable
-    poles at the antipode of `loc`, and at `loc` itself, where the turns are left out. On other spaces of finite
-    injectivity radius `log_prob` counts the shortest geodesic only: a lower bound, without the mass of longer draws.
+    Closed geodesics. On a space of constant K > 0, and on such a factor of a composite, a draw may go around: the
+    density sums over the turns, three either way, which is exact to rounding for standard deviations up to
+    2.5/sqrt(K). From dimension 2 on it has integrable poles at the antipode of `loc`, and at `loc` itself, where the
+    turns are left out. With `scale_tril` at most four factors may be closed: `log_prob` raises ``NotImplementedError``
+    beyond. On other spaces of finite injectivity radius `log_prob` counts the shortest geodesic only: a lower bound,
+    without the mass of longer draws.
 
     Args:
         manifold: a `GyroManifold` on which left translations are isometries: any space of constant curvature,
@@ -47,7 +43,7 @@ class WrappedNormal(Distribution):
         scale_tril: instead of `scale`, a Cholesky factor of Sigma, ``*B,d,d`` with d the number of coordinates.
 
     `batch_shape` is ``*B`` and `event_shape` P. Samples are reparametrised: `rsample` is differentiable in `loc`, the
-    scale and the options of the manifold, and draws from torch's global generator.
+    scale and the options of the manifold. Draws come from torch's global generator unless one is given.
 
     Raises ``ValueError`` for a manifold without normal coordinates, both or neither of the two scales, shapes that do
     not broadcast, and (unless ``validate_args=False``) for a scale that is not positive and points off the manifold.
@@ -164,10 +160,15 @@ class WrappedNormal(Distribution):
         new._validate_args = self._validate_args
         return new
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+        """Draws, ``*sample_shape,*B,P``."""
+        return self.rsample(sample_shape, generator=generator)
+
+    def rsample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Draws, ``*sample_shape,*B,P``, differentiable in the parameters."""
         shape = torch.Size(sample_shape) + self.batch_shape + self._normal_shape
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
         return self.manifold.expmap_frame(self.loc, self._scaled(noise))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -184,9 +185,14 @@ class WrappedNormal(Distribution):
         # Left translation is an isometry, so the volume factor at loc is that at the origin.
         u = manifold.tangent_from_normal(z)
         log_p = normal - manifold.logdet_dexp(manifold._origin_of(u), u)
-        if isinstance(manifold, ConstantCurvature) and manifold.sign >= 0:
-            log_p = log_p + _log_turns(manifold, z, self)
-        return log_p
+        closed = manifold.closed_factors(tuple(self.event_shape))
+        if not closed:
+            return log_p
+        z = z.flatten(z.dim() - len(self._normal_shape))
+        if "scale" in self.__dict__:
+            scale = self.scale.to(z.dtype)
+            return log_p + log_turns(z, closed, scale.flatten(scale.dim() - len(self._normal_shape)))
+        return log_p + log_turns_together(z, closed, self._whitened_rows)
 
     def _validate_sample(self, value: Tensor) -> None:
         _check_tensor("value", value)
@@ -209,8 +215,11 @@ class WrappedNormal(Distribution):
         if "scale" in self.__dict__:
             z = z / self.scale.to(z.dtype)
             return z.flatten(z.dim() - len(self._normal_shape))
-        flat = z.flatten(z.dim() - len(self._normal_shape)).unsqueeze(-1)
-        return torch.linalg.solve_triangular(self.scale_tril.to(z.dtype), flat, upper=False).squeeze(-1)
+        return self._whitened_rows(z.flatten(z.dim() - len(self._normal_shape)))
+
+    def _whitened_rows(self, z: Tensor) -> Tensor:
+        triangle = self.scale_tril.to(z.dtype)
+        return torch.linalg.solve_triangular(triangle, z.unsqueeze(-1), upper=False).squeeze(-1)
 
     def _log_volume(self, dtype: torch.dtype) -> Tensor:
         """log det Sigma^(1/2)."""
@@ -218,35 +227,6 @@ class WrappedNormal(Distribution):
             log_scale = self.scale.to(dtype).log()
             return log_scale.flatten(log_scale.dim() - len(self._normal_shape)).sum(-1)
         return self.scale_tril.to(dtype).diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-def _log_turns(manifold: ConstantCurvature, z: Tensor, law: WrappedNormal) -> Tensor:
-    r"""log of the density, all turns counted, over that of the shortest geodesic.
-
-    The preimages of a point under the exponential map lie on the line of z, at the signed radii
-    ``r_k = r + 2 pi k/sqrt(K)``. There the normal density is ``exp((r^2 - r_k^2) w/2)`` times that at r, with w the
-    squared length of the whitened direction, and the volume factor ``|r/r_k|^(d-1)`` times that at r, because ``|sin|``
-    is periodic.
-    """
-    d, r = z.shape[-1], safe_norm(z)
-    direction = torch.where((r == 0).unsqueeze(-1), unit_vector(0, z), z / torch.where(r == 0, 1.0, r).unsqueeze(-1))
-    slope = law._whitened(direction).square().sum(-1)
-    k = torch.as_tensor(manifold.curvature, dtype=z.dtype, device=z.device)
-    # For K <= 0 no geodesic closes, next to zero none that matters (and the derivative of the period overflows), and
-    # one of no length has no direction.
-    curved = k > torch.finfo(z.dtype).tiny ** 0.5
-    closed = curved & ((r > 0) | (d == 1))
-    period, length = 2 * math.pi * torch.where(curved, k, 1.0).rsqrt(), torch.where(closed & (r > 0), r, 1.0)
-    logs = [torch.zeros_like(r)]
-    for turns in range(-_TURNS, _TURNS + 1):
-        if turns == 0:
-            continue
-        turned = r + turns * period
-        log = 0.5 * (r - turned) * (r + turned) * slope
-        if d > 1:
-            log = log + (d - 1) * (turned.abs() / length).log()
-        logs.append(torch.where(closed, log, -torch.inf))
-    return torch.logsumexp(torch.stack(logs), 0)
 
 
 def _broadcast(batch: torch.Size, given: Tensor, own: torch.Size, loose: bool) -> tuple[torch.Size, Tensor]:

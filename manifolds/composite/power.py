@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from ..base import Manifold
 from ..gyro import GyroManifold
 from ..operation import operation
+from ..turns import ClosedFactor
 from .gyro_parts import directed
 from .parts import Composite
 
@@ -81,6 +84,16 @@ class Power(Composite):
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
         """n times that of `manifold`."""
         return (self.n, *self._ask(self.manifold, "", "normal_shape", tuple(point_shape[1:])))
+
+    def closed_factors(self, point_shape: tuple[int, ...]) -> tuple[ClosedFactor, ...]:
+        """Those of `manifold`, n times."""
+        own = tuple(point_shape[1:])
+        found = self._ask(self.manifold, "", "closed_factors", own)
+        size = math.prod(self._ask(self.manifold, "", "normal_shape", own))
+        if len(found) == 1 and found[0].size * found[0].repeats == size:
+            return (dataclasses.replace(found[0], repeats=self.n * found[0].repeats),)
+        shifted = ((c, i * size) for i in range(self.n) for c in found)
+        return tuple(dataclasses.replace(c, offset=c.offset + before) for c, before in shifted)
 
     def _drawn(self, name: str, size: tuple[int, ...], **options: Any) -> Tensor:
         self._raise(self._shape_reason(size))

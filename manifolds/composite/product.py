@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torch.nn.functional import pad
 from ..base import Manifold
 from ..gyro import is_gyro
 from ..operation import operation
+from ..turns import ClosedFactor
 from .gyro_parts import directed
 from .parts import Composite
 
@@ -161,6 +163,15 @@ class Product(Composite):
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
         """One vector, in which those of the factors stand side by side."""
         return (sum(map(math.prod, self._normal_shapes("normal_shape"))),)
+
+    def closed_factors(self, point_shape: tuple[int, ...]) -> tuple[ClosedFactor, ...]:
+        """Those of the factors, one after another."""
+        found, before = [], 0
+        for i, (factor, own) in enumerate(zip(self.factors, self._normal_shapes("closed_factors"), strict=True)):
+            closed = self._ask(factor, f"factor {i}, ", "closed_factors", self.shapes[i])
+            found += [dataclasses.replace(c, offset=c.offset + before) for c in closed]
+            before += math.prod(own)
+        return tuple(found)
 
     def _drawn(self, name: str, size: tuple[int, ...], mean: Tensor | None = None, **options: Any) -> Tensor:
         self._raise(self._shape_reason(size))

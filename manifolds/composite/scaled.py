@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -13,6 +14,7 @@ from ..base import Manifold
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..operation import operation
+from ..turns import ClosedFactor
 from .gyro_parts import directed
 from .parts import Composite
 
@@ -94,6 +96,11 @@ class Scaled(Composite):
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
         """That of `manifold`; the coordinates are s times as long."""
         return self._ask(self.manifold, "", "normal_shape", point_shape)
+
+    def closed_factors(self, point_shape: tuple[int, ...]) -> tuple[ClosedFactor, ...]:
+        """Those of `manifold`, of a curvature over s^2."""
+        found = self._ask(self.manifold, "", "closed_factors", point_shape)
+        return tuple(dataclasses.replace(c, curvature=c.curvature / self.scale**2) for c in found)
 
     def _drawn(self, name: str, size: tuple[int, ...], **options: Any) -> Tensor:
         self._raise(self._shape_reason(size))

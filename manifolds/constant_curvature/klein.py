@@ -182,6 +182,7 @@ class Klein(ConstantCurvature):
     @in_full_precision
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """factor (*) x: the distance from the origin is multiplied."""
+        self.check_operands("decay", [x])
         return self.gyroscale(factor, x)
 
     @operation
@@ -252,6 +253,7 @@ class Klein(ConstantCurvature):
     @in_full_precision
     def expmap_frame(self, x: Tensor, z: Tensor) -> Tensor:
         """The exponential of the tangent vector with frame coordinates z."""
+        self._check_frame("expmap_frame", x, z)
         return self.expmap(x, self.tangent_from_frame(x, z))
 
     @operation

@@ -218,6 +218,7 @@ class Lorentz(ConstantCurvature):
     @in_full_precision
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         """The tangent vector with frame coordinates `z`."""
+        self._check_frame("from_coordinates", x, z)
         return self.tangent_from_frame(x, z)
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -326,6 +327,7 @@ class Lorentz(ConstantCurvature):
 
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """The point `factor` times as far from the origin."""
+        self.check_operands("decay", [x])
         return self.gyroscale(factor, x)
 
     def boost_matrix(self, x: Tensor) -> Tensor:

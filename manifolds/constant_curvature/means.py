@@ -13,6 +13,7 @@ from ..functional.rows import dot
 from ..functional.series import safe_norm
 from ..functional.signed_trigonometry import cot_excess_k
 from ..functional.tracing import values_readable
+from ..mean_start import best_start
 
 if TYPE_CHECKING:
     from .model import ConstantCurvature
@@ -80,7 +81,7 @@ def pivoted_mean(
     at, weight, K = x.detach(), w.detach(), model.curvature
     # Where no curvature is positive there is one mean, and every start leads there.
     convex = model.sign < 0 or (not isinstance(K, Tensor) and K <= 0)
-    find = centroid if convex else frechet.best_start
+    find = centroid if convex else best_start
     pivot = find(model, at, weight).detach() if start is None else start
     origin = model._origin_of(x).expand(x.shape[1:])
     moved = model.from_normal(model.logmap_frame(pivot, at))

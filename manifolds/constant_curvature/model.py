@@ -25,6 +25,7 @@ from ..functional.signed_trigonometry import (
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..operation import in_full_precision, operation
+from ..turns import ClosedFactor
 from ..weights import per_point
 from . import means
 
@@ -82,6 +83,12 @@ class ConstantCurvature(GyroManifold):
     @abc.abstractmethod
     def from_cosine_sine(self, t: Tensor, s: Tensor) -> Tensor:
         """The points with this t and s."""
+
+    def closed_factors(self, point_shape: tuple[int, ...]) -> tuple[ClosedFactor, ...]:
+        """The whole space, unless K <= 0 is known."""
+        K = self.curvature
+        open_everywhere = self.sign < 0 or (not isinstance(K, Tensor) and K <= 0)
+        return () if open_everywhere else (ClosedFactor(0, self.normal_shape(point_shape)[-1], K),)
 
     # ---- curvature --------------------------------------------------------------------------------------------
 

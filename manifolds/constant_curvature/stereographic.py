@@ -188,6 +188,7 @@ class StereographicModel(ConstantCurvature):
     @in_full_precision
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """factor (*) x: the distance from the origin is multiplied."""
+        self.check_operands("decay", [x])
         return self.gyroscale(factor, x)
 
     @operation

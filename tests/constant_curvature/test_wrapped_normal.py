@@ -15,8 +15,10 @@ from torchriemann.manifolds import (
     Klein,
     Lorentz,
     PoincareBall,
+    Power,
     Product,
     ProjectedSphere,
+    Scaled,
     Sphere,
     Stereographic,
     WrappedNormal,
@@ -380,3 +382,76 @@ def test_precision_and_compile():
     torch.testing.assert_close(
         torch.compile(density, fullgraph=True, backend="eager")(z, x, K), density(z, x, K), rtol=1e-5, atol=1e-5
     )
+
+
+# ---- composites with closed factors ---------------------------------------------------------------------------
+
+SPHERE_AREA = 4 * math.pi
+CLOSED = [
+    (Product((Sphere(), Sphere()), ((3,), (3,))), (6,), SPHERE_AREA**2),
+    (Power(ProjectedSphere(), 2), (2, 2), SPHERE_AREA**2),
+    (Scaled(Sphere(), 2.0), (3,), 4 * SPHERE_AREA),
+    (Product((Sphere(), Power(Scaled(Sphere(0.25), 0.5), 1)), ((2,), (1, 3))), (5,), 2 * math.pi * SPHERE_AREA),
+]
+
+
+def importance(log_weights):
+    """The mean of weights and its standard error."""
+    w = log_weights.exp()
+    return w.mean().item(), w.std().item() / len(w) ** 0.5
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("m, shape, volume", CLOSED, ids=repr)
+def test_it_integrates_to_one_on_composites_with_closed_factors(m, shape, volume, joint):
+    g, d = generator(4), m.dimension(shape)
+    a = torch.randn(d, d, dtype=F64, generator=g)
+    tril = torch.linalg.cholesky(a @ a.mT / d + torch.eye(d, dtype=F64))
+    scale = {"scale_tril": tril} if joint else {"scale": tril.diagonal().reshape(m.normal_shape(shape)) + 0.5}
+    law = WrappedNormal(m, m.random_uniform(*shape, generator=g, dtype=F64), **scale)
+    mass, error = importance(law.log_prob(m.random_uniform(100_000, *shape, generator=g, dtype=F64)) + math.log(volume))
+    assert abs(mass - 1) < 5 * error < 0.05
+
+
+def test_it_integrates_to_one_beside_hyperbolic_space():
+    g, m = generator(5), Product((Sphere(), Lorentz()), ((3,), (3,)))
+    law = WrappedNormal(m, m.origin(6, dtype=F64), torch.tensor([1.6, 1.2, 0.8, 0.5], dtype=F64))
+    other = WrappedNormal(Lorentz(), Lorentz().origin(3, dtype=F64), 1.0)
+    y = other.sample((100_000,), generator=g)
+    x = m.join(Sphere().random_uniform(100_000, 3, generator=g, dtype=F64), y)
+    mass, error = importance(law.log_prob(x) - other.log_prob(y) + math.log(SPHERE_AREA))
+    assert abs(mass - 1) < 5 * error < 0.05
+
+
+def test_turns_of_factors_are_those_of_the_factors():
+    m = Product((Sphere(), Euclidean()), ((3,), (2,)))
+    x, loc, std = m.random(7, 5, dtype=F64, generator=generator(1)), m.origin(5, dtype=F64), torch.full((4,), 1.3)
+    parts = [WrappedNormal(f, p, std[:2].to(F64)) for f, p in zip(m.factors, m.split(loc), strict=True)]
+    want = sum(law.log_prob(p) for law, p in zip(parts, m.split(x), strict=True))
+    for scale in ({"scale": std}, {"scale_tril": torch.diag(std).to(F64)}):
+        torch.testing.assert_close(WrappedNormal(m, loc, **scale).log_prob(x), want, rtol=1e-12, atol=1e-12)
+
+
+def test_too_many_closed_factors_with_one_covariance():
+    m = Power(Sphere(), 5)
+    law = WrappedNormal(m, m.origin(5, 2), scale_tril=torch.eye(5))
+    with pytest.raises(NotImplementedError, match="turns around 5 closed factors"):
+        law.log_prob(m.origin(5, 2))
+
+
+@pytest.mark.parametrize("manifold", [Sphere(), Stereographic(0.7), Product((Sphere(), Lorentz()), ((3,), (3,)))])
+def test_derivatives_of_the_density_vmap(manifold):
+    size = 6 if isinstance(manifold, Product) else 3
+    law = WrappedNormal(manifold, manifold.origin(size, dtype=F64), 0.8, validate_args=False)
+    x = law.sample((3,), generator=generator(2))
+    for derivative in (torch.func.grad, torch.func.jacfwd, torch.func.hessian):
+        got = torch.func.vmap(derivative(law.log_prob))(x)
+        torch.testing.assert_close(got, torch.stack([derivative(law.log_prob)(row) for row in x]))
+
+
+def test_draws_from_a_generator():
+    law = WrappedNormal(Sphere(), Sphere().origin(3), 0.5)
+    state = torch.random.get_rng_state()
+    first, again = (draw((4,), generator=generator(7)) for draw in (law.sample, law.rsample))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.random.get_rng_state(), state)
