@@ -156,7 +156,7 @@ def direct(target: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
 # ---- the shortest of several ------------------------------------------------------------------------------------
 
 # Unknowns up to which other geodesics are looked for where the first one found may not be the shortest: one more costs
-# milliseconds. Beyond, it costs seconds, and no shorter one was ever found.
+# milliseconds, and beyond seconds.
 _WIDE = 200
 _FEW, _MANY = 4, 24
 
