@@ -96,7 +96,7 @@ def items_of_weight_zero_are_left_out(t: Trial) -> None:
     bad = torch.stack([torch.full_like(x[0], torch.nan), t.case.off(x[0])])
     probe = t.noise(*t.case.invariant(x[0]).shape)
 
-    def gradients(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def gradients(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
         leaves = (x.detach().requires_grad_(), w.requires_grad_())
         mean, variance = m.frechet_mean(*leaves), m.frechet_variance(*leaves)
         total = (probe * t.case.invariant(mean)).sum() + variance.sum()

@@ -59,7 +59,7 @@ def _hold_derivatives(t: Trial, name: str, letters: str, leaves: list[Tensor], o
 
     every = sum(((w * o).sum() for w, o in zip(weights, outputs, strict=True)), torch.zeros(()))
     first = torch.autograd.grad(every, leaves, create_graph=True, materialize_grads=True)
-    slope = sum(_items(g * d) for g, d in zip(first, along, strict=True))
+    slope = torch.stack([_items(g * d) for g, d in zip(first, along, strict=True)]).sum(0)
     at, tangents, every_argument = tuple(a.detach() for a in leaves), tuple(along), tuple(range(len(letters)))
     got = torch.func.vmap(torch.func.grad(total, every_argument))(*at)
     for letter, g, w in zip(letters, got, first, strict=True):
