@@ -13,7 +13,7 @@ from torchriemann.manifolds import Manifold, ManifoldParameter
 from torchriemann.manifolds.checks import described, expands
 from torchriemann.manifolds.parameter import (
     CONTAINERS,
-    check_options_rest,
+    check_options_fixed,
     learnable_options,
     manifold_label,
     register_manifold,
@@ -60,7 +60,7 @@ class ManifoldModule(nn.Module):
             raise ValueError(
                 f"{type(self).__name__}: {name} must be a tensor, got {type(tensor).__name__}; call torch.as_tensor"
             )
-        check_options_rest(manifold, f"{type(self).__name__}: {name}")
+        check_options_fixed(manifold, f"{type(self).__name__}: {name}")
         label = manifold_label(tensor)
         if label is not None and label != manifold:
             raise ValueError(
@@ -105,7 +105,7 @@ class ManifoldModule(nn.Module):
             raise ValueError(f"{where}parametrization must be one of {PARAMETRIZATIONS}, got {parametrization!r}")
         if not isinstance(manifold, Manifold):
             raise ValueError(f"{where}{name} needs a manifold of torchriemann, as Sphere(), got {described(manifold)}")
-        check_options_rest(manifold, f"{where}{name}")
+        check_options_fixed(manifold, f"{where}{name}")
         point = Point(manifold, tuple(shape), parametrization)
         origin = manifold.origin(*shape, device=device, dtype=dtype)
         if parametrization == "manifold":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_slope, sinh_ratio
+from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_relative_derivative, sinh_ratio
 from .triton_rows import backward_launcher, divide, dot, forward_launcher, load, load_option, tile
 
 
@@ -179,7 +179,7 @@ def _log_backward(
     gd = dot(g, chord)
     gx_row = dot(g, x)
     along = (omx * gd - E * gx_row) / omy
-    kz = along * (ratio * log_ratio_slope(s, ratio))
+    kz = along * (ratio * log_ratio_relative_derivative(s, ratio))
     kE = kz / omx / omy - ratio * gx_row / omy
     kx = ratio * gd / omy - kz * z / omx
     ky = (-kz * z - ratio * along) / omy
