@@ -192,7 +192,8 @@ def without_turns(u: Tensor, K: float | Tensor, per_length: float | Tensor = 1.0
     far = largest * (fixed**0.5 * per) > torch.finfo(u.dtype).max ** 0.4
     largest = torch.where(far, largest, 1.0)
     size = dot(v := torch.where(far, u / largest, 1.0), v).sqrt()
-    angle = size * largest * (positive(K) ** 0.5 * per_length)
+    # Where the product is no number one angle is as good as another: u is rounded by many turns.
+    angle = (size * largest * (positive(K) ** 0.5 * per_length)).clamp(max=torch.finfo(u.dtype).max)
     return torch.where(far, angle.remainder(2 * math.pi) / angle, 1.0) * u
 
 

@@ -70,9 +70,11 @@ def store_row(pointer, row, column, width, mask, value):
 @triton.jit
 def shortening(u, om, c):
     """One, or what makes a vector that is longer than 2^20 over sqrt(c) about as long: it leads to the rim as well."""
-    rate = tl.sqrt(c) / om
-    length = rate * tl.max(tl.abs(u), axis=1)
-    return tl.where(length > 1048576.0, 1048576.0 / length, 1.0)
+    longest = 1048576.0 * om / tl.sqrt(c)
+    largest = tl.max(
+        tl.abs(u), axis=1
+    )  # not times a rate, which may be no number: its reciprocal would stop the vector
+    return tl.where(largest > longest, longest / largest, 1.0)
 
 
 @triton.jit
