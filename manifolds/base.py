@@ -254,22 +254,32 @@ class Manifold(ByOptions, Primitives):
     def frechet_variance(self, x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None) -> Tensor:
         """Weighted mean of ``dist2(mean, x_i)`` over the first dimension. ``N,*B,P -> *B``.
 
-        `weights` as of `frechet_mean`. `mean` is a point that broadcasts with ``*B,P``, by default the Frechet mean,
+        `weights` as of `frechet_mean`. `mean` is a point that broadcasts to ``*B,P``, by default the Frechet mean,
         where the variance is least. Differentiable in all three; through a mean that is sought once.
         """
         x, w = weighted(self, x, weights, "frechet_variance")
         if mean is not None:
-            self.check_operands("frechet_variance", [x, mean])
+            self._check_mean("frechet_variance", "mean", mean, x)
         return self._variance(x, mean, w=w)
 
     @in_full_precision
     def karcher_residual(self, x: Tensor, mu: Tensor, weights: Tensor | None = None) -> Tensor:
         """Norm of the weighted mean of ``logmap(mu, x_i)``: zero at the Frechet mean. ``-> *B``."""
         x, w = weighted(self, x, weights, "karcher_residual")
-        self.check_operands("karcher_residual", [x, mu])
+        self._check_mean("karcher_residual", "mu", mu, x)
         w = per_point(self, w)
         x = frechet.in_reach(self, mu, x, w)
         return self.norm(mu, (w * self.logmap(mu, x)).sum(0))
+
+    def _check_mean(self, operation_name: str, name: str, mean: Tensor, x: Tensor) -> None:
+        """Raise unless `mean` can be expanded to the means of `x`: with a dimension more it would be taken for one mean
+        an item."""
+        self.check_operands(operation_name, [x.select(0, 0), mean])
+        if not expands(mean.shape, x.shape[1:]):
+            raise ValueError(
+                f"{type(self).__name__}.{operation_name}: {name} must broadcast to {tuple(x.shape[1:])}, which x has "
+                f"after its first dimension, got {tuple(mean.shape)}"
+            )
 
     def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
         """The mean under weights `w` that broadcast to ``N,*B`` and sum to one."""
