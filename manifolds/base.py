@@ -119,8 +119,7 @@ class Manifold(ByOptions, Primitives):
     # ---- derived: geodesics and transports --------------------------------------------------------------------
 
     def _per_point(self, t: Tensor | float, like: Tensor) -> Tensor:
-        t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
-        return t.reshape(t.shape + (1,) * self.ndim)
+        return per_point(self, torch.as_tensor(t, dtype=like.dtype, device=like.device))
 
     def _check_geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> None:
         """Raise unless `x`, `y` are points and `t` broadcasts to their batch; say so if `t` came first."""
