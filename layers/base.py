@@ -13,7 +13,7 @@ from torchriemann.manifolds import Manifold, ManifoldParameter
 from torchriemann.manifolds.checks import described, expands
 from torchriemann.manifolds.parameter import (
     CONTAINERS,
-    check_options_rest,
+    check_options_fixed,
     learnable_options,
     manifold_label,
     register_manifold,
@@ -60,7 +60,7 @@ class ManifoldModule(nn.Module):
             raise ValueError(
                 f"{type(self).__name__}: {name} must be a tensor, got {type(tensor).__name__}; call torch.as_tensor"
             )
-        check_options_rest(manifold, f"{type(self).__name__}: {name}")
+        check_options_fixed(manifold, f"{type(self).__name__}: {name}")
         label = manifold_label(tensor)
         if label is not None and label != manifold:
             raise ValueError(
@@ -105,7 +105,7 @@ class ManifoldModule(nn.Module):
             raise ValueError(f"{where}parametrization must be one of {PARAMETRIZATIONS}, got {parametrization!r}")
         if not isinstance(manifold, Manifold):
             raise ValueError(f"{where}{name} needs a manifold of torchriemann, as Sphere(), got {described(manifold)}")
-        check_options_rest(manifold, f"{where}{name}")
+        check_options_fixed(manifold, f"{where}{name}")
         point = Point(manifold, tuple(shape), parametrization)
         origin = manifold.origin(*shape, device=device, dtype=dtype)
         if parametrization == "manifold":
@@ -199,9 +199,9 @@ class ManifoldModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
         _remember_labels(self)
-        before = {id(module): _dtypes(module) for module in _kept_by(self)}
+        before = {id(module): _dtypes(module) for module in _covered_by(self)}
         super()._apply(fn, recurse)
-        for module in _kept_by(self):
+        for module in _covered_by(self):
             _settle(module, before.get(id(module), {}))
         return self
 
@@ -221,12 +221,12 @@ class ManifoldModule(nn.Module):
 # ---- the memory ---------------------------------------------------------------------------------------------------
 
 
-def _kept_by(module: nn.Module) -> Iterator[nn.Module]:
+def _covered_by(module: nn.Module) -> Iterator[nn.Module]:
     """`module` and those within that have no memory of their own."""
     yield module
     for child in module.children():
         if not isinstance(child, ManifoldModule):
-            yield from _kept_by(child)
+            yield from _covered_by(child)
 
 
 def _points_of(module: nn.Module) -> list[tuple[str, Any]]:
@@ -236,7 +236,7 @@ def _points_of(module: nn.Module) -> list[tuple[str, Any]]:
 
 def _remember_labels(root: nn.Module) -> None:
     """Keep on the modules what so far only their tensors say."""
-    for module in _kept_by(root):
+    for module in _covered_by(root):
         for name, parameter in module._parameters.items():
             new = name not in registered_manifolds(module) or isinstance(module, CONTAINERS)
             if new and manifold_label(parameter) is not None:
@@ -245,7 +245,7 @@ def _remember_labels(root: nn.Module) -> None:
 
 def _label_again(root: nn.Module, _: Any) -> None:
     """After ``load_state_dict(assign=True)``, which puts plain parameters into modules without a memory."""
-    for module in _kept_by(root):
+    for module in _covered_by(root):
         _settle(module, {})
 
 

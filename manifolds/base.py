@@ -1,23 +1,23 @@
-"""The contract: what a manifold is, and everything that follows from its few primitive operations."""
+"""The contract: what a manifold is, and everything that follows from its few primitive operations (`Primitives`)."""
 
 from __future__ import annotations
 
-import abc
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from . import frechet, mean_start
-from .checks import CheckedManifold, expands
+from .checks import expands
 from .functional.pairwise import table
 from .functional.series import safe_sqrt
 from .operation import in_full_precision, operation
 from .options import ByOptions
+from .primitives import Primitives
 from .weights import per_point, weighted
 
 
-class Manifold(ByOptions, CheckedManifold):
+class Manifold(ByOptions, Primitives):
     """A Riemannian manifold: options only, no parameters, no sizes that a tensor's shape tells.
 
     Concrete manifolds are frozen dataclasses declared with ``@dataclass(frozen=True, eq=False)``. Two of them are
@@ -32,87 +32,6 @@ class Manifold(ByOptions, CheckedManifold):
     """
 
     reversible: ClassVar[bool] = False  # read by geoopt's samplers
-
-    # ---- primitives -------------------------------------------------------------------------------------------
-
-    @abc.abstractmethod
-    def projx(self, x: Tensor) -> Tensor:
-        """Nearest point of the manifold (or the projection that the class states). ``*B,P -> *B,P``."""
-
-    @abc.abstractmethod
-    def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        """Orthogonal projection of an ambient `u` on the tangent space at `x`; the identity on tangent vectors."""
-
-    @abc.abstractmethod
-    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
-        """Riemannian inner product of `u` and `v` (of `u` with itself when `v` is None). ``-> *B``."""
-
-    @abc.abstractmethod
-    def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
-        """Riemannian gradient of a function whose Euclidean gradient is `g`.
-
-        Law: ``inner(x, egrad2rgrad(x, g), v) == (g * v).sum()`` for every tangent `v`. `g` is never written.
-        """
-
-    @abc.abstractmethod
-    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        """The exponential map: the end of the geodesic that starts at `x` with velocity `u`."""
-
-    @abc.abstractmethod
-    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        """The logarithm: the shortest `u` with ``expmap(x, u) == y``. At a cut locus one of the shortest."""
-
-    @abc.abstractmethod
-    def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """``expmap(x, u)`` and the parallel transport of `v` along that geodesic. ``-> (y, w)``."""
-
-    @abc.abstractmethod
-    def random_uniform(
-        self,
-        *size: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        """A draw from the invariant law. `size` is the whole shape, point dimensions included."""
-
-    @abc.abstractmethod
-    def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
-        """The base point, repeated over the batch dimensions of `size` (the whole shape)."""
-
-    @abc.abstractmethod
-    def dimension(self, shape: tuple[int, ...]) -> int:
-        """Dimension of the manifold whose points have the trailing dimensions of `shape`."""
-
-    # ---- operations that only some spaces have ----------------------------------------------------------------
-
-    def _missing(self, operation_name: str) -> NotImplementedError:
-        return NotImplementedError(f"{self!r} has no {operation_name}")
-
-    @property
-    def retraction_order(self) -> int:
-        """Order of contact of `retr` with the geodesics of this metric: 1, 2, or 3 for the exponential map itself."""
-        raise self._missing("retraction_order")
-
-    def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
-        """Riemannian Hessian applied to `u`, from the Euclidean gradient `g` and Euclidean Hessian product `h`."""
-        raise self._missing("ehess2rhess")
-
-    def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Sectional curvature of the plane spanned by the tangent vectors `u` and `v`. ``-> *B``."""
-        raise self._missing("sectional_curvature")
-
-    def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
-        """Largest radius below which `expmap` is injective, in units of this metric's length."""
-        raise self._missing("injectivity_radius")
-
-    def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
-        """True where `y` is nearer to `x` than the cut locus by more than `margin`. ``-> *B`` (bool)."""
-        raise self._missing("log_is_unique")
-
-    def basis(self, x: Tensor) -> Tensor:
-        """Orthonormal basis of the tangent space at `x`. ``*B,P -> *B,d,P``."""
-        raise self._missing("basis")
 
     # ---- derived: metric --------------------------------------------------------------------------------------
 
@@ -200,8 +119,7 @@ class Manifold(ByOptions, CheckedManifold):
     # ---- derived: geodesics and transports --------------------------------------------------------------------
 
     def _per_point(self, t: Tensor | float, like: Tensor) -> Tensor:
-        t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
-        return t.reshape(t.shape + (1,) * self.ndim)
+        return per_point(self, torch.as_tensor(t, dtype=like.dtype, device=like.device))
 
     def _check_geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> None:
         """Raise unless `x`, `y` are points and `t` broadcasts to their batch; say so if `t` came first."""
@@ -335,22 +253,32 @@ class Manifold(ByOptions, CheckedManifold):
     def frechet_variance(self, x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None) -> Tensor:
         """Weighted mean of ``dist2(mean, x_i)`` over the first dimension. ``N,*B,P -> *B``.
 
-        `weights` as of `frechet_mean`. `mean` is a point that broadcasts with ``*B,P``, by default the Frechet mean,
+        `weights` as of `frechet_mean`. `mean` is a point that broadcasts to ``*B,P``, by default the Frechet mean,
         where the variance is least. Differentiable in all three; through a mean that is sought once.
         """
         x, w = weighted(self, x, weights, "frechet_variance")
         if mean is not None:
-            self.check_operands("frechet_variance", [x, mean])
+            self._check_mean("frechet_variance", "mean", mean, x)
         return self._variance(x, mean, w=w)
 
     @in_full_precision
     def karcher_residual(self, x: Tensor, mu: Tensor, weights: Tensor | None = None) -> Tensor:
         """Norm of the weighted mean of ``logmap(mu, x_i)``: zero at the Frechet mean. ``-> *B``."""
         x, w = weighted(self, x, weights, "karcher_residual")
-        self.check_operands("karcher_residual", [x, mu])
+        self._check_mean("karcher_residual", "mu", mu, x)
         w = per_point(self, w)
         x = frechet.in_reach(self, mu, x, w)
         return self.norm(mu, (w * self.logmap(mu, x)).sum(0))
+
+    def _check_mean(self, operation_name: str, name: str, mean: Tensor, x: Tensor) -> None:
+        """Raise unless `mean` can be expanded to the means of `x`: with a dimension more it would be taken for one mean
+        an item."""
+        self.check_operands(operation_name, [x.select(0, 0), mean])
+        if not expands(mean.shape, x.shape[1:]):
+            raise ValueError(
+                f"{type(self).__name__}.{operation_name}: {name} must broadcast to {tuple(x.shape[1:])}, which x has "
+                f"after its first dimension, got {tuple(mean.shape)}"
+            )
 
     def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
         """The mean under weights `w` that broadcast to ``N,*B`` and sum to one."""

@@ -203,14 +203,14 @@ class _FrechetMean(Function):
             at = in_reach(manifold, mu, x, w)
             z = _FrechetMean._solved(manifold, at, w, mu, grad)
             dx, dw = torch.func.vjp(lambda points, weights: _field(manifold, mu, points, weights), at, w)[1](z)
-        rest = []
+        by_options = []
         if options:
             with torch.enable_grad():
                 field = _field(manifold, mu.detach(), at.detach(), w.detach())
-            rest = torch.autograd.grad(field, options, z, materialize_grads=True)
+            by_options = torch.autograd.grad(field, options, z, materialize_grads=True)
         # The gradients depend on the mean, whose own derivative is left out of them: a further derivative raises,
         # whatever it is in.
-        found = [dx, dw, *rest]
+        found = [dx, dw, *by_options]
         for anchor in (x, w, grad, *options):
             found = [LastDerivative.apply(anchor, d, _NO_SECOND) for d in found]
         return (*found[:2], None, None, None, *found[2:])

@@ -12,6 +12,7 @@ from .base import Manifold
 from .functional.series import safe_norm
 from .operation import in_full_precision, operation
 from .turns import ClosedFactor
+from .weights import per_point
 
 
 class GyroManifold(Manifold):
@@ -130,8 +131,8 @@ class GyroManifold(Manifold):
         inside = length <= limit
         scale = torch.where(inside, 0.0, limit / torch.where(inside, 1.0, length))  # of what is not taken: the origin
         clipped = self.from_normal(scale * z)
-        batch = inside.shape[: inside.dim() - self.normal_ndim]
-        return torch.where(inside.reshape(batch + (1,) * self.ndim), x, clipped)
+        inside = inside.reshape(inside.shape[: inside.dim() - self.normal_ndim])
+        return torch.where(per_point(self, inside), x, clipped)
 
     @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -177,6 +178,10 @@ class GyroManifold(Manifold):
         raise self._missing("hyperplane_dist")
 
     # ---- shapes -----------------------------------------------------------------------------------------------
+
+    def _with_keepdim(self, value: Tensor, keepdim: bool) -> Tensor:
+        """Numbers ``*B``, with `ndim` trailing ones if `keepdim`."""
+        return per_point(self, value) if keepdim else value
 
     def _check_normal(self, operation_name: str, z: Tensor) -> None:
         """Raise unless `z` is a real tensor with as many dimensions as normal coordinates have."""

@@ -55,7 +55,7 @@ class ManifoldParameter(geoopt.ManifoldParameter):
             return cls._label(data.detach(), manifold_label(data), requires_grad if manifold is ... else manifold)
         _check_manifold(manifold)
         _check_tensor(data)
-        check_options_rest(manifold, "ManifoldParameter")
+        check_options_fixed(manifold, "ManifoldParameter")
         manifold.assert_check_point(data)
         if data.is_meta or is_fake(data):  # no values to check
             return cls._label(data.detach(), manifold, requires_grad)
@@ -145,7 +145,7 @@ def learnable_options(value: Any, depth: int = 3) -> list[Tensor]:
 _MOST_PARTS = 100  # a longer list is data, in which nobody keeps manifolds
 
 
-def check_options_rest(manifold: Any, where: str) -> None:
+def check_options_fixed(manifold: Any, where: str) -> None:
     """Raise ``ValueError`` if an option of `manifold` is learnable: a point does not follow it."""
     if any(option.requires_grad for option in tensor_options(manifold)):
         raise ValueError(

@@ -59,9 +59,6 @@ class PullbackMetric(GyroManifold):
         batch = len(size) - self.ndim
         return (*size[:batch], *self.chart.base_shape(tuple(size[batch:])))
 
-    def _kept(self, value: Tensor, keepdim: bool) -> Tensor:
-        return value.reshape(value.shape + (1,) * self.ndim) if keepdim else value
-
     def _pulled(self, y: Tensor, v: Tensor) -> Tensor:
         """The tangent vector whose image at `y` is `v`."""
         return self.chart.inverse_differential(y, v)[1]
@@ -85,7 +82,7 @@ class PullbackMetric(GyroManifold):
         image = self.chart.forward(x)
         off = (self.chart.inverse(self.base.restore(image)) - x).abs() > self._tolerance(dtype, None) * (1 + x.abs())
         found = ~off.flatten(-self.ndim).any(-1) & image.isfinite().flatten(-self.base.ndim).all(-1)
-        return self._kept(found, True) & self._stays(image, 0.0)
+        return self._with_keepdim(found, True) & self._stays(image, 0.0)
 
     def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
         image = self.chart.forward(x)
@@ -93,7 +90,7 @@ class PullbackMetric(GyroManifold):
 
     def _stays(self, image: Tensor, margin: float) -> Tensor:
         """Whether an image is a point of `base`, by more than that margin. ``*B,1(,1)``, as points broadcast."""
-        return self._kept((self.base._drawn_in(image, margin) == image).flatten(-self.base.ndim).all(-1), True)
+        return self._with_keepdim((self.base._drawn_in(image, margin) == image).flatten(-self.base.ndim).all(-1), True)
 
     # ---- metric -----------------------------------------------------------------------------------------------
 
@@ -101,12 +98,12 @@ class PullbackMetric(GyroManifold):
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
         """<Df u, Df v> at f(x)."""
         y, *pushed = self.chart.differential(x, *([u] if v is None else [u, v]))
-        return self._kept(self.base.inner(y, *pushed), keepdim)
+        return self._with_keepdim(self.base.inner(y, *pushed), keepdim)
 
     @operation
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """|Df u| at f(x)."""
-        return self._kept(self.base.norm(*self.chart.differential(x, u)), keepdim)
+        return self._with_keepdim(self.base.norm(*self.chart.differential(x, u)), keepdim)
 
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
@@ -128,7 +125,7 @@ class PullbackMetric(GyroManifold):
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The distance of the images."""
-        return self._kept(self.base.dist(self.chart.forward(x), self.chart.forward(y)), keepdim)
+        return self._with_keepdim(self.base.dist(self.chart.forward(x), self.chart.forward(y)), keepdim)
 
     @in_full_precision
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
@@ -139,7 +136,7 @@ class PullbackMetric(GyroManifold):
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The squared distance of the images."""
-        return self._kept(self.base.dist2(self.chart.forward(x), self.chart.forward(y)), keepdim)
+        return self._with_keepdim(self.base.dist2(self.chart.forward(x), self.chart.forward(y)), keepdim)
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -308,7 +305,7 @@ class PullbackMetric(GyroManifold):
     @operation
     def dist0(self, x: Tensor, *, keepdim: bool = False) -> Tensor:
         """That of the image."""
-        return self._kept(self._gyro_base.dist0(self.chart.forward(x)), keepdim)
+        return self._with_keepdim(self._gyro_base.dist0(self.chart.forward(x)), keepdim)
 
     @in_full_precision
     def from_normal(self, z: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds import Euclidean, Manifold
-from torchriemann.manifolds.parameter import named_manifolds
+from torchriemann.manifolds.parameter import manifold_label, named_manifolds
 
 from .foreign import as_manifold, has_moving_option, with_the_same_points
 from .labels import check_all_learned, check_label, undecayed, warn_if_off
@@ -53,11 +53,6 @@ def param_groups(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def tensor_label(parameter: Tensor) -> Any:
-    """The manifold that the tensor itself carries, or None."""
-    return getattr(parameter, "manifold", None)
-
-
 def is_flat(manifold: Manifold | None) -> bool:
     """No manifold, or flat space of either library: stepped entry by entry, as torch does."""
     return manifold is None or isinstance(with_the_same_points(manifold), Euclidean)
@@ -68,7 +63,7 @@ def resolve(parameter: Tensor, explicit: Iterable[Any], where: str) -> Manifold 
 
     Raises ``ValueError`` if the two differ, or if the parameter cannot be stepped there.
     """
-    label = tensor_label(parameter)
+    label = manifold_label(parameter)
     for manifold in explicit:
         if label is not None and label != manifold:
             raise ValueError(f"{where} is labelled {label!r}, but its group says manifold={manifold!r}")

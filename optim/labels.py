@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 
 from torchriemann.manifolds.parameter import ManifoldParameter, learnable_options, manifold_label, relabel
 
@@ -46,7 +47,7 @@ def check_not_lost(parameter: Tensor, where: str) -> None:
 
 def readable(parameter: Tensor) -> bool:
     """Are there whole points to look at? Not on the meta device, in a shard, or while a CUDA graph is captured."""
-    if parameter.is_meta or is_dtensor(parameter) or type(parameter).__name__ == "FakeTensor":
+    if parameter.is_meta or is_dtensor(parameter) or is_fake(parameter):
         return False
     return not (parameter.is_cuda and torch.cuda.is_current_stream_capturing())
 
@@ -64,7 +65,7 @@ def warn_if_off(groups: Sequence[dict[str, Any]]) -> None:
         if group["manifold"] is None:
             continue
         named = zip(group["param_names"], group["params"], strict=True)
-        for batch in _alike([(n, p) for n, p in named if p.numel() > 0 and readable(p)]):
+        for batch in _of_one_shape([(n, p) for n, p in named if p.numel() > 0 and readable(p)]):
             points = [p for _, p in batch]
             if reason_off(group["manifold"], _stacked(points)) is None:
                 continue
@@ -85,7 +86,7 @@ def _stacked(points: list[Tensor]) -> Tensor:
         return points[0].detach() if len(points) == 1 else torch.stack(points)
 
 
-def _alike(named: list[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
+def _of_one_shape(named: list[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
     batches: dict[Any, list[tuple[str, Tensor]]] = {}
     for name, p in named:
         batches.setdefault((p.shape, p.dtype, p.device), []).append((name, p))

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from torchriemann.manifolds.parameter import manifold_label
+
 from . import groups, labels
 from .entries import Entry
 from .regroup import MANIFOLDS as MANIFOLDS
@@ -54,7 +56,7 @@ class ManifoldOptimizer(torch.optim.Optimizer):
         self._explicit.append(explicit)
         try:
             for entry in self._entries(len(self.param_groups) - 1):
-                if groups.tensor_label(entry.parameter) is None:
+                if manifold_label(entry.parameter) is None:
                     self._check_start(entry)
         except ValueError:
             self.param_groups.pop()

@@ -48,9 +48,6 @@ class GyroComposite(GyroManifold):
     def _members(self) -> tuple[Manifold, ...]:
         """The manifolds that it is made of."""
 
-    def _kept(self, value: Tensor, keepdim: bool) -> Tensor:
-        return value.reshape(value.shape + (1,) * self.ndim) if keepdim else value
-
     # ---- gyro-operations --------------------------------------------------------------------------------------
 
     @property
@@ -82,7 +79,7 @@ class GyroComposite(GyroManifold):
     @operation
     def dist0(self, x: Tensor, *, keepdim: bool = False) -> Tensor:
         """The root of the sum of squares over the parts."""
-        return self._kept(safe_norm(self._values("dist0", x)), keepdim)
+        return self._with_keepdim(safe_norm(self._values("dist0", x)), keepdim)
 
     @in_full_precision
     def from_normal(self, z: Tensor) -> Tensor:

@@ -140,17 +140,17 @@ class Composite(GyroComposite):
     @operation
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
         """The sum over the parts."""
-        return self._kept(self._values("inner", x, u, v).sum(-1), keepdim)
+        return self._with_keepdim(self._values("inner", x, u, v).sum(-1), keepdim)
 
     @operation
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """The root of the sum of squares over the parts, without underflow."""
-        return self._kept(safe_norm(self._values("norm", x, u)), keepdim)
+        return self._with_keepdim(safe_norm(self._values("norm", x, u)), keepdim)
 
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The sum over the parts."""
-        return self._kept(self._values("dist2", x, y).sum(-1), keepdim)
+        return self._with_keepdim(self._values("dist2", x, y).sum(-1), keepdim)
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
@@ -158,7 +158,7 @@ class Composite(GyroComposite):
         values = self._values("dist", x, y)
         far = values.isinf()
         near = safe_norm(torch.where(far, 0.0, values))
-        return self._kept(torch.where(far.any(-1), values.detach().sum(-1), near), keepdim)
+        return self._with_keepdim(torch.where(far.any(-1), values.detach().sum(-1), near), keepdim)
 
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:

@@ -121,7 +121,8 @@ class Klein(ConstantCurvature):
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """x + T u/(1 - K T <x,u>/om) with T = tanh(r)/r, r = sqrt(-K) times the length of u."""
         K, om = self.curvature, rim_gap(x, self.curvature)
-        u = shortening(u, om, K)[0] * u
+        # By the shortest that u may be, across x: along x it is longer by 1/sqrt(om), and on the rim before.
+        u = shortening(u, om.sqrt(), K)[0] * u
         uu, along = square(u) / om, dot(x, u) / om
         z = K * uu - (K * along).square()
         ratio = tan_ratio_k(z, -1)

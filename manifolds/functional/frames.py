@@ -35,13 +35,13 @@ def polish(y: Tensor) -> Tensor:
     gram = y.mT @ y
     identity = identity_like(gram)
     off = (gram - identity).detach().abs().amax((-2, -1), keepdim=True)
-    reach = 0.5 * torch.finfo(y.dtype).eps ** (1 / 3)
+    limit = 0.5 * torch.finfo(y.dtype).eps ** (1 / 3)
     # Written on the p x p factor, and so that NaN stays NaN.
     step = 1.5 * identity - 0.5 * gram
     mendable = off < 0.2
-    if free_to_look(gram) and reach < float(torch.where(mendable, off, 0.0).amax()):
+    if free_to_look(gram) and limit < float(torch.where(mendable, off, 0.0).amax()):
         return polish(y @ torch.where(mendable, step, torch.nan))  # what is farther off must not come near by chance
-    return y @ torch.where(off > reach, torch.nan, step)
+    return y @ torch.where(off > limit, torch.nan, step)
 
 
 def free_to_look(gram: Tensor) -> bool:

@@ -148,11 +148,11 @@ def separation(
         chord = ys - xs  # without the radii, so that one loop makes all sums of products
     else:
         chord = space_of(difference, in_place)
-    rise = torch.where(alike, square(chord) + 2 * dot(chord, xs), yy - xx) / (tx + ty)  # R^2 (t_y - t_x)
-    dt = -K * rise
+    dt_R2 = torch.where(alike, square(chord) + 2 * dot(chord, xs), yy - xx) / (tx + ty)  # R^2 (t_y - t_x)
+    dt = -K * dt_R2
     q = _perpendicular(difference, row, alike, dt, tx, ty, in_place and not need_difference)
     angular = 0.25 * (tx / ty) * square(space_of(q, in_place))
-    chord2 = angular + rise * (dt / (4 * tx * ty))
+    chord2 = angular + dt_R2 * (dt / (4 * tx * ty))
     return Separation(in_place, one, difference, q, tx, ty, dt, angular, chord2, -K * chord2)
 
 

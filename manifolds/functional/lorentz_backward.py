@@ -59,7 +59,7 @@ def _log_ratio_terms() -> tuple[float, ...]:
 _LOG_RATIO_TERMS = _log_ratio_terms()
 
 
-def log_ratio_slope(S: Tensor, f: Tensor) -> Tensor:
+def log_ratio_relative_derivative(S: Tensor, f: Tensor) -> Tensor:
     """The derivative ``(1/f - (1 + 2S))/(2 S (1 + S))`` of log f, f = r/sinh(r). That of f is no number far out."""
     small = S < _SWITCH
     far = torch.where(small, 1.0, S)
@@ -92,14 +92,14 @@ _SINH_RATIO_TERMS = _sinh_ratio_terms()
 _SINH_SWITCH = 4.0
 
 
-def sinh_ratio_slope(z: Tensor, cosh: Tensor, ratio: Tensor) -> Tensor:
+def sinh_ratio_derivative(z: Tensor, cosh: Tensor, ratio: Tensor) -> Tensor:
     """The derivative ``(cosh r - sinh(r)/r)/(2z)`` of sinh(r)/r in z = r^2."""
     small = z < _SINH_SWITCH
     closed = (cosh - ratio) / (2 * torch.where(small, 1.0, z))
     return torch.where(small, horner(_SINH_RATIO_TERMS, torch.where(small, z, 0.0)), closed)
 
 
-def _slopes(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
+def _gradients_of_S(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
     """``half q_x`` and ``-half q_y``, each with its part along its own point as it is known: a covector is cosh of the
     radius longer there than its coordinates show. The last use of `a.perpendicular`."""
     xs, ys, in_place = space(x), space(y), a.in_place
@@ -114,9 +114,11 @@ def _slopes(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor
     return gx, gy
 
 
-def _space_slopes(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The space parts of `_slopes`."""
-    gx, gy = _slopes(a, x, y, half, K)
+def _space_gradients_of_S(
+    a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """The space parts of `_gradients_of_S`."""
+    gx, gy = _gradients_of_S(a, x, y, half, K)
     return (space(gx), space(gy)) if a.in_place else (gx, gy)
 
 
@@ -132,11 +134,11 @@ def lorentz_dist_backward(
     R, root = radius(K), safe_sqrt(a.S)
     zero = root == 0
     chord, cosh = torch.where(zero, 1.0, R * root), (1 + a.S).sqrt()
-    slope = torch.where(zero, 0.0, g / (chord * cosh))  # in R^2 S
-    gx, gy = _slopes(a, x, y, -0.5 * slope, K)
+    derivative = torch.where(zero, 0.0, g / (chord * cosh))  # in R^2 S
+    gx, gy = _gradients_of_S(a, x, y, -0.5 * derivative, K)
     # R^2 d'(R) and K dS/dK nearly cancel between close points: D/2 - tanh(D/2), D = d/R, as a power series does not.
-    rise = a.time_difference / -K
-    gK = slope * rise * (rise / (4 * a.tx * a.ty)) + g * torch.where(zero, 0.0, _excess(a.S, chord, K))
+    dt_R2 = a.time_difference / -K
+    gK = derivative * dt_R2 * (dt_R2 / (4 * a.tx * a.ty)) + g * torch.where(zero, 0.0, _excess(a.S, chord, K))
     return _padded(gx, a.in_place), _padded(gy, a.in_place), gK.squeeze(-1)
 
 
@@ -150,7 +152,7 @@ def lorentz_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) -> 
     y = C * s + H * v
     gt = g[..., :1] / time_of(y, K)
     h = g[..., 1:] + gt * y
-    gz = 0.5 * H * dot(h, s) + sinh_ratio_slope(z, C, H) * dot(h, v)
+    gz = 0.5 * H * dot(h, s) + sinh_ratio_derivative(z, C, H) * dot(h, v)
     along = 2 * K * gz
     gK = 0.5 * gt / K / K - gz * square(p)
     return _padded(C * h + along * sigma * p), _padded(H * h - along * p), gK.squeeze(-1)
@@ -174,8 +176,9 @@ def lorentz_log_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -> 
     h = g[..., 1:] + time_u
     hx = dot(h, xs)
     # m' = (1 + f)/(1 + S). Of f' and 2 S f' far out the sum would be small.
-    gS = log_ratio_slope(a.S, f) * (f * (dot(h, difference) + (a.alike - 1) * hx)) - (1 + f) / (1 + a.S) * hx
-    gx, gy = _space_slopes(a, x, y, 0.5 * K * gS, K)
+    along_f = f * (dot(h, difference) + (a.alike - 1) * hx)
+    gS = log_ratio_relative_derivative(a.S, f) * along_f - (1 + f) / (1 + a.S) * hx
+    gx, gy = _space_gradients_of_S(a, x, y, 0.5 * K * gS, K)
     gK = time_K - gS * a.angular
     return _padded(gx - (f + m) * h + time_x), _padded(gy + f * h), gK.squeeze(-1)
 
@@ -199,9 +202,9 @@ def lorentz_transport_backward(
     h = g[..., 1:] + time_w
     gk = dot(h, total)
     gproduct = gk * scale
-    slope_x, slope_y = _space_slopes(a, x, y, -0.5 * K * gk * c / (1 + a.S), K)
-    gx = c * h - gproduct * ratio * (vs + K * (along / a.tx.square()) * xs) + slope_x
-    gy = c * h + gproduct * (vs + K * (along / (a.tx * a.ty)) * ys) + slope_y + time_y
+    through_S_x, through_S_y = _space_gradients_of_S(a, x, y, -0.5 * K * gk * c / (1 + a.S), K)
+    gx = c * h - gproduct * ratio * (vs + K * (along / a.tx.square()) * xs) + through_S_x
+    gy = c * h + gproduct * (vs + K * (along / (a.tx * a.ty)) * ys) + through_S_y + time_y
     # Each factor of the product is a small number.
     lean = 0.5 / K * (along / a.tx / a.tx) * (a.time_difference / a.tx) * (1 + ratio) / ratio
     gK = gk * c / K - gproduct * lean + gk * c / (1 + a.S) * a.angular + time_K

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
-    get_dynamic_layer_stack_depth,
-    is_legacy_batchedtensor,
-)
+from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore[reportMissingImports]
 from torch.autograd import Function, forward_ad
 from torch.utils.checkpoint import checkpoint
+
+from .tracing import transforms_are_on
 
 _TILE = 1 << 18  # entries of a broadcast tile: a cache holds its temporaries, and a launch costs less than their work
 _WHOLE = 4  # tiles up to which one broadcast is faster than tiles that a backward pass makes again
@@ -40,7 +39,7 @@ def table(pairing: Pairing, x: Tensor, y: Tensor, ndim: int) -> Tensor:
     sizes = _tile_shape(x, y, place)
     if x.shape[place] * y.shape[place] <= _WHOLE * math.prod(sizes):
         return tile(x, y)
-    if get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0:
+    if transforms_are_on() or forward_ad._current_level >= 0:
         return _joined(tile, x, y, place, sizes)
     if torch.is_grad_enabled():
         if _records(tile, x, y, place):

@@ -78,9 +78,10 @@ def shortening(u: Tensor, om: float | Tensor, K: float | Tensor) -> tuple[Tensor
         K = torch.where(K == 0, -1.0, K)  # of a branch that is not taken
     longest = _LONG * om / (-K) ** 0.5
     if u.dtype == torch.float32 and eager_without_derivative(u):
-        length = torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=torch.float64).to(u.dtype)  # one pass
+        # One pass, and a number where the length is none in float32.
+        length = torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=torch.float64)
         factor = (longest / length).clamp(max=1)
-        return factor, (factor * length).square()
+        return factor.to(u.dtype), (factor * length).square().to(u.dtype)
     factor = (longest / torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)).clamp(max=1)
     return factor, square(factor * u)
 

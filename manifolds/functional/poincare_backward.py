@@ -13,7 +13,13 @@ from torch import Tensor
 
 from .poincare import rim_gap, separation, shortening
 from .rows import dot, square
-from .signed_trigonometry import asin_ratio_k, asin_ratio_slope_k, sech_square_k, tan_ratio_k, tan_ratio_slope_k
+from .signed_trigonometry import (
+    asin_ratio_derivative_k,
+    asin_ratio_k,
+    sech_square_k,
+    tan_ratio_derivative_k,
+    tan_ratio_k,
+)
 
 
 def poincare_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,7 +41,7 @@ def poincare_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) ->
     in_s = torch.addcmul(om / q * g, 2 * K * step / q, s)
     in_beta = dot(in_s, u)
     in_h = -gy * om / q
-    in_z = in_beta * tan_ratio_slope_k(z, -1) / om + in_h * ratio * h
+    in_z = in_beta * tan_ratio_derivative_k(z, -1) / om + in_h * ratio * h
     in_om = -K * ss / q.square() * moved - in_beta * beta / om - 2 * z * in_z / om
     grad_u = factor * torch.addcmul(beta * in_s, 2 * K / om.square() * in_z, u)
     grad_x = torch.addcmul(torch.addcmul(in_s, -K * ss / q, g), 2 * K * in_om, x)
@@ -51,9 +57,9 @@ def poincare_log_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) ->
     s = K * q
     ratio, root = asin_ratio_k(s, -1), (1 - s).rsqrt()
     e = ratio * root / om_y
-    slope = (asin_ratio_slope_k(s, -1) + 0.5 * ratio * root.square()) * root / om_y
+    derivative = (asin_ratio_derivative_k(s, -1) + 0.5 * ratio * root.square()) * root / om_y
     gn = om_x * gd + K * dd * gx
-    in_s = gn * slope
+    in_s = gn * derivative
     in_om_x = e * gd - in_s * s / om_x
     in_om_y = -(in_s * s + gn * e) / om_y
     in_d = torch.addcmul(e * om_x * g, 2 * K * (e * gx + in_s / (om_x * om_y)), d)
@@ -74,8 +80,8 @@ def poincare_dist_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -
     in_d, in_om = 2 * in_q / (om_x * om_y), -in_q * q
     grad_x = torch.addcmul(-in_d * d, 2 * K * in_om / om_x, x)
     grad_y = torch.addcmul(in_d * d, 2 * K * in_om / om_y, y)
-    bent = torch.where(same, 0.0, 2 * g * root * q * asin_ratio_slope_k(K * q, -1))
-    grad_K = bent + in_om * (square(x) / om_x + square(y) / om_y)
+    through_K = torch.where(same, 0.0, 2 * g * root * q * asin_ratio_derivative_k(K * q, -1))
+    grad_K = through_K + in_om * (square(x) / om_x + square(y) / om_y)
     return grad_x, grad_y, grad_K.squeeze(-1)
 
 

@@ -160,7 +160,7 @@ def half_cotangent(z: Tensor) -> Tensor:
     return cos_sqrt(z / 4) / sine.clamp(min=torch.finfo(z.dtype).eps ** 0.5)
 
 
-def _half_cotangent_slope(z: Tensor) -> Tensor:
+def _half_cotangent_derivative(z: Tensor) -> Tensor:
     return (cos_sqrt(z / 4) * bessel_sqrt(1, z / 4) / sinc_sqrt(z / 4).square() - 1) / 8
 
 
@@ -170,14 +170,14 @@ _GAUSS = [(0.5 + 0.5 * float(t), 0.5 * float(w)) for t, w in zip(*np.polynomial.
 
 def half_cotangents(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """f(low), f(high) and (f(high) - f(low))/(high - low) of f = `half_cotangent`, for low = (s - t)^2 and
-    high = (s + t)^2 with 0 <= s, t <= pi. Where they are close the third is the mean slope."""
+    high = (s + t)^2 with 0 <= s, t <= pi. Where they are close the third is the mean derivative."""
     # Stacked, for a compiler writes out the series once a call.
     f_low, f_high = half_cotangent(torch.stack([low, high])).unbind(0)
     gap = high - low
     far = gap > 1
     start, short = torch.where(far, 0.0, low), torch.where(far, 0.0, gap)
-    slopes = _half_cotangent_slope(torch.stack([start + node * short for node, _ in _GAUSS])).unbind(0)
-    near = sum((w * s for (_, w), s in zip(_GAUSS, slopes, strict=True)), torch.zeros_like(gap))
+    derivatives = _half_cotangent_derivative(torch.stack([start + node * short for node, _ in _GAUSS])).unbind(0)
+    near = sum((w * s for (_, w), s in zip(_GAUSS, derivatives, strict=True)), torch.zeros_like(gap))
     return f_low, f_high, torch.where(far, (f_high - f_low) / torch.where(far, gap, 1.0), near)
 
 
@@ -188,8 +188,8 @@ def _dexp_inverse(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     k, l = square.unsqueeze(-1), square.unsqueeze(-2)
     product = (k * l).sqrt()
     low, high = (k + l - 2 * product).clamp(min=0.0), k + l + 2 * product
-    f_low, f_high, slope = half_cotangents(low, high)
-    return q, q.mT @ a @ q, 0.5 * (f_low + f_high), 2 * slope
+    f_low, f_high, quotient = half_cotangents(low, high)
+    return q, q.mT @ a @ q, 0.5 * (f_low + f_high), 2 * quotient
 
 
 _inverse_operator = define(

@@ -90,8 +90,8 @@ _TAN = _Series.until(0.25, lambda k: _TAN_TERMS[k])
 _ATAN = _Series.until(0.1, lambda k: Fraction((-1) ** k, 2 * k + 1))
 _ASIN = _Series.until(0.1, lambda k: _ASIN_TERMS[k])
 # Derivatives lose digits in closed form next to zero: their series are taken further out.
-_TAN_SLOPE = _Series.until(0.25, lambda k: (k + 1) * _TAN_TERMS[k + 1])
-_ASIN_SLOPE = _Series.until(0.1, lambda k: (k + 1) * _ASIN_TERMS[k + 1])
+_TAN_DERIVATIVE = _Series.until(0.25, lambda k: (k + 1) * _TAN_TERMS[k + 1])
+_ASIN_DERIVATIVE = _Series.until(0.1, lambda k: (k + 1) * _ASIN_TERMS[k + 1])
 _COT = _Series.until(1.0, lambda k: -_COT_TERMS[k + 1])
 _LOG_SIN = _Series.until(1.0, lambda k: Fraction(0) if k == 0 else _COT_TERMS[k] / (2 * k))
 
@@ -111,7 +111,7 @@ def tan_ratio_k(z: Tensor, sign: int = 0) -> Tensor:
     return _joined(z, _TAN, lambda r: r.tan() / r, lambda r: r.tanh() / r, sign, exact=True)
 
 
-def tan_ratio_slope_k(z: Tensor, sign: int = 0) -> Tensor:
+def tan_ratio_derivative_k(z: Tensor, sign: int = 0) -> Tensor:
     """The derivative of `tan_ratio_k`: ``(1 + z t^2 - t)/(2 z)``."""
 
     def circular(r: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def tan_ratio_slope_k(z: Tensor, sign: int = 0) -> Tensor:
     def hyperbolic(r: Tensor) -> Tensor:
         return (r.tanh() / r - _sech_square(r)) / (2 * r.square())
 
-    return _joined(z, _TAN_SLOPE, circular, hyperbolic, sign)
+    return _joined(z, _TAN_DERIVATIVE, circular, hyperbolic, sign)
 
 
 def _sech_square(r: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ def asin_ratio_k(q: Tensor, sign: int = 0) -> Tensor:
     return _joined(q, _ASIN, circular, lambda r: r.asinh() / r, sign, exact=True)
 
 
-def asin_ratio_slope_k(q: Tensor, sign: int = 0) -> Tensor:
+def asin_ratio_derivative_k(q: Tensor, sign: int = 0) -> Tensor:
     """The derivative of `asin_ratio_k`: ``(1/sqrt(1 - q) - a)/(2 q)``."""
 
     def circular(r: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def asin_ratio_slope_k(q: Tensor, sign: int = 0) -> Tensor:
     def hyperbolic(r: Tensor) -> Tensor:
         return (r.asinh() / r - (1 + r.square()).rsqrt()) / (2 * r.square())
 
-    return _joined(q, _ASIN_SLOPE, circular, hyperbolic, sign)
+    return _joined(q, _ASIN_DERIVATIVE, circular, hyperbolic, sign)
 
 
 def cot_excess_k(z: Tensor, sign: int = 0) -> Tensor:
@@ -192,7 +192,8 @@ def without_turns(u: Tensor, K: float | Tensor, per_length: float | Tensor = 1.0
     far = largest * (fixed**0.5 * per) > torch.finfo(u.dtype).max ** 0.4
     largest = torch.where(far, largest, 1.0)
     size = dot(v := torch.where(far, u / largest, 1.0), v).sqrt()
-    angle = size * largest * (positive(K) ** 0.5 * per_length)
+    # Where the product is no number one angle is as good as another: u is rounded by many turns.
+    angle = (size * largest * (positive(K) ** 0.5 * per_length)).clamp(max=torch.finfo(u.dtype).max)
     return torch.where(far, angle.remainder(2 * math.pi) / angle, 1.0) * u
 
 

@@ -22,21 +22,21 @@ def values_readable(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not is_functorch_wrapped_tensor(x) and not x.is_meta
 
 
-def _transforms_are_on() -> bool:
+def transforms_are_on() -> bool:
     """Whether a transform of `torch.func` is being computed."""
     return get_dynamic_layer_stack_depth() > 0
 
 
 # Dynamo calls it and keeps the answer, which the guards on transforms hold: before torch 2.13 it cannot trace what it
 # asks. What torch.compiler.assume_constant_result does, without its import of the whole compiler.
-_transforms_are_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
+transforms_are_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def derivative_wanted(x: Tensor) -> bool:
     """Whether a derivative with respect to `x` may be asked for; true where that cannot be seen."""
     if torch.compiler.is_compiling():
         # Each answer is a constant of the graph that its guards hold. What is exported serves other tensors later.
-        if _transforms_are_on() or forward_ad._current_level >= 0:
+        if transforms_are_on() or forward_ad._current_level >= 0:
             return True
         return torch.is_grad_enabled() and (x.requires_grad or torch.compiler.is_exporting())
     if not values_readable(x):

@@ -59,8 +59,8 @@ class Call:
             return tensors
         if not tensors:
             return self.options
-        rest = iter(tensors)
-        return [next(rest) if option is None else option for option in self.options]
+        given = iter(tensors)
+        return [next(given) if option is None else option for option in self.options]
 
     def forward(self, primals: Tensors) -> tuple[Tensor, ...]:
         """The results and the saved results."""

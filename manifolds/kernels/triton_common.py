@@ -56,7 +56,7 @@ def log_ratio(s):
 
 
 @triton.jit
-def log_ratio_slope(s, ratio):
+def log_ratio_relative_derivative(s, ratio):
     """The derivative of the logarithm of `log_ratio` in z = s^2: (1/ratio - (1 + 2z))/(2z (1 + z))."""
     small = s < 0.5
     z = tl.where(small, s * s, 0.0)

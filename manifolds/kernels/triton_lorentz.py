@@ -13,7 +13,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_slope, sinh_ratio, sinh_ratio_derivative
+from .triton_common import (
+    asinh_excess,
+    asinh_ratio,
+    log_ratio,
+    log_ratio_relative_derivative,
+    sinh_ratio,
+    sinh_ratio_derivative,
+)
 from .triton_rows import backward_launcher, divide, dot, forward_launcher, load, load_option, tile
 
 
@@ -24,22 +31,22 @@ def separation(x, y, c):
     chord = y - x
     tx = tl.sqrt(dot(x, x) + 1 / c)
     ty = tl.sqrt(dot(y, y) + 1 / c)
-    rise = dot(chord, x + y) / (tx + ty)
+    dt = dot(chord, x + y) / (tx + ty)
     lower = tx <= ty
-    normal = chord - tl.where(lower, rise / tx, 0.0)[:, None] * x - tl.where(lower, 0.0, rise / ty)[:, None] * y
+    normal = chord - tl.where(lower, dt / tx, 0.0)[:, None] * x - tl.where(lower, 0.0, dt / ty)[:, None] * y
     angular = 0.25 * c * tl.where(lower, tx / ty, ty / tx) * dot(normal, normal)
-    S = angular + rise * (rise / tx / (4 * ty))
-    return tx, ty, rise, angular, S, chord, normal
+    S = angular + dt * (dt / tx / (4 * ty))
+    return tx, ty, dt, angular, S, chord, normal
 
 
 @triton.jit
-def normals(x, y, c, tx, ty, rise, S, normal):
+def normals(x, y, c, tx, ty, dt, S, normal):
     """q(x, y) and q(y, x), each with its part along its point, which is known better than the rounded rows have it."""
     lower = tx <= ty
     qx = tl.where(lower, 1.0, ty / tx)[:, None] * normal
     qy = -tl.where(lower, tx / ty, 1.0)[:, None] * normal
-    along_x = (rise / tx - 2 * S) / c
-    along_y = (-rise / ty - 2 * S) / c
+    along_x = (dt / tx - 2 * S) / c
+    along_y = (-dt / ty - 2 * S) / c
     qx += ((along_x - dot(qx, x)) / tx / tx)[:, None] * x
     qy += ((along_y - dot(qy, y)) / ty / ty)[:, None] * y
     return qx, qy
@@ -120,10 +127,10 @@ def _log(
     c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
-    tx, ty, rise, angular, S, chord, normal = separation(x, y, c)
+    tx, ty, dt, angular, S, chord, normal = separation(x, y, c)
     a = log_ratio(tl.sqrt(S))
     b = 2 * S * a
-    store_row(u_ptr, row, column, width, live, mask, a * rise - b * tx, a[:, None] * chord - b[:, None] * x)
+    store_row(u_ptr, row, column, width, live, mask, a * dt - b * tx, a[:, None] * chord - b[:, None] * x)
 
 
 @triton.jit
@@ -137,7 +144,7 @@ def _log_backward(
     y = load_space(y_ptr, y_stride, row, column, mask)
     gt = load(g_ptr, row * g_stride, live)
     h = load_space(g_ptr, g_stride, row, column, mask)
-    tx, ty, rise, angular, S, chord, normal = separation(x, y, c)
+    tx, ty, dt, angular, S, chord, normal = separation(x, y, c)
     s = tl.sqrt(S)
     a = log_ratio(s)
     b = 2 * S * a
@@ -145,9 +152,9 @@ def _log_backward(
     hx = dot(h, x)
     # The derivative in cosh(r) = 1 + 2S, of which c q is the falling gradient and 2 angular/c that in c.
     # Of a and of 2 S a, whose derivative is (1 + a)/(1 + S): far out that of a is no number.
-    m = 0.5 * (log_ratio_slope(s, a) * (a * dot(h, chord)) - (1 + a) / (1 + S) * hx)
-    qx, qy = normals(x, y, c, tx, ty, rise, S, normal)
-    ut = (a * rise - b * tx) / tx / tx  # <x, u>/t_x^3
+    m = 0.5 * (log_ratio_relative_derivative(s, a) * (a * dot(h, chord)) - (1 + a) / (1 + S) * hx)
+    qx, qy = normals(x, y, c, tx, ty, dt, S, normal)
+    ut = (a * dt - b * tx) / tx / tx  # <x, u>/t_x^3
     gx = (-a - b)[:, None] * h - (c * m)[:, None] * qx
     gx += (gt / tx)[:, None] * (a[:, None] * chord - b[:, None] * x) - (gt * ut)[:, None] * x
     gy = a[:, None] * h - (c * m)[:, None] * qy
@@ -166,7 +173,7 @@ def _dist(
     c = -load_option(k_ptr, high, low, OPTION_IS_TENSOR).to(tl.float32)
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
-    tx, ty, rise, angular, S, chord, normal = separation(x, y, c)
+    tx, ty, dt, angular, S, chord, normal = separation(x, y, c)
     s = tl.sqrt(S)
     tl.store(d_ptr + row, 2 * s * asinh_ratio(s) / tl.sqrt(c), mask=live)
 
@@ -181,17 +188,17 @@ def _dist_backward(
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
     g = load(g_ptr, row * g_stride, live)
-    tx, ty, rise, angular, S, chord, normal = separation(x, y, c)
+    tx, ty, dt, angular, S, chord, normal = separation(x, y, c)
     s = tl.sqrt(S)
     sinh = 2 * s * tl.sqrt(1 + S)
-    qx, qy = normals(x, y, c, tx, ty, rise, S, normal)
+    qx, qy = normals(x, y, c, tx, ty, dt, S, normal)
     m = -g * tl.sqrt(c) * divide(1.0, sinh)  # 0 at coincidence
     store_row(gx_ptr, row, column, width, live, mask, 0.0, m[:, None] * qx)
     store_row(gy_ptr, row, column, width, live, mask, 0.0, m[:, None] * qy)
     if OPTION_IS_TENSOR:
         # No power of c is formed beside those of what it has to meet.
         R = 1 / tl.sqrt(c)
-        radial = divide(rise / tx / c * (rise / ty / c), 2 * R * sinh)
+        radial = divide(dt / tx / c * (dt / ty / c), 2 * R * sinh)
         tl.store(gk_ptr + row, g * (asinh_excess(s, asinh_ratio(s), R) + radial), mask=live)
 
 
@@ -205,8 +212,8 @@ def _transport(
     x = load_space(x_ptr, x_stride, row, column, mask)
     y = load_space(y_ptr, y_stride, row, column, mask)
     v = load_space(v_ptr, v_stride, row, column, mask)
-    tx, ty, rise, angular, S, chord, normal = separation(x, y, c)
-    qx, qy = normals(x, y, c, tx, ty, rise, S, normal)
+    tx, ty, dt, angular, S, chord, normal = separation(x, y, c)
+    qx, qy = normals(x, y, c, tx, ty, dt, S, normal)
     k = 0.5 * c * dot(qx, v) / (1 + S)
     store_row(w_ptr, row, column, width, live, mask, dot(x, v) / tx + k * (tx + ty), v + k[:, None] * (x + y))
 
@@ -224,8 +231,8 @@ def _transport_backward(
     v = load_space(v_ptr, v_stride, row, column, mask)
     gt = load(g_ptr, row * g_stride, live)
     h = load_space(g_ptr, g_stride, row, column, mask)
-    tx, ty, rise, angular, S, chord, normal = separation(x, y, c)
-    qx, qy = normals(x, y, c, tx, ty, rise, S, normal)
+    tx, ty, dt, angular, S, chord, normal = separation(x, y, c)
+    qx, qy = normals(x, y, c, tx, ty, dt, S, normal)
     h += (gt / ty)[:, None] * y
     k = 0.5 * c * dot(qx, v) / (1 + S)
     vt = dot(x, v) / tx
@@ -240,7 +247,7 @@ def _transport_backward(
     store_row(gy_ptr, row, column, width, live, mask, 0.0, gy)
     store_row(gv_ptr, row, column, width, live, mask, 0.0, gv)
     if OPTION_IS_TENSOR:
-        derivative = k * (2 + rise / tx * (rise / (2 * ty))) - vt / tx * (rise / tx) * ((tx + ty) / (2 * ty))
+        derivative = k * (2 + dt / tx * (dt / (2 * ty))) - vt / tx * (dt / tx) * ((tx + ty) / (2 * ty))
         tl.store(gk_ptr + row, -(m * derivative / c + gt * (wt / ty / ty / c) * (0.5 / c)), mask=live)
 
 

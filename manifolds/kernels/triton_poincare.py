@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_slope, sinh_ratio
+from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_relative_derivative, sinh_ratio
 from .triton_rows import backward_launcher, divide, dot, forward_launcher, load, load_option, tile
 
 
@@ -70,9 +70,11 @@ def store_row(pointer, row, column, width, mask, value):
 @triton.jit
 def shortening(u, om, c):
     """One, or what makes a vector that is longer than 2^20 over sqrt(c) about as long: it leads to the rim as well."""
-    rate = tl.sqrt(c) / om
-    length = rate * tl.max(tl.abs(u), axis=1)
-    return tl.where(length > 1048576.0, 1048576.0 / length, 1.0)
+    longest = 1048576.0 * om / tl.sqrt(c)
+    largest = tl.max(
+        tl.abs(u), axis=1
+    )  # not times a rate, which may be no number: its reciprocal would stop the vector
+    return tl.where(largest > longest, longest / largest, 1.0)
 
 
 @triton.jit
@@ -179,7 +181,7 @@ def _log_backward(
     gd = dot(g, chord)
     gx_row = dot(g, x)
     along = (omx * gd - E * gx_row) / omy
-    kz = along * (ratio * log_ratio_slope(s, ratio))
+    kz = along * (ratio * log_ratio_relative_derivative(s, ratio))
     kE = kz / omx / omy - ratio * gx_row / omy
     kx = ratio * gd / omy - kz * z / omx
     ky = (-kz * z - ratio * along) / omy

@@ -91,6 +91,17 @@ def to_klein(p, curvature):
     return 2 * p / (1 - curvature * p.square().sum(-1, keepdim=True))
 
 
+@pytest.mark.parametrize("radius", [8.0, 14.0, 16.0, 17.5])
+def test_steps_across_the_ray_near_the_rim(radius):
+    """Where a vector across is longer than its coordinates by 1/sqrt(om), as one along the ray is by 1/om."""
+    m = Klein()
+    x = m.from_normal(torch.tensor([radius, 0.0, 0.0], dtype=torch.float64))
+    u = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    for length in (0.05, 0.5, 3.0):
+        y = m.expmap(x, length / m.norm(x, u) * u)
+        assert m.dist(x, y).item() == pytest.approx(length, rel=1e-12)
+
+
 @pytest.mark.parametrize("curvature", CURVATURES)
 def test_poincare(curvature):
     m, ball, g = Klein(curvature), PoincareBall(curvature), torch.Generator().manual_seed(0)

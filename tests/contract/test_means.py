@@ -149,6 +149,18 @@ def test_variance_has_the_gradient_of_a_fixed_mean_and_no_second_one(m, shape):
             torch.autograd.grad(got.sum(), x)
 
 
+def test_a_mean_has_no_dimension_of_items():
+    m = Sphere()
+    x = torch.stack([cloud(m, (3,)), cloud(m, (3,), seed=2)], 1)
+    for mean in (x, x.expand(7, *x.shape)):
+        with pytest.raises(ValueError, match=r"Sphere.frechet_variance: mean must broadcast to \(2, 3\)"):
+            m.frechet_variance(x, None, mean)
+        with pytest.raises(ValueError, match=r"Sphere.karcher_residual: mu must broadcast to \(2, 3\)"):
+            m.karcher_residual(x, mean)
+    one = m.frechet_variance(x, None, x[0, 0])
+    torch.testing.assert_close(one, m.frechet_variance(x, None, x[0, :1].expand(2, 3)))
+
+
 def test_variance_of_learned_curvatures():
     def value(k):
         m = Product((Sphere(k[0]), Lorentz(-k[1])), ((3,), (3,)))

@@ -23,7 +23,7 @@ def root(f):
     return lambda z: f(mpmath.sqrt(z))
 
 
-def slope(f):
+def derivative(f):
     return lambda z: mpmath.diff(f, z)
 
 
@@ -33,10 +33,10 @@ EXACT = {
     "cos_k": root(mpmath.cos),
     "sin_ratio_k": root(lambda r: mpmath.sin(r) / r),
     "tan_ratio_k": TAN,
-    "tan_ratio_slope_k": slope(TAN),
+    "tan_ratio_derivative_k": derivative(TAN),
     "atan_ratio_k": root(lambda r: mpmath.atan(r) / r),
     "asin_ratio_k": ASIN,
-    "asin_ratio_slope_k": slope(ASIN),
+    "asin_ratio_derivative_k": derivative(ASIN),
     "cot_excess_k": root(lambda r: (1 - r * mpmath.cot(r)) / r**2),
     "log_sin_ratio_k": root(lambda r: mpmath.log(abs(mpmath.sin(r) / r))),
 }
@@ -55,8 +55,8 @@ def test_values_and_two_derivatives(name, dtype):
     value = getattr(signed_trigonometry, name)(z)
     (first,) = torch.autograd.grad(value.sum(), z, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), z)
-    # The closed forms of slopes are differences over q: at the switch, 0.1, that costs 20 eps.
-    bounds = (40, 600) if "slope" in name else (16, 200, 3000)
+    # The closed forms of derivatives are differences over q: at the switch, 0.1, that costs 20 eps.
+    bounds = (40, 600) if "derivative" in name else (16, 200, 3000)
     for order, (got, bound) in enumerate(zip((value, first, second), bounds, strict=False)):
         for at, g in zip(z.detach().tolist(), got.detach().tolist(), strict=True):
             # At 1e-8 a derivative is that at zero; mpmath's difference quotient would leave the real line.

@@ -120,6 +120,19 @@ def test_the_square_of_a_vector_need_not_be_a_number(m, dtype, learned):
     assert m.expmap(x, v)[0].isnan().any()
 
 
+@pytest.mark.parametrize("learned", [False, True], ids=["eager", "differentiated"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("m", [*CLOSED, *OPEN], ids=repr)
+def test_the_length_of_a_vector_need_not_be_a_number(m, dtype, learned):
+    """Of entries as large as numbers are: a point, with a gradient, and not the one where it started."""
+    x = m.origin(8 if isinstance(m, Product) else 4, dtype=dtype)
+    v = ((x == 0).to(dtype) * torch.finfo(dtype).max).requires_grad_(learned)
+    y = m.expmap(x, v)
+    assert m.check_point_on_manifold(y.detach()) and (y - x).abs().max() > (0.1 if m in OPEN else 0)
+    if learned and m != Stereographic(-1.0):  # whose plain formulas add up what a gradient makes of the whole vector
+        assert torch.autograd.grad(y.sum(), v)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("m", OPEN, ids=repr)
 def test_long_vectors_lead_to_the_rim(m):
     x = m.random_normal(5, 4, std=0.3, dtype=torch.float64)

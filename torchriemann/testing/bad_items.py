@@ -70,7 +70,7 @@ def projection_of_degenerate_tensors_has_derivatives(t: Trial) -> None:
     y = t.manifold.projx(x)
     t.is_point(y.detach(), "projx of degenerate tensors")
     (first,) = torch.autograd.grad((y * t.noise(*y.shape)).sum(), x, create_graph=True)
-    t.require(first.isfinite().all(), "the derivative of projx is finite")
+    t.require(first.isfinite().all(), "the derivative of projx is not finite")
     if first.requires_grad:
         (second,) = torch.autograd.grad((first * t.noise(*x.shape)).sum(), x)
-        t.require(second.isfinite().all(), "the second derivative of projx is finite")
+        t.require(second.isfinite().all(), "the second derivative of projx is not finite")

@@ -100,16 +100,17 @@ def items_of_weight_zero_are_left_out(t: Trial) -> None:
         leaves = (x.detach().requires_grad_(), w.requires_grad_())
         mean, variance = m.frechet_mean(*leaves), m.frechet_variance(*leaves)
         total = (probe * t.case.invariant(mean)).sum() + variance.sum()
-        return (mean.detach(), variance.detach(), *torch.autograd.grad(total, leaves))
+        gx, gw = torch.autograd.grad(total, leaves)
+        return mean.detach(), variance.detach(), gx, gw
 
     mean, variance, gx, gw = gradients(x, w.clone())
     got = gradients(torch.cat([bad, x]), torch.cat([torch.zeros_like(w[:2]), w]))
     t.same(got[0], mean, "the mean")
     t.close(got[1], variance, "the variance")
-    t.require((got[2][:2] == 0).all(), "the gradient of an item of weight zero is zero")
+    t.require((got[2][:2] == 0).all(), "the gradient of an item of weight zero is not zero")
     t.close(m.proju(x, got[2][2:]), m.proju(x, gx), "gradient in the items")
     t.close(got[3][2:], gw, "gradient in the weights")
-    t.require(got[3].isfinite().all(), "the gradient in the weights is finite")
+    t.require(got[3].isfinite().all(), "the gradient in the weights is not finite")
 
 
 @law("means", float64=1e-8, float32=1e-4, examples=2)
@@ -122,7 +123,10 @@ def frechet_variance_is_least_at_the_mean(t: Trial) -> None:
     t.close(least, (w / w.sum(0) * m.dist2(mean, x)).sum(0), "weighted mean of squares")
     t.close(m.frechet_variance(x, w, mean), least, "of a mean that is given")
     other = m.expmap(mean, 0.1 * t.tangent(mean))
-    t.require((m.frechet_variance(x, w, other) >= least - t.bound).all(), "the variance is least at the mean")
+    t.require(
+        (m.frechet_variance(x, w, other) >= least - t.bound).all(),
+        "the variance around another point is less than around the mean",
+    )
     t.same(m.frechet_mean(x.flip(0), w.flip(0)), mean, "another order")
     t.same(m.frechet_mean(x, w, start=x[1]), mean, "another start")
 

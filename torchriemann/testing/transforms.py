@@ -59,13 +59,13 @@ def _hold_derivatives(t: Trial, name: str, letters: str, leaves: list[Tensor], o
 
     every = sum(((w * o).sum() for w, o in zip(weights, outputs, strict=True)), torch.zeros(()))
     first = torch.autograd.grad(every, leaves, create_graph=True, materialize_grads=True)
-    slope = torch.stack([_items(g * d) for g, d in zip(first, along, strict=True)]).sum(0)
+    directional = torch.stack([_items(g * d) for g, d in zip(first, along, strict=True)]).sum(0)
     at, tangents, every_argument = tuple(a.detach() for a in leaves), tuple(along), tuple(range(len(letters)))
     got = torch.func.vmap(torch.func.grad(total, every_argument))(*at)
     for letter, g, w in zip(letters, got, first, strict=True):
         t.close(g, w, f"vmap of grad of {name} in {letter}")
     if name not in operations.costly(t.case) or t.case.repeats is not None:
-        t.close(torch.func.vmap(moved)(at, tangents), slope, f"vmap of jvp of {name}")
+        t.close(torch.func.vmap(moved)(at, tangents), directional, f"vmap of jvp of {name}")
         return
     where = f"{name} in {letters[k]}"
     t.close(torch.func.vmap(torch.func.jacfwd(total, k))(*at), first[k], f"vmap of jacfwd of {where}")

@@ -274,8 +274,8 @@ class Trial:
         if len(steps) < 3:
             return math.inf
         mean_s, mean_e = sum(steps) / len(steps), sum(errors) / len(errors)
-        rise = sum((s - mean_s) * (e - mean_e) for s, e in zip(steps, errors, strict=True))
-        return rise / sum((s - mean_s) ** 2 for s in steps)
+        covariance = sum((s - mean_s) * (e - mean_e) for s, e in zip(steps, errors, strict=True))
+        return covariance / sum((s - mean_s) ** 2 for s in steps)
 
 
 @dataclass(frozen=True)
