@@ -22,7 +22,7 @@ from torchriemann import Grassmann, Lorentz, ManifoldParameter, Sphere
 from torchriemann.optim import RiemannianAdam
 
 STEPS = 100
-OURS, TORCHS = [2.0**k for k in range(-8, 4)], [2.0**k for k in range(-11, 1)]
+OURS, TORCHS = [2.0**k for k in range(-8, 8)], [2.0**k for k in range(-11, 4)]
 
 
 def orthonormal(z):

@@ -57,8 +57,8 @@ def _own(z: Tensor, factor: ClosedFactor) -> Tensor:
 def _lines(z: Tensor, factor: ClosedFactor) -> _Lines:
     z = _own(z, factor)
     r = safe_norm(z)
-    rest = (r == 0).unsqueeze(-1)
-    direction = torch.where(rest, unit_vector(0, z), z / torch.where(rest, 1.0, r.unsqueeze(-1)))
+    zero = (r == 0).unsqueeze(-1)
+    direction = torch.where(zero, unit_vector(0, z), z / torch.where(zero, 1.0, r.unsqueeze(-1)))
     k = torch.as_tensor(factor.curvature, dtype=z.dtype, device=z.device)
     # For K <= 0 no geodesic closes, next to zero none that matters (and the derivative of the period overflows), and
     # one of no length has no direction.
@@ -79,12 +79,12 @@ def log_turns(z: Tensor, factors: Sequence[ClosedFactor], scale: Tensor) -> Tens
     for factor in factors:
         line = _lines(z, factor)
         r = line.radius
-        slope = (line.direction / _own(scale, factor)).square().sum(-1)
+        precision = (line.direction / _own(scale, factor)).square().sum(-1)
         logs = [torch.zeros_like(r)]
         for k in range(-TURNS, TURNS + 1):
             if k != 0:
                 turned = r + k * line.period
-                log = 0.5 * (r - turned) * (r + turned) * slope + line.log_volume(turned)
+                log = 0.5 * (r - turned) * (r + turned) * precision + line.log_volume(turned)
                 logs.append(torch.where(line.closed, log, -torch.inf))
         total = total + torch.logsumexp(torch.stack(logs), 0).sum(-1)
     return total

@@ -39,8 +39,8 @@ def _projected(manifold: Manifold, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor
     found = manifold.projx(torch.where(finite, x, 0.0))
     heaviest = taken(x, w.argmax(0, keepdim=True))
     # Also coordinates whose squares overflow are none to compute with.
-    reach = manifold.dist2(heaviest, found) + found.square().flatten(w.dim()).sum(-1)
-    lost = ~(finite.flatten(w.dim()).all(-1) & reach.isfinite())
+    size = manifold.dist2(heaviest, found) + found.square().flatten(w.dim()).sum(-1)
+    lost = ~(finite.flatten(w.dim()).all(-1) & size.isfinite())
     return torch.where(per_point(manifold, lost), heaviest, found).detach(), lost
 
 
@@ -71,7 +71,8 @@ def _checked(manifold: Manifold, x: Tensor, weights: Tensor | None, where: str) 
         raise ValueError(
             f"{where}: weights must be a tensor, got {type(weights).__name__}; convert them with torch.as_tensor"
         )
-    if weights.shape[:1] != batch[:1] or weights.dim() > len(batch):
+    fits = all(n in (1, m) for n, m in zip(weights.shape, batch, strict=False))
+    if weights.shape[:1] != batch[:1] or weights.dim() > len(batch) or not fits:
         raise ValueError(f"{where}: weights must be broadcastable to {tuple(batch)}, got {tuple(weights.shape)}")
     if values_readable(weights):
         known = weights.detach()
