@@ -94,6 +94,8 @@ def test_the_order_of_a_retraction_is_the_lowest_of_its_parts():
 def test_weights_of_a_mean_are_checked():
     with pytest.raises(ValueError, match="Product.frechet_mean: weights must be broadcastable"):
         MIXED.frechet_mean(MIXED.random(4, 23), torch.ones(3))
+    with pytest.raises(ValueError, match="Product.frechet_mean: weights must be broadcastable"):
+        MIXED.frechet_mean(MIXED.random(4, 2, 23), torch.ones(4, 3))
     with pytest.raises(ValueError, match="Power.frechet_mean: needs a non-empty first dimension"):
         Oblique(3).frechet_mean(torch.empty(0, 3, 2))
 
