@@ -1,8 +1,10 @@
 """Operators of the dispatcher: one node to compilers, one call to vmap, nothing to autograd."""
 
+import operator
+
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import jacrev, jvp, vmap
 
 from torchriemann.manifolds.functional.operators import Operand, define
@@ -155,11 +157,17 @@ def test_what_it_does_is_not_traced():
         torch._dynamo.graph_break()
         return [*values]
 
-    counter = CompileCounter()
-    # dynamo skips the frame of a generator made outside, and looks at what is called from there.
-    value = torch.compile(consume, backend=counter)(lazily())
+    targets = []
+
+    def backend(graph, _):
+        targets.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    # dynamo skips the frame of a generator made outside, and looks at what is called from there; from 2.15 on it enters
+    # the generator.
+    value = torch.compile(consume, backend=backend)(lazily())
     torch.testing.assert_close(value[0], expected(M, V))
-    assert counter.frame_count == 0
+    assert set(targets) <= {product, operator.getitem}
 
 
 def test_a_name_is_defined_once():
