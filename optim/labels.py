@@ -59,10 +59,10 @@ def readable(parameter: Tensor) -> bool:
     return not (parameter.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def mended(name: str) -> str:
-    """What to do about the parameter `name` that is off its manifold, after "call projx(x)"."""
+def mended(name: str, manifold: str = "p.manifold") -> str:
+    """What to do about the parameter `name` that is off its `manifold`, so called, after "call projx(x)"."""
     if not name.endswith(".original"):
-        return ", as in `with torch.no_grad(): p.copy_(p.manifold.projx(p))`"
+        return f", as in `with torch.no_grad(): p.copy_({manifold}.projx(p))`"
     return (
         " on it, unless it holds coordinates, as a parametrization with a right_inverse leaves them: these are flat by "
         f"{registering(name)} and relabel(p, None), both of torchriemann.manifolds.parameter"

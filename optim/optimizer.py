@@ -35,7 +35,8 @@ class ManifoldOptimizer(torch.optim.Optimizer):
             return
         reason = labels.reason_off(manifold, p)
         if reason is not None:
-            mended = labels.mended(entry.where.rpartition("parameter ")[2])
+            # One that only its group calls a point has no label to ask.
+            mended = labels.mended(entry.where.rpartition("parameter ")[2], "manifold")
             raise ValueError(f"{entry.where} is off {manifold!r}: {reason}{mended}")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
