@@ -16,6 +16,7 @@ from torchriemann.manifolds.parameter import (
     check_options_fixed,
     learnable_options,
     manifold_label,
+    only_itself,
     register_manifold,
     registered_manifolds,
     relabel,
@@ -65,7 +66,7 @@ class ManifoldModule(nn.Module):
         if label is not None and label != manifold:
             raise ValueError(
                 f"{type(self).__name__}: {name} was to be registered on {manifold!r}, "
-                f"but the tensor is labelled {label!r}"
+                f"but the tensor is labelled {label!r}{only_itself(manifold, label)}"
             )
         if tensor.is_meta:
             manifold.assert_check_point(tensor)
@@ -173,7 +174,7 @@ class ManifoldModule(nn.Module):
             elif label != manifold:
                 raise ValueError(
                     f"{type(self).__name__}: parameter {name} is registered on {manifold!r}, "
-                    f"got one that is labelled {label!r}"
+                    f"got one that is labelled {label!r}{only_itself(manifold, label)}"
                 )
         elif isinstance(value, Manifold):
             _check_learnable(self, name, value)

@@ -93,14 +93,23 @@ class CheckedManifold(Castable, abc.ABC):
         # with the square root of the size, and the first error that matters.
         return 0.4 * torch.finfo(dtype).eps ** (2 / 3) if atol is None else atol
 
+    def _check_values(self, name: str, t: Tensor) -> None:
+        if t.is_meta:
+            raise ValueError(
+                f"{type(self).__name__}: {name} is on the meta device, where tensors have no values to check; give it "
+                "some by to_empty, or look at its shape alone, by check_point"
+            )
+
     # As numbers: a residual in bfloat16 would measure its own rounding.
     @in_full_precision
     def _measured_point(self, x: Tensor) -> tuple[float, str]:
+        self._check_values("x", x)
         residual, formula = self._point_residual(x.detach())
         return float(residual.detach()), formula  # an option may be a tensor that is learned
 
     @in_full_precision
     def _measured_vector(self, x: Tensor, u: Tensor) -> tuple[float, str]:
+        self._check_values("u", u)
         residual, formula = self._vector_residual(x.detach(), u.detach())
         return float(residual.detach()), formula
 

@@ -110,13 +110,24 @@ def karcher_flow(
 
 
 def _warn(manifold: MeanSpace, search: Search, norm: Tensor, goal: Tensor) -> None:
-    warnings.warn(
-        f"{type(manifold).__name__}.{search.operation}: not converged after {search.max_iter} iterations, the mean of "
-        f"the logarithms still has norm {float(norm.amax()):.2g} ({float((norm - goal).amax()):.2g} above the goal); "
-        "raise max_iter, give a start, or check that the points lie within half of the injectivity radius",
-        RuntimeWarning,
-        stacklevel=5,
-    )
+    """Of means that are not reached, and of those of which nothing is known, each by itself."""
+    where, far = f"{type(manifold).__name__}.{search.operation}", norm > goal
+    if bool(far.any()):
+        worst, above = float(norm[far].amax()), float((norm - goal)[far].amax())
+        warnings.warn(
+            f"{where}: not converged after {search.max_iter} iterations, the mean of the logarithms still has norm "
+            f"{worst:.2g} ({above:.2g} above the goal); raise max_iter, give a start, or check that the points lie "
+            "within half of the injectivity radius",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    if not bool((far | (norm <= goal)).all()):
+        warnings.warn(
+            f"{where}: the mean of the logarithms is NaN: an item of x is not finite (give it the weight 0), or start "
+            "is not, or a point has no logarithm at the estimate",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def _logarithms(manifold: MeanSpace, mu: Tensor, x: Tensor, w: Tensor) -> Tensor:

@@ -224,6 +224,12 @@ class GyroManifold(Manifold):
         return offset
 
 
+def without_gyro(manifold: Manifold, operation_name: str) -> NotImplementedError:
+    """The error of a manifold on which there are no gyro-operations, this one among them."""
+    lacking = "normal coordinates" if operation_name == "normal_shape" else operation_name
+    return NotImplementedError(f"{manifold!r} has no gyro structure, hence no {lacking}")
+
+
 def is_gyro(manifold: Manifold) -> TypeGuard[GyroManifold]:
     """Whether gyro-operations exist on `manifold`."""
     return isinstance(manifold, GyroManifold) and manifold.has_gyro_structure

@@ -169,8 +169,48 @@ CONTAINERS = (nn.ParameterList, nn.ParameterDict)  # whose items come and go und
 
 
 def register_manifold(module: nn.Module, name: str, manifold: Any) -> None:
-    """Remember on `module` that its parameter `name` lives on `manifold`; None says that it is flat on purpose."""
+    """Remember on `module` that its parameter `name` lives on `manifold`; None says that it is flat on purpose.
+
+    Raises ``ValueError`` for a parameter of a module within, which is to be given itself, and for None where `module`
+    has no such parameter.
+    """
+    if "." in name:
+        raise ValueError(
+            f"register_manifold: {name} is a parameter of a module within {type(module).__name__}; call "
+            f"{registering(name, manifold, 'module')}"
+        )
+    if manifold is None and not _is_known(module, name):
+        raise ValueError(
+            f"register_manifold: {type(module).__name__} has no parameter {name!r} that could be flat; give the module "
+            "that holds it, such as the ParameterList itself"
+        )
     module.__dict__.setdefault(_REGISTRY, {})[name] = manifold
+
+
+def registering(name: str, manifold: Any = None, model: str = "model") -> str:
+    """The call of `register_manifold` for the parameter `name` of a model, to be shown in a message."""
+    owner, _, own = name.rpartition(".")
+    owner = f'{model}.get_submodule("{owner}")' if owner else model
+    return f'register_manifold({owner}, "{own}", {manifold!r})'
+
+
+def _is_known(module: nn.Module, name: str) -> bool:
+    """Whether `name` is, or was before torch gave it another name, a parameter of `module`."""
+    return (
+        name in registered_manifolds(module)
+        or not {name, f"{name}_orig"}.isdisjoint(module._parameters)
+        or parametrize.is_parametrized(module, name)
+    )
+
+
+def only_itself(one: Any, other: Any) -> str:
+    """For messages, why two manifolds that print alike are not equal; nothing of others."""
+    if repr(one) != repr(other):
+        return ""
+    return (
+        "; manifolds of geoopt, and those with a tensor for an option, are equal only if they are the same object: use "
+        "one for both, such as tensor.manifold"
+    )
 
 
 def registered_manifolds(module: nn.Module) -> dict[str, Any]:
@@ -206,9 +246,9 @@ def named_manifolds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Any]]
             manifold = registry.get(name, label)
             if name in registry and label is not None and label != manifold:
                 raise ValueError(
-                    f"parameter {qualified} is registered on {manifold!r} but its tensor is labelled {label!r}; say "
-                    "which by register_manifold(module, name, manifold) or relabel(parameter, manifold) of "
-                    "torchriemann.manifolds.parameter"
+                    f"parameter {qualified} is registered on {manifold!r} but its tensor is labelled "
+                    f"{label!r}{only_itself(manifold, label)}; say which by register_manifold(module, name, manifold) "
+                    "or relabel(parameter, manifold) of torchriemann.manifolds.parameter"
                 )
             yield qualified, parameter, manifold
 
@@ -226,11 +266,12 @@ def _renamed(module: nn.Module, prefix: str, inside: dict[int, dict[str, Any]]) 
         elif parametrize.is_parametrized(module, name) and _one_original(module, name):
             inside.setdefault(id(module.parametrizations[name]), {})["original"] = manifold  # type: ignore[index]
         elif not isinstance(module, CONTAINERS):
+            qualified = f"{prefix}.{name}" if prefix else name
             raise ValueError(
-                f"parameter {prefix + '.' if prefix else ''}{name} is registered on {manifold!r}, but "
+                f"parameter {qualified} is registered on {manifold!r}, but "
                 f"{type(module).__name__} has no such parameter any more: what took its place (weight normalisation, "
                 "say) would be stepped as if it were flat. Undo that, or say that it is meant by "
-                f"torchriemann.manifolds.parameter.register_manifold(module, {name!r}, None)"
+                f"torchriemann.manifolds.parameter.{registering(qualified)}"
             )
     return here
 

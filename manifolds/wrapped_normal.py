@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from .checks import described
-from .gyro import GyroManifold
+from .gyro import GyroManifold, is_gyro
 from .precision import in_full_precision
 from .turns import log_turns, log_turns_together
 
@@ -65,7 +65,7 @@ class WrappedNormal(Distribution):
         scale_tril: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(manifold, GyroManifold):
+        if not is_gyro(manifold):
             raise ValueError(
                 f"WrappedNormal: manifold must have normal coordinates, as Lorentz() has, got {described(manifold)}"
             )

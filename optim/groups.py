@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds import Euclidean, Manifold
-from torchriemann.manifolds.parameter import manifold_label, named_manifolds
+from torchriemann.manifolds.parameter import manifold_label, named_manifolds, only_itself
 
 from .foreign import as_manifold, has_moving_option, with_the_same_points
 from .labels import check_all_learned, check_label, undecayed, warn_if_off
@@ -42,7 +42,7 @@ def param_groups(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
     groups: dict[Any, dict[str, Any]] = {}
     exempt = undecayed(model)
     for name, parameter, manifold in named_manifolds(model):
-        check_label(parameter, manifold, f"param_groups: parameter {name}")
+        check_label(parameter, manifold, name)
         check_parameter(parameter, manifold, f"parameter {name}")
         own = {"weight_decay": 0.0} if id(parameter) in exempt else {}
         new = {"params": [], "param_names": [], "manifold": manifold, **options, **own}
@@ -66,7 +66,8 @@ def resolve(parameter: Tensor, explicit: Iterable[Any], where: str) -> Manifold 
     label = manifold_label(parameter)
     for manifold in explicit:
         if label is not None and label != manifold:
-            raise ValueError(f"{where} is labelled {label!r}, but its group says manifold={manifold!r}")
+            alike = only_itself(label, manifold)
+            raise ValueError(f"{where} is labelled {label!r}, but its group says manifold={manifold!r}{alike}")
         label = manifold
     return check_parameter(parameter, label, where)
 

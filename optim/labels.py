@@ -11,15 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
 
-from torchriemann.manifolds.parameter import ManifoldParameter, learnable_options, manifold_label, relabel
+from torchriemann.manifolds.parameter import (
+    ManifoldParameter,
+    learnable_options,
+    manifold_label,
+    registering,
+    relabel,
+)
 
 from .foreign import as_manifold
 from .sharding import is_dtensor
 
 
-def check_label(parameter: Tensor, manifold: Any, where: str) -> None:
-    """Raise ``ValueError`` for a tensor without a label that its module registered on `manifold`; one that was rebuilt
-    by its class, as accelerate does, gets the label back. With None for `manifold`, as `check_not_lost`."""
+def check_label(parameter: Tensor, manifold: Any, name: str) -> None:
+    """Raise ``ValueError`` for the parameter `name` of a model, without a label, that its module registered on
+    `manifold`; one that was rebuilt by its class, as accelerate does, gets the label back. With None for `manifold`, as
+    `check_not_lost`."""
+    where = f"param_groups: parameter {name}"
     if manifold is None:
         check_not_lost(parameter, where)
     elif manifold_label(parameter) is None and type(parameter) is ManifoldParameter:
@@ -27,8 +35,8 @@ def check_label(parameter: Tensor, manifold: Any, where: str) -> None:
     elif manifold_label(parameter) is None:
         raise ValueError(
             f"{where} is registered on {manifold!r}, but its tensor ({type(parameter).__name__}) carries no manifold; "
-            "give it back by torchriemann.manifolds.parameter.relabel(parameter, manifold), or say that it is flat by "
-            "register_manifold(module, name, None)"
+            "give it back by relabel(parameter, manifold), or say that it is flat by "
+            f"{registering(name)}, both of torchriemann.manifolds.parameter"
         )
 
 
@@ -52,6 +60,16 @@ def readable(parameter: Tensor) -> bool:
     return not (parameter.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
+def mended(name: str, manifold: str = "p.manifold") -> str:
+    """What to do about the parameter `name` that is off its `manifold`, so called, after "call projx(x)"."""
+    if not name.endswith(".original"):
+        return f", as in `with torch.no_grad(): p.copy_({manifold}.projx(p))`"
+    return (
+        " on it, unless it holds coordinates, as a parametrization with a right_inverse leaves them: these are flat by "
+        f"{registering(name)} and relabel(p, None), both of torchriemann.manifolds.parameter"
+    )
+
+
 @torch.no_grad()
 def reason_off(manifold: Any, x: Tensor) -> str | None:
     """Why `x` (``*B,P``) is no point of `manifold`, of either library, or None."""
@@ -73,9 +91,8 @@ def warn_if_off(groups: Sequence[dict[str, Any]]) -> None:
                 (n, reason) for n, p in batch if (reason := reason_off(group["manifold"], p)) is not None
             )
             warnings.warn(
-                f"param_groups: parameter {name} is off {group['manifold']!r}: {reason}, as in `with torch.no_grad(): "
-                "p.copy_(p.manifold.projx(p))`. Averages of coordinates leave a manifold (optim.AveragedModel does "
-                "not); values that are still to be loaded do not matter",
+                f"param_groups: parameter {name} is off {group['manifold']!r}: {reason}{mended(name)}. Values that are "
+                "still to be loaded do not matter",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -37,9 +37,9 @@ class ManifoldOptimizer(torch.optim.Optimizer):
             return
         reason = labels.reason_off(manifold, p)
         if reason is not None:
-            raise ValueError(
-                f"{entry.where} is off {manifold!r}: {reason}, as in `with torch.no_grad(): p.copy_(manifold.projx(p))`"
-            )
+            # One that only its group calls a point has no label to ask.
+            mended = labels.mended(entry.where.rpartition("parameter ")[2], "manifold")
+            raise ValueError(f"{entry.where} is off {manifold!r}: {reason}{mended}")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its key ``"manifold"``, if there, is the manifold of all its parameters (None: flat)."""

@@ -123,7 +123,7 @@ class Curvature(nn.Module):
                 f"Curvature: {prefix}sign must be {sign:+.0f}, as that of initial={self.initial}, got "
                 f"{stored.item():+.0f} from the checkpoint; construct the module with an initial curvature of that sign"
             )
-        if "bounds" in self._buffers:
+        if "bounds" in self._buffers or prefix + "bounds" in state_dict:
             self._check_stored_bounds(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         if "bounds" in self._buffers and not self.bounds.is_meta:
@@ -135,7 +135,7 @@ class Curvature(nn.Module):
             # Coarse, since the numbers may have been in bfloat16 once.
             if not torch.allclose(stored.double().cpu(), self._stated_bounds(), rtol=2**-7, atol=0):
                 raise ValueError(
-                    f"Curvature: {prefix}bounds must be min={self.min} and max={self.max}, got {stored.tolist()} from "
+                    f"Curvature: {prefix}bounds must be min={self.min} and max={self.max}, got {_shown(stored)} from "
                     "the checkpoint; construct the module with these"
                 )
         elif stored is None and _readable(x, 1):  # of a curvature without bounds
@@ -165,6 +165,12 @@ def _readable(stored: Any, count: int) -> TypeGuard[Tensor]:
     return isinstance(stored, Tensor) and not stored.is_meta and stored.numel() == count
 
 
+def _shown(bounds: Tensor) -> str:
+    """Bounds for messages, to six digits, as their dtype may round them."""
+    shown = (f"{bound:.6g}" if math.isfinite(bound) else "None" for bound in bounds.tolist())
+    return "min={} and max={}".format(*shown)
+
+
 def _log_bounds(initial: float, low: float | None, high: float | None) -> tuple[float, float]:
     """The bounds of log|K| for those of K, infinite where there is none. Raises ``ValueError`` unless `initial` lies
     between them, and they are of its sign."""
@@ -177,5 +183,8 @@ def _log_bounds(initial: float, low: float | None, high: float | None) -> tuple[
     ends = (low, high) if initial > 0 else (high, low)
     log_low, log_high = (s * math.inf if e is None else math.log(abs(e)) for s, e in zip((-1, 1), ends, strict=True))
     if not log_low <= math.log(abs(initial)) <= log_high or log_low == log_high:
-        raise ValueError(f"Curvature: min < max must lie around initial={initial}, got min={low}, max={high}")
+        raise ValueError(
+            f"Curvature: initial must lie between min and max, and min below max, got initial={initial}, min={low}, "
+            f"max={high}"
+        )
     return log_low, log_high

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..base import Manifold
 from ..frechet import Search
 from ..functional.series import safe_norm
-from ..gyro import GyroManifold
+from ..gyro import GyroManifold, without_gyro
 from ..operation import in_full_precision, operation
 from .gyro_parts import GyroComposite
 
@@ -37,7 +37,7 @@ class Composite(GyroComposite):
 
     def _ask(self, part: Manifold, where: str, name: str, *arguments: Any, **options: Any) -> Any:
         if name in vars(GyroManifold) and not isinstance(part, GyroManifold):
-            raise NotImplementedError(f"{type(self).__name__}: {where}{part._missing(name)}")
+            raise NotImplementedError(f"{type(self).__name__}: {where}{without_gyro(part, name)}")
         try:
             return getattr(part, name)(*arguments, **options)
         except NotImplementedError as error:

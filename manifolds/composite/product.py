@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..base import Manifold
-from ..gyro import is_gyro
+from ..gyro import is_gyro, without_gyro
 from ..operation import operation
 from ..turns import ClosedFactor
 from .gyro_parts import directed
@@ -156,7 +156,7 @@ class Product(Composite):
         found = []
         for i, (factor, shape) in enumerate(zip(self.factors, self.shapes, strict=True)):
             if not is_gyro(factor):
-                raise NotImplementedError(f"Product: factor {i}, {factor._missing(name)}")
+                raise NotImplementedError(f"Product: factor {i}, {without_gyro(factor, name)}")
             found.append(self._ask(factor, f"factor {i}, ", "normal_shape", shape))
         return found
 

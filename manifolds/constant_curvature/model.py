@@ -63,7 +63,8 @@ class ConstantCurvature(GyroManifold):
         elif isinstance(K, (int, float)) and not isinstance(K, bool):
             value = float(K)
         else:
-            raise ValueError(f"{wanted} or a 0-dim tensor, got {K!r}")
+            hint = f"; call it, as in {name}(curvature())" if callable(K) and not isinstance(K, type) else ""
+            raise ValueError(f"{wanted} or a 0-dim tensor, got {K!r}{hint}")
         if not math.isfinite(value) or (self.sign != 0 and not value * self.sign > 0):
             raise ValueError(f"{wanted}, got {K!r}")
 

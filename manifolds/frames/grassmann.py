@@ -67,7 +67,7 @@ class Grassmann(Manifold):
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n, p = point_shape
         if not 0 < p <= n:
-            wide = "; a wide matrix has the basis in its rows, pass x.mT" if 0 < n < p else ""
+            wide = f"; a wide matrix has the basis in its rows: pass x.mT, or the size {p}, {n}" if 0 < n < p else ""
             return f"a basis of p vectors in R^n needs 1 <= p <= n, got n = {n}, p = {p}{wide}"
         return None
 

@@ -42,6 +42,8 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
     def __init__(self, params: Any, options: State, given: EagerFlags) -> None:
         self._plan: list[PointBucket | FlatBucket] | None = None
         name = type(self).__name__
+        if self._flat not in FLAT_UPDATES:
+            raise ValueError(f"{name}: _flat must be one of {', '.join(FLAT_UPDATES)}, got {self._flat!r}")
         defaults = {**options, **flags.with_defaults(name, self._flags, given)}
         self._check_options(defaults)
         flags.check_flags(name, self._flags, defaults)
@@ -145,6 +147,9 @@ class RiemannianOptimizer(ManifoldOptimizer, abc.ABC):
         self._check_first_step(group, active)
         together = group["foreach"] is not False and not group["differentiable"]
         names = self._state_names(group)
+        for kind in names.values():
+            if kind not in ("vector", "scalar"):
+                raise ValueError(f"{type(self).__name__}: _state_names must say vector or scalar, got {kind!r}")
         # torch's foreach functions do not take plain tensors and DTensors in one list.
         lists = [[e for e in flat if is_dtensor(e.parameter) is sharded] for sharded in (False, True)]
         buckets: list[PointBucket | FlatBucket] = [

@@ -199,6 +199,11 @@ class PointBucket:
         return torch.where(due, restored, moved) if isinstance(due, Tensor) else restored
 
     def _verify(self, new: dict[str, Tensor], old: dict[str, Tensor]) -> None:
+        if new.keys() != old.keys():
+            raise ValueError(
+                f"{self.entries[0].where}: _point_update must give the new state of {sorted(self.names)}, got "
+                f"{sorted(new.keys() - {'point'})}"
+            )
         for name, value in new.items():
             if (value.shape, value.dtype) != (old[name].shape, old[name].dtype):
                 raise ValueError(

@@ -6,6 +6,7 @@ import mpmath
 import pytest
 import torch
 
+from torchriemann.layers import Curvature
 from torchriemann.manifolds import GyroManifold
 from torchriemann.manifolds.constant_curvature.klein import Klein
 from torchriemann.manifolds.constant_curvature.stereographic import PoincareBall
@@ -217,3 +218,8 @@ def test_at_coincidence_and_at_the_origin():
 def test_curvature_is_checked(wrong):
     with pytest.raises(ValueError, match="Klein: curvature must be a negative finite number"):
         Klein(wrong)
+
+
+def test_a_module_for_the_curvature_is_to_be_called():
+    with pytest.raises(ValueError, match=r"Klein: curvature must be .*; call it, as in Klein\(curvature\(\)\)"):
+        Klein(Curvature(-1.0))

@@ -21,6 +21,7 @@ from torchriemann.manifolds import (
     Scaled,
     Sphere,
     Stereographic,
+    Stiefel,
     WrappedNormal,
 )
 
@@ -358,6 +359,12 @@ def test_one_scale_a_point_is_given_a_dimension_of_its_own():
     with pytest.raises(ValueError) as caught:
         WrappedNormal(m, loc, scale_tril=torch.ones(5))
     assert "None" not in str(caught.value)
+
+
+def test_a_factor_without_gyro_structure_is_no_place_for_it():
+    m = Product((Lorentz(), Stiefel()), ((3,), (4, 2)))
+    with pytest.raises(ValueError, match=r"WrappedNormal: manifold must have normal coordinates.*Stiefel"):
+        WrappedNormal(m, m.origin(11), 0.1)
 
 
 def test_moments_without_a_meaning():

@@ -231,3 +231,20 @@ def test_product_with_learned_curvatures():
         assert float(gradients[0][i]) == pytest.approx(quotient(value, at, along, 1e-3), rel=1e-6)
     along = (torch.zeros(3, dtype=D), torch.tensor(1.0, dtype=D))
     assert float(gradients[1]) == pytest.approx(quotient(value, at, along, 1e-3), rel=1e-6)
+
+
+def test_a_mean_that_is_nan_is_not_called_slow():
+    """An item that is NaN is told as such, and the other means of the batch are no part of it."""
+    x = cloud(Sphere(), (3,), 0.3).unsqueeze(1).repeat(1, 4, 1)
+    x[2, 1] = torch.nan
+    for given, start in ((x, None), (x[:, 0], torch.full((3,), torch.nan, dtype=D))):
+        with pytest.warns(RuntimeWarning, match="is NaN: an item of x is not finite.*weight 0") as caught:
+            mean = Sphere().frechet_mean(given, start=start)
+        assert len(caught) == 1 and mean.isnan().any()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Sphere().frechet_mean(x, max_iter=1, start=x[0])
+    slow, lost = (str(warning.message) for warning in caught)
+    assert "not converged after 1 iterations" in slow and "nan" not in slow and "weight 0" in lost
+    weights = torch.ones(5, dtype=D).index_fill(0, torch.tensor([2]), 0.0)
+    assert Sphere().frechet_mean(x, weights).isfinite().all()

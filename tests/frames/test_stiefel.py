@@ -13,6 +13,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
+from torchriemann.manifolds import Grassmann
 from torchriemann.manifolds.frames.stiefel import RETRACTIONS, Stiefel
 from torchriemann.manifolds.functional.frames import inverse_sqrt, matrix_exp, so_log
 
@@ -649,6 +650,19 @@ def test_invalid_options_name_the_class_and_the_value():
             Stiefel(**options)
     with pytest.raises(ValueError, match=r"needs 1 <= p <= n, got n = 2, p = 3; a wide .* pass x.mT"):
         Stiefel().projx(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("m", [Stiefel(), Grassmann()])
+def test_errors_about_shapes_and_tensors_without_values(m):
+    for ask in (lambda: m.random(2, 6), lambda: m.projx(torch.ones(2, 6))):
+        with pytest.raises(ValueError, match=r"pass x\.mT, or the size 6, 2"):
+            ask()
+    lazy = torch.empty(6, 2, device="meta")
+    with pytest.raises(ValueError, match=rf"{type(m).__name__}: x is on the meta device, where tensors have no val"):
+        m.check_point_on_manifold(lazy)
+    with pytest.raises(ValueError, match="u is on the meta device"):
+        m.check_vector_on_tangent(m.random(6, 2), lazy)
+    assert m.check_point(lazy)
 
 
 def test_equality_and_pickle():

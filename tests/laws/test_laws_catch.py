@@ -368,6 +368,16 @@ def test_check_manifold_leaves_out_what_the_row_gives_no_means_for():
     assert "isometries_are_respected" not in held and "logarithm_inverts_exponential" in held
 
 
+def test_a_row_of_no_manifold_or_no_shape_is_refused():
+    with pytest.raises(ValueError, match=r"manifold must be an instance such as Sphere\(\), got the class Sphere"):
+        check_manifold(Sphere, (4,))
+    with pytest.raises(ValueError, match="got the class Sphere"):
+        check_law(Case(Sphere, ((4,),)), "proju_is_idempotent")
+    for shapes in ((3,), ((3, 1.0),)):
+        with pytest.raises(ValueError, match=r"must be a tuple of integers such as \(3,\), got "):
+            check_manifold(Sphere(), *shapes)
+
+
 def test_a_law_that_needs_more_of_the_row_says_so():
     with pytest.raises(AssertionError, match="retraction_has_its_order of .* needs order="):
         check_manifold(Sphere(), (3,), laws=["retraction_has_its_order"])

@@ -298,6 +298,11 @@ def test_bad_input(arguments, options, message):
         check_gradient(Sphere(), *arguments, **options)
 
 
+def test_a_class_is_no_manifold():
+    with pytest.raises(ValueError, match=r"check_retraction: manifold .* as Sphere\(\), got the class Sphere"):
+        check_retraction(Sphere, shape=(3,))
+
+
 def test_bad_order():
     with pytest.raises(ValueError, match="order must be 1 or 2, got 3"):
         check_retraction(Sphere(), shape=(3,), order=3)

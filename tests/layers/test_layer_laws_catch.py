@@ -326,6 +326,24 @@ def test_check_layer_fails_by_name_and_leaves_out_what_is_exempt():
         check_layer(Mirrors, features, laws=["colour"])
     with pytest.raises(ValueError, match="check_layer: make must build the layer, got the layer Mirrors"):
         check_layer(Mirrors(), features)
+    with pytest.raises(ValueError, match=r"check_layer: example must be a function of a trial.*shape \(3, 4\)"):
+        check_layer(Mirrors, torch.randn(3, 4))
+    with pytest.raises(ValueError, match=r"example must return the tuple of the arguments.*shape \(3, 4\)"):
+        check_layer(Mirrors, lambda t: t.noise(*t.batch, 4))
+
+
+class LeavesHalfToTorch(Mirrors):
+    def __init__(this, num=2, device=None, dtype=None):  # noqa: N805
+        super().__init__(num, device, dtype)
+
+    def forward(self, x):
+        return x @ self.weight.mT
+
+
+def test_half_precision_that_torch_refuses_is_told_what_computes_it():
+    with pytest.raises(AssertionError, match=r"m1 and m2.*in_full_precision.*self\.point\(name, x\.dtype\)"):
+        check_layer(LeavesHalfToTorch, features, laws=["half_precision_is_computed_in_single"])
+    assert check_layer(LeavesHalfToTorch, features, laws=["repr_shows_the_arguments"])
 
 
 def test_an_exemption_is_held_to_the_truth():

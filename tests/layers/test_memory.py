@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -218,8 +219,14 @@ def test_a_chart_is_flat_on_purpose():
     """`original` then holds coordinates, of which the module of the parametrization says that they are flat."""
     module = Directions()
     parametrize.register_parametrization(module, "weight", Halved())
-    with pytest.warns(RuntimeWarning, match=r"original is off Sphere"):
-        param_groups(module)
+    mend = (
+        r"original is off Sphere.*get_submodule\(\"parametrizations\.weight\"\), \"original\", None\) and relabel\(p, N"
+    )
+    with pytest.warns(RuntimeWarning, match=mend):
+        groups = param_groups(module)
+    module.weight.sum().backward()
+    with pytest.raises(ValueError, match=mend):
+        RiemannianSGD(groups).step()
     coordinates = module.parametrizations.weight
     register_manifold(coordinates, "original", None)
     relabel(coordinates.original, None)
@@ -339,3 +346,29 @@ def test_the_memory_is_in_copies_of_the_module():
         assert registered_manifolds(twin[0].items) == {"0": Sphere()}
         stepped(assigned(twin))
         assert len(on_spheres(twin)) == 4
+
+
+def test_the_error_says_the_call_that_makes_an_item_of_a_list_flat():
+    model = Holder()
+    model.items[0] = nn.Parameter(torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r"parameter items\.0 is registered on Sphere") as caught:
+        param_groups(model)
+    call = re.search(r"register_manifold\(.*?None\)", str(caught.value))[0]
+    eval(call, {"model": model, "register_manifold": register_manifold})
+    assert {name: m for name, _, m in named_manifolds(model)}["items.0"] is None
+    assert "items.0" in param_groups(model)[0]["param_names"]
+
+
+def test_a_name_that_no_parameter_has_is_not_registered():
+    model = Holder()
+    with pytest.raises(ValueError, match=r"call register_manifold\(module\.get_submodule\(\"items\"\), \"0\", None\)"):
+        register_manifold(model, "items.0", None)
+    with pytest.raises(ValueError, match="Holder has no parameter '0' that could be flat"):
+        register_manifold(model, "0", None)
+    register_manifold(model, "later", Sphere())
+    model.later = nn.Parameter(Sphere().random(3))
+    assert model.later.manifold == Sphere()
+    for rename in RENAMED.values():
+        module = nn.Linear(3, 4)
+        rename(module)
+        register_manifold(module, "weight", None)

@@ -164,6 +164,37 @@ def test_numbers_are_checked_by_name():
         RiemannianRMSprop(everything(), momentum=-1.0)
 
 
+class NamesNoUpdate(RiemannianRMSprop):
+    _flat = "lion"
+
+
+class KeepsAMatrix(RiemannianRMSprop):
+    def _state_names(self, group):
+        return {"square_avg": "matrix"}
+
+
+class ForgetsAState(RiemannianRMSprop):
+    def _point_update(self, *arguments):
+        points, state = super()._point_update(*arguments)
+        return points, {"square_avg": state["square_avg"]}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (NamesNoUpdate, "NamesNoUpdate: _flat must be one of sgd, adamw, got 'lion'"),
+        (KeepsAMatrix, "KeepsAMatrix: _state_names must say vector or scalar, got 'matrix'"),
+        (ForgetsAState, r"ForgetsAState: parameter .* new state of \['momentum_buffer', 'square_avg'\], got \['square"),
+    ],
+)
+def test_what_it_states_is_checked(optimizer, message):
+    params = own_points()
+    before = [p.detach().clone() for p in params]
+    with pytest.raises(ValueError, match=message):
+        steps(optimizer(params), params, (1,))
+    assert same(params, before)
+
+
 # ---- how flags are declared -------------------------------------------------------------------------------------
 
 

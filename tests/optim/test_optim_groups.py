@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.optim.test_optim import spheres
 from torchriemann import ManifoldParameter, Sphere
+from torchriemann.layers import ManifoldModule
 from torchriemann.manifolds.frames.stiefel import Stiefel
 from torchriemann.manifolds.parameter import register_manifold
 from torchriemann.optim import RiemannianAdam, RiemannianSGD, param_groups
@@ -125,6 +126,22 @@ def test_contradicting_labels_raise():
     for manifold in (Sphere(curvature=2.0), None):
         with pytest.raises(ValueError, match="labelled Sphere.*its group says"):
             RiemannianAdam([{"params": [x], "manifold": manifold}])
+
+
+def test_manifolds_of_geoopt_that_print_alike_are_told_apart():
+    ball, other = geoopt.PoincareBall(), geoopt.PoincareBall()
+    x, y = (geoopt.ManifoldParameter(m.random(2, 3), manifold=m) for m in (ball, other))
+    module, message = ManifoldModule(), "labelled PoincareBall.*equal only if they are the same object"
+    with pytest.raises(ValueError, match=message):
+        module.register_manifold_parameter("w", ball.random(2, 3), other)
+    module.register_manifold_parameter("w", y, other)
+    with pytest.raises(ValueError, match=message):
+        module.w = x
+    with pytest.raises(ValueError, match=message):
+        RiemannianAdam([{"params": [x], "manifold": other}])
+    register_manifold(module, "w", ball)
+    with pytest.raises(ValueError, match=message):
+        param_groups(module)
 
 
 @both

@@ -155,29 +155,37 @@ def test_sparse_gradients_raise():
         optim.RiemannianSGD(table.parameters()).step()
 
 
+# A call of geoopt's, and the expression with which the remark begins.
+WRITTEN = re.findall(r"^\| `manifold\.(\w+\(.*?\))` \|[^|]*\| `(\w+\(.*?\))`", GUIDE.read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("K", [-0.7, -1.0, 0.6])
-def test_moebius_operations_of_the_table(K):
+def test_operations_of_the_table_as_they_are_written(K):
     g = torch.Generator().manual_seed(0)
     ours, theirs = manifolds.Stereographic(K), geoopt.Stereographic(K).double()
     theirs.k = nn.Parameter(torch.tensor(K, dtype=torch.float64), requires_grad=False)  # which was rounded to float32
-    x, y = (ours.from_normal(0.7 * torch.randn(20, 4, generator=g, dtype=torch.float64)) for _ in range(2))
-    m, w = (torch.randn(3, 4, generator=g, dtype=torch.float64), torch.randn(4, generator=g, dtype=torch.float64))
-    m, w, r = 0.4 * m, 0.4 * w, torch.tensor(0.7, dtype=torch.float64)
-    minus = ours.gyroinv(y)
-    for written, name, arguments in (
-        (ours.gyroadd(x, y), "mobius_add", (x, y)),
-        (ours.gyroadd(x, minus), "mobius_sub", (x, y)),
-        (ours.gyroadd(x, ours.gyration(x, minus, y)), "mobius_coadd", (x, y)),
-        (ours.gyroadd(x, ours.gyration(x, y, minus)), "mobius_cosub", (x, y)),
-        (ours.gyroscale(0.7, x), "mobius_scalar_mul", (r, x)),
-        (ours.from_normal(ours.to_normal(x) @ m.mT), "mobius_matvec", (m, x)),
-        (ours.from_normal(w * ours.to_normal(x)), "mobius_pointwise_mul", (w, x)),
-        (ours.expmap0(torch.tanh(ours.logmap0(x))), "mobius_fn_apply", (torch.tanh, x)),
-        (ours.expmap0(torch.tanh(torch.sin(ours.logmap0(x)))), "mobius_fn_apply_chain", (x, torch.sin, torch.tanh)),
-        (ours.tangent_from_frame(y, 2 * x), "transp0", (y, x)),
-        (ours.frame_from_tangent(y, x) / 2, "transp0back", (y, x)),
-    ):
-        torch.testing.assert_close(written, getattr(theirs, name)(*arguments), rtol=1e-7, atol=1e-9, msg=name)
+    x, y, p, u = (ours.from_normal(0.7 * torch.randn(20, 4, generator=g, dtype=torch.float64)) for _ in range(4))
+    m, w, a = (torch.randn(*size, 4, generator=g, dtype=torch.float64) for size in ((3,), (), (20,)))
+    r = torch.tensor(0.7, dtype=torch.float64)
+    given = {
+        "x": x,
+        "y": y,
+        "p": p,
+        "u": u,
+        "a": a,
+        "m": 0.4 * m,
+        "w": 0.4 * w,
+        "r": r,
+        "f": torch.sin,
+        "g": torch.tanh,
+    }
+    for call, expression in WRITTEN:
+        got, want = (
+            eval(text, {name: getattr(space, name) for name in re.findall(r"\w{2,}(?=\()", text)} | given)
+            for text, space in ((expression, ours), (call, theirs))
+        )
+        torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9, msg=f"{call} is not {expression}")
+    assert len(WRITTEN) == 13
 
 
 def test_the_table_has_every_moebius_name():

@@ -151,8 +151,8 @@ def repr_shows_the_arguments(t: LayerTrial) -> None:
     it under its name as it was given."""
     layer = t.start()
     shown = layer.extra_repr()
-    for name in inspect.signature(type(layer).__init__).parameters:
-        if name in ("self", "device", "dtype"):
+    for name in inspect.signature(type(layer)).parameters:
+        if name in ("device", "dtype"):
             continue
         t.require(name in vars(layer) or name in layer._modules, f"{name} is not kept as given")
         expected = f"{name}={getattr(layer, name)!r}"

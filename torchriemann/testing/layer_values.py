@@ -110,7 +110,15 @@ def half_precision_is_computed_in_single(t: LayerTrial) -> None:
     for half in (torch.bfloat16, torch.float16) if t.takes_tensors else ():
         arguments = t.arguments(dtype=half)
         wide = _with_tensors(arguments, lambda a: a.float() if a.is_floating_point() else a)
-        t.close(t.call(layer, arguments), [w.to(half) for w in t.call(layer, wide)], f"{half} arguments")
+        try:
+            got = t.call(layer, arguments)
+        except Exception as error:
+            t.fail(
+                f"{half} arguments of a float32 layer: {type(error).__name__}: {error}; mark forward as "
+                "in_full_precision, and read a point there by self.point(name, x.dtype)"
+            )
+        else:
+            t.close(got, [w.to(half) for w in t.call(layer, wide)], f"{half} arguments")
 
 
 @layer_law("any")

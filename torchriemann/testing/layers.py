@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.parameter import named_manifolds
 
 
@@ -96,7 +97,12 @@ class LayerTrial:
     def arguments(self, batch: tuple[int, ...] | None = None, dtype: torch.dtype | None = None) -> tuple:
         """The arguments of a call, the tensors in `dtype` (points projected), the same at every call."""
         draw = LayerTrial(self.case, self.seed, self.batch if batch is None else batch)
-        return self.cast(self.case.example(draw), self.dtype if dtype is None else dtype)
+        given = self.case.example(draw)
+        if not isinstance(given, (tuple, list)):
+            raise ValueError(
+                f"{self.case!r}: example must return the tuple of the arguments of a call, got {described(given)}"
+            )
+        return self.cast(tuple(given), self.dtype if dtype is None else dtype)
 
     def cast(self, arguments: tuple, dtype: torch.dtype) -> tuple:
         """The arguments with tensors in `dtype`; points as near to their manifold as that allows."""
@@ -241,6 +247,11 @@ def check_layer(
         raise ValueError(
             f"check_layer: make must build the layer, got the layer {type(make).__name__}; pass its class or a "
             "function of device and dtype that returns it"
+        )
+    if not callable(example):
+        raise ValueError(
+            "check_layer: example must be a function of a trial that returns the arguments of a call, as lambda t: "
+            f"(t.noise(*t.batch, 7),), got {described(example)}"
         )
     unknown = {*(laws or ()), *(exempt or ())} - LAYER_LAWS.keys()
     if unknown:

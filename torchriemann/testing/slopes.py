@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchriemann.manifolds.checks import described
+
 Cost = Callable[[Tensor], Tensor]
 Retraction = Callable[[Tensor, Tensor], Tensor]
 
@@ -183,6 +185,8 @@ def check_retraction(
 
 def _arguments(where: str, manifold: Any, x: Any, u: Any, shape: Any, generator: Any) -> tuple[Tensor, Tensor]:
     """A float64 point and a unit tangent vector, given or drawn."""
+    if isinstance(manifold, type):
+        raise ValueError(f"{where}: manifold must be an instance such as Sphere(), got {described(manifold)}")
     if x is None:
         if shape is None:
             raise ValueError(f"{where}: give a point x, or the shape of a random one, as in shape=(5, 2)")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchriemann.manifolds import Manifold
+from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.gyro import GyroManifold, is_gyro
 
 Map = Callable[[Tensor], Tensor]
@@ -63,6 +64,13 @@ class Case:
     tolerance: Mapping[str, float] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.manifold, Manifold):
+            raise ValueError(f"Case: manifold must be an instance such as Sphere(), got {described(self.manifold)}")
+        for shape in self.shapes:
+            if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) for n in shape):
+                raise ValueError(f"Case: the shape of a point must be a tuple of integers such as (3,), got {shape!r}")
 
     def __repr__(self) -> str:
         return f"Case({self.manifold!r})"
