@@ -353,7 +353,7 @@ def test_the_error_says_the_call_that_makes_an_item_of_a_list_flat():
     model.items[0] = nn.Parameter(torch.zeros(4, 3))
     with pytest.raises(ValueError, match=r"parameter items\.0 is registered on Sphere") as caught:
         param_groups(model)
-    call = re.search(r"register_manifold\(.*?None\)", str(caught.value))[0]
+    (call,) = re.findall(r"register_manifold\(.*?None\)", str(caught.value))
     eval(call, {"model": model, "register_manifold": register_manifold})
     assert {name: m for name, _, m in named_manifolds(model)}["items.0"] is None
     assert "items.0" in param_groups(model)[0]["param_names"]
