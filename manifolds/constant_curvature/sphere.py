@@ -131,23 +131,28 @@ class Sphere(ConstantCurvature):
         far_ratio = theta * self._radius / torch.where(length == 0, 1.0, length)
         return torch.where(far, far_ratio, near_ratio) * p
 
-    def _half_angle(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """tan^2(theta/2), where the points are nearer than a right angle (else 0), and theta; both keepdim."""
+    def _apart(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Whether the points are farther than a right angle; of their sum and difference the longer one's square, and
+        what is left of the shorter one without its part along the longer: the rounding of their lengths is in that."""
         chord, total = y - x, x + y
         far = dot(x, y) < 0
-        mixed = dot(chord, total)
-        chord2, total2 = dot(chord, chord), dot(total, total)
-        chord_off = chord - mixed / torch.where(far, 1.0, total2) * total
-        total_off = total - mixed / torch.where(far, chord2, 1.0) * chord
-        short, long = torch.where(far, total_off, chord_off), torch.where(far, chord, total)
-        half = torch.atan2(safe_norm(short, keepdim=True), safe_norm(long, keepdim=True))
-        q = torch.where(far, 0.0, dot(chord_off, chord_off) / torch.where(far, 1.0, total2))
-        return q, torch.where(far, math.pi - 2 * half, 2 * half)
+        long, short = torch.where(far, chord, total), torch.where(far, total, chord)
+        square = dot(long, long)
+        return far, square, short - dot(short, long) / square * long
+
+    def _angle(self, far: Tensor, square: Tensor, off: Tensor) -> Tensor:
+        half = torch.atan2(safe_norm(off, keepdim=True), square.sqrt())
+        return torch.where(far, math.pi - 2 * half, 2 * half)
+
+    def _half_angle(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """tan^2(theta/2), where the points are nearer than a right angle (else 0), and theta; both keepdim."""
+        far, square, off = self._apart(x, y)
+        return torch.where(far, 0.0, dot(off, off) / square), self._angle(far, square, off)
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """theta/sqrt(K): relative error of a few eps at every angle, exactly zero at coincident points."""
-        d = self._half_angle(x, y)[1] * self._radius
+        d = self._angle(*self._apart(x, y)) * self._radius
         return d if keepdim else d.squeeze(-1)
 
     @operation
