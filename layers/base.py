@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -203,11 +203,13 @@ class ManifoldModule(nn.Module):
         before = {id(module): _dtypes(module) for module in _covered_by(self)}
         super()._apply(fn, recurse)
         for module in _covered_by(self):
-            _settle(module, before.get(id(module), {}))
+            dtypes = before.get(id(module), {})
+            _settle(module, dtypes, dtypes)
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, local_metadata, *args) -> None:
         _remember_labels(self)
+        self.__dict__[_BEFORE_LOADING] = {id(module): _dtypes(module) for module in _covered_by(self)}
         stored = {name: state_dict.get(prefix + name) for name, _ in _points_of(self)}
         assigned = local_metadata.get("assign_to_params_buffers", False)  # then `__setattr__` checks
         for name, manifold in _points_of(self):
@@ -216,7 +218,8 @@ class ManifoldModule(nn.Module):
             if fits and not assigned:
                 _warn_if_off_manifold(self, name, value, manifold)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-        _settle(self, {name: value.dtype for name, value in stored.items() if isinstance(value, Tensor)})
+        dtypes = {name: value.dtype for name, value in stored.items() if isinstance(value, Tensor)}
+        _settle(self, dtypes, _dtypes(self))
 
 
 # ---- the memory ---------------------------------------------------------------------------------------------------
@@ -246,21 +249,32 @@ def _remember_labels(root: nn.Module) -> None:
 
 def _label_again(root: nn.Module, _: Any) -> None:
     """After ``load_state_dict(assign=True)``, which puts plain parameters into modules without a memory."""
+    before = root.__dict__.pop(_BEFORE_LOADING, {})
     for module in _covered_by(root):
-        _settle(module, {})
+        _settle(module, {}, before.get(id(module), {}))
+
+
+_BEFORE_LOADING = "_points_before_loading"  # attribute of a module while it loads
 
 
 def _dtypes(module: nn.Module) -> dict[str, torch.dtype]:
-    parameters = ((name, module._parameters.get(name)) for name, _ in _points_of(module))
-    return {name: parameter.dtype for name, parameter in parameters if parameter is not None}
+    """The names that are points now, with their dtypes. In a module without a memory of its own a plain parameter under
+    such a name was put there by somebody, and is none."""
+    known = isinstance(module, ManifoldModule)
+    found = {}
+    for name, _ in _points_of(module):
+        parameter = module._parameters.get(name)
+        if parameter is not None and (known or isinstance(parameter, ManifoldParameter) or manifold_label(parameter)):
+            found[name] = parameter.dtype
+    return found
 
 
-def _settle(module: nn.Module, source_dtypes: dict[str, torch.dtype]) -> None:
-    """Label the registered parameters again; project those whose values came from a less precise dtype, and those that
-    rounding to a less precise one led out of a space."""
+def _settle(module: nn.Module, source_dtypes: dict[str, torch.dtype], names: Collection[str]) -> None:
+    """Label the registered parameters `names` again; project those whose values came from a less precise dtype, and
+    those that rounding to a less precise one led out of a space."""
     for name, manifold in _points_of(module):
         parameter = module._parameters.get(name)
-        if parameter is None:
+        if parameter is None or name not in names:
             continue
         if manifold_label(parameter) is None:
             relabel(parameter, manifold)

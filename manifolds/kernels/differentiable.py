@@ -244,7 +244,7 @@ def _plain_pull_back(call: Call, tensors: Tensors) -> tuple[Tensor, ...]:
     flat = [t.reshape(size, *t.shape[leading:]) for t in (*gradients, *primals[:count])]
     items = (*flat[kernel.results :], *[option.expand(size) for option in primals[count:]])
     found = torch.func.vjp(torch.vmap(call.plain), *items)[1](tuple(flat[: kernel.results]))
-    return tuple(g.reshape(*batch, *g.shape[1:]) for g in found)
+    return tuple(g.reshape((*batch, *g.shape[1:])) for g in found)
 
 
 def _operation_by_operation(

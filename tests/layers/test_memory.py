@@ -372,3 +372,41 @@ def test_a_name_that_no_parameter_has_is_not_registered():
         module = nn.Linear(3, 4)
         rename(module)
         register_manifold(module, "weight", None)
+
+
+class Lists(ManifoldModule):
+    def __init__(self):
+        super().__init__()
+        self.items = nn.ParameterList([ManifoldParameter(Sphere().random(2, 3), Sphere()), torch.ones(2, 3)])
+        self.plain = nn.Linear(3, 2)
+        self.plain.weight = ManifoldParameter(Sphere().random(2, 3), Sphere())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.double(),
+        lambda m: m.load_state_dict(m.state_dict()),
+        lambda m: m.load_state_dict({k: v.clone() for k, v in m.state_dict().items()}, assign=True),
+    ],
+    ids=["double", "load", "assign"],
+)
+def test_what_replaces_a_point_is_not_made_one(change):
+    model = Lists()
+    model.items[0] = nn.Parameter(torch.full((2, 3), 10.0))
+    model.plain.weight = nn.Parameter(torch.full((2, 3), 10.0))
+    change(model)
+    for parameter in (model.items[0], model.plain.weight):
+        assert type(parameter) is nn.Parameter and (parameter == 10).all()
+    with pytest.raises(ValueError, match="is registered on Sphere"):
+        param_groups(model)
+
+
+def test_items_that_change_places_keep_their_labels():
+    model = Lists()
+    point = model.items[0].detach().clone()
+    model.items[0], model.items[1] = model.items[1], model.items[0]
+    model.double().load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True)
+    assert type(model.items[0]) is nn.Parameter and (model.items[0] == 1).all()
+    assert model.items[1].manifold == Sphere()
+    torch.testing.assert_close(model.items[1].detach(), Sphere().projx(point.double()))
