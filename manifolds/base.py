@@ -59,7 +59,9 @@ class Manifold(ByOptions, Primitives):
         """All distances between two sets of points. ``(*B,N,P), (*B,M,P) -> *B,N,M``.
 
         Those of `dist`, tile by tile: in little more memory than the arguments and the result take, and so is the
-        backward pass, which makes the distances again.
+        backward pass, which makes the distances again; with a learnable option, such as a curvature, the allocator
+        of a processor may keep some hundred times the result. A point that is NaN has NaN distances, and so have the
+        gradients of all points on the other side.
         """
         self._check_sets(x, y)
         return table(self.dist, x, y, self.ndim)

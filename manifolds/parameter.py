@@ -128,8 +128,8 @@ def tensor_options(value: Any) -> Iterator[Tensor]:
 
 
 def learnable_options(value: Any, depth: int = 3) -> list[Tensor]:
-    """The tensors that require a gradient among the options of a manifold, or of those that `value` holds: a dataclass
-    of them, or a short tuple, list or dict, up to `depth` of these in each other."""
+    """The tensors that require a gradient among the options of a manifold, or of those that `value` holds: a law or a
+    dataclass of them, or a short tuple, list or dict, up to `depth` of these in each other."""
     if isinstance(value, Manifold):
         return [option for option in tensor_options(value) if option.requires_grad]
     parts: list[Any] = []
@@ -139,6 +139,8 @@ def learnable_options(value: Any, depth: int = 3) -> list[Tensor]:
         parts = list(value.values()) if isinstance(value, dict) else list(value)
     elif dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module)):
         parts = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    elif isinstance(value, torch.distributions.Distribution):
+        parts = list(vars(value).values())
     return [option for part in parts for option in learnable_options(part, depth - 1)]
 
 

@@ -33,8 +33,9 @@ class Lorentz(ConstantCurvature):
     angle at any radius, while ``t^2 - |s|^2`` has lost R^2 at radius 19 (float64) or 10 (float32) (arXiv 2211.00181).
     The same holds for the time of a tangent vector, but for `proju`. Coordinates overflow at radius 710 (88), where
     normal coordinates end; squares of them at 354 (44). To there all operations on points and frame coordinates are
-    finite and right, and so are their derivatives, that in K too, for any K between -1e24 and -1e-24 (float32; 1e200 in
-    float64) with coordinates below 1e19 (1e154). In float16 the largest number is the time of radius 11.8: a point
+    finite and right, and so are their derivatives, as long as coordinates stay below 1e19 in float32 (1e154), which are
+    R sinh(radius) long: for 1/1e24 <= -K <= 1e24 at smaller radii. Derivatives in K lose digits, and vanish in the end,
+    for -K above 1e8 far out. In float16 the largest number is the time of radius 11.8: a point
     farther out is returned there, on its ray from the origin, and is a point; tangent vectors longer than that are
     infinite.
 

@@ -471,3 +471,19 @@ def test_curvature_as_a_tensor_has_its_gradient():
         return m.dist(formulas.point_from_space(s, K), formulas.point_from_space(t, K)).sum()
 
     assert gradcheck(d, (K,))
+
+
+def test_a_single_point_has_second_derivatives_in_a_learned_curvature():
+    def of(K, z, batch):
+        m = Lorentz(K)
+        x, y = m.origin(*batch, 3, dtype=z.dtype), m.from_normal(z.expand(*batch, 2))
+        return m.dist(x, y).sum() + m.logmap(x, y).square().sum() + m.expmap(y, m.proju(y, x)).sum()
+
+    K, z = torch.tensor(-1.3, dtype=torch.float64), torch.tensor([1.0, 0.5], dtype=torch.float64)
+    single, stacked = (torch.func.hessian(lambda K, z, b=b: of(K, z, b), (0, 1))(K, z) for b in ((), (1,)))
+    torch.testing.assert_close(single, stacked)
+    leaves = K.requires_grad_(), z.requires_grad_()
+    first = torch.autograd.grad(of(*leaves, ()), leaves, create_graph=True)
+    second = torch.autograd.grad(first[1].sum(), leaves)
+    torch.testing.assert_close(second[1], single[1][1].sum(0))
+    torch.testing.assert_close(second[0], single[1][0].sum(0))

@@ -11,7 +11,15 @@ from torch import nn
 from torch.optim import swa_utils
 
 from torchriemann.layers import Curvature, EntailmentCones, ManifoldModule
-from torchriemann.manifolds import Lorentz, ManifoldParameter, PoincareBall, Product, Sphere, Stiefel
+from torchriemann.manifolds import (
+    Lorentz,
+    ManifoldParameter,
+    PoincareBall,
+    Product,
+    Sphere,
+    Stiefel,
+    WrappedNormal,
+)
 from torchriemann.optim import (
     AveragedModel,
     LandingSGD,
@@ -203,6 +211,7 @@ HIDDEN = {
     "dict": lambda: {"a": learnable()},
     "cones": lambda: EntailmentCones(learnable()),
     "dataclass": lambda: Options(learnable()),
+    "law": lambda: WrappedNormal(learnable(), torch.tensor([1.0, 0.0, 0.0]), 1.0),
     "a curvature of that day": lambda: Lorentz(Curvature(-1.0)()),
 }
 
