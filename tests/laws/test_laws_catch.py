@@ -258,6 +258,18 @@ class SizeAndSignOfTheTime(Delegate):
         return ROUND.expmap(x, t.sign() * t.abs() * ROUND.logmap(x, y))
 
 
+class MultipliesByZero(Delegate):
+    """What a weight of zero does to a NaN."""
+
+    def frechet_mean(self, x, weights=None, **options):
+        return ROUND.frechet_mean(x, weights, **options) + 0 * x.sum(0)
+
+
+class VarianceWithoutWeights(Delegate):
+    def frechet_variance(self, x, weights=None, mean=None):
+        return ROUND.frechet_variance(x, None, mean)
+
+
 class SpoilsTheBatch(Delegate):  # as LAPACK, and scales that are taken over all items
     def logmap(self, x, y):
         return ROUND.logmap(x, y) + 0 * y.sum()
@@ -277,6 +289,8 @@ class NanGradientWithoutNearestPoint(Delegate):
 CAUGHT = [
     (SizeAndSignOfTheTime, "geodesics_keep_their_speed"),
     (SizeAndSignOfTheTime, "curves_are_twice_differentiable"),
+    (MultipliesByZero, "items_of_weight_zero_are_left_out"),
+    (VarianceWithoutWeights, "frechet_variance_is_least_at_the_mean"),
     (SpoilsTheBatch, "bad_items_leave_their_neighbours"),
     (ReadsNoNan, "bad_items_leave_their_neighbours"),
     (NanGradientWithoutNearestPoint, "projection_of_degenerate_tensors_has_derivatives"),
