@@ -70,8 +70,8 @@ class PullbackMetric(GyroManifold):
 
     def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The nearest numbers; where these are no point, the entries towards zero; where these are none either, f^-1 of
-        an image farther from the rim of `codomain` by four eps of `dtype`, which is enough for a chart of condition eight.
-        What is no point has no image in `codomain`, or is not f^-1 of that."""
+        an image farther from the rim of `codomain` by four eps of `dtype`, which is enough for a chart of condition
+        eight. What is no point has no image in `codomain`, or is not f^-1 of that."""
         self.check_operands("round_to", [x])
         x = x.to(widen(x, dtype))
         drawn = self.codomain._drawn_in(self.chart.forward(x), 4 * torch.finfo(dtype).eps)
@@ -114,7 +114,7 @@ class PullbackMetric(GyroManifold):
 
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
-        """Df^-1 of the gradient on `codomain` of the function carried there, whose Euclidean gradient is (Df^-1)^T g."""
+        """Df^-1 of the gradient on `codomain` of the function carried there, of Euclidean gradient (Df^-1)^T g."""
         x, g = torch.broadcast_tensors(x, g)
         y = self.chart.forward(x)
         return self._pulled(y, self.codomain.egrad2rgrad(y, self.chart.inverse_adjoint(y, g)))

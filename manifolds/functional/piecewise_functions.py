@@ -92,6 +92,6 @@ def _bend_difference(low: Tensor, high: Tensor) -> Tensor:
     end = high.clamp_max(0)
     inner = low.clamp_max(0)
     both = (inner**2 + inner * end + end**2 - inner * end * (inner + end) + (inner * end) ** 2) * g * _reciprocal(end)
-    across = high > 0
+    across = (low < 0) & (high > 0)
     over = -(inner**3) * g / torch.where(across, high - low, 1.0)
     return torch.where(across, over, both)

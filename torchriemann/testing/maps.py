@@ -11,8 +11,8 @@ from .trial import Map, Trial, law
 
 @law("exponential and logarithm", float64=1e-9, float32=1e-5)
 def exponential_stays_on_the_manifold(t: Trial) -> None:
-    """exp_x(0) = x, and exp_x(u) is a point for |u| up to three times the reach of the logarithm; in an incomplete space
-    where `exp_is_defined` says so, which it does for all |u| below the injectivity radius, and NaN elsewhere."""
+    """exp_x(0) = x, and exp_x(u) is a point for |u| up to three times the reach of the logarithm; in an incomplete
+    space where `exp_is_defined` says so, as it does for all |u| below the injectivity radius, and NaN elsewhere."""
     m, x = t.manifold, t.point()
     t.same(m.expmap(x, torch.zeros_like(x)), x, "exp_x(0) = x")
     for factor in (1.0, 3.0):
