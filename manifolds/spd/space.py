@@ -127,8 +127,8 @@ class SPD(Manifold, abc.ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """The Wishart law with 2n degrees of freedom and mean I, whatever the metric: G G^T/(2n) with G ``n,2n`` standard
-        normal. Its condition number is some 34 for large n."""
+        """The Wishart law with 2n degrees of freedom and mean I, whatever the metric: G G^T/(2n) with G ``n,2n``
+        standard normal. Its condition number is some 34 for large n."""
         self._raise(self._shape_reason(size))
         g = torch.randn(*size, 2, generator=generator, dtype=dtype, device=device).flatten(-2)
         return self._gram(g)
