@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .cone import positive_definite
 from .decompositions import eigh, eigh_of_plain, svd_of_plain
 from .matrices import sym
 from .operators import Operand, define
@@ -44,15 +45,14 @@ def identity_plus(s: Tensor) -> Tensor:
 
 
 def cholesky_root(p: Tensor) -> Tensor:
-    """The lower factor of P, no derivative; NaN where P is not positive definite."""
-    root, info = torch.linalg.cholesky_ex(p.detach())
-    return torch.where((info == 0)[..., None, None], root, torch.nan)
+    """The lower factor of P, no derivative; NaN where P is not positive definite as it is stored."""
+    root, info = torch.linalg.cholesky_ex(p.detach().double())  # float32 would reject points of condition 1e7
+    return torch.where((info == 0)[..., None, None], root, torch.nan).to(p.dtype)
 
 
 def _where_positive(p: Tensor) -> Tensor:
-    """One for matrices that are positive definite as they are stored, NaN for others. ``*B,n,n -> *B,1,1``."""
-    info = torch.linalg.cholesky_ex(p.detach().double()).info  # float32 would reject points of condition 1e7
-    return torch.where(info == 0, 1.0, torch.nan)[..., None, None].to(p.dtype)
+    """One for positive definite matrices, NaN for others. ``*B,n,n -> *B,1,1``."""
+    return torch.where(positive_definite(p), 1.0, torch.nan)[..., None, None].to(p.dtype)
 
 
 # ---- Lyapunov equations ---------------------------------------------------------------------------------------
@@ -211,7 +211,10 @@ def bures_displacement_backward(
 def bures_dist2(p: Tensor, q: Tensor) -> Tensor:
     """The squared distance. ``*B,n,n -> *B``."""
     p, q = sym(p), sym(q)
-    pair = pair_of(p, q)
+    return _square(p, q, pair_of(p, q))
+
+
+def _square(p: Tensor, q: Tensor, pair: Pair) -> Tensor:
     square = pair.d.square().sum((-2, -1))
     if not _wanted(p, q):
         return square
@@ -229,27 +232,22 @@ def bures_dist(p: Tensor, q: Tensor) -> Tensor:
 
 def bures_dist2_saving(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     """`bures_dist2`, and its gradients I - T and I - T^-1."""
-    pair = pair_of(sym(p), sym(q))
-    return bures_dist2_of(pair), -pair.displacement(), -pair.swapped().displacement()
-
-
-def bures_dist2_of(pair: Pair) -> Tensor:
-    """|D|^2."""
-    return pair.d.square().sum((-2, -1))
+    p, q = sym(p), sym(q)
+    pair = pair_of(p, q)
+    return _square(p, q, pair), -pair.displacement(), -pair.swapped().displacement()
 
 
 def bures_dist_saving(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     """`bures_dist`, and its gradients: those of the square over twice the distance, or over their own dual norms where
     rounding made these larger, at coincident points."""
     square, *gradients = bures_dist2_saving(p, q)
-    distance = safe_sqrt(square)
-    scaled = []
-    for at, g in zip((p, q), gradients, strict=True):
-        length = torch.maximum(square, (g @ sym(at) * g).sum((-2, -1)))  # half the dual norm, squared
-        known = length > 0
-        factor = torch.where(known, 0.5 / torch.where(known, length, 1.0).sqrt(), 0.0 * length)
-        scaled.append(factor[..., None, None] * g)
-    return distance, *scaled
+    return safe_sqrt(square), *[_scaled(g, at, square) for g, at in zip(gradients, (p, q), strict=True)]
+
+
+def _scaled(g: Tensor, at: Tensor, square: Tensor) -> Tensor:
+    length = torch.maximum(square, (g @ sym(at) * g).sum((-2, -1))).detach()  # the square of half the dual norm
+    known = length > 0
+    return torch.where(known, 0.5 / torch.where(known, length, 1.0).sqrt(), 0.0 * length)[..., None, None] * g
 
 
 def gradients_backward(g: Tensor, p: Tensor, q: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
