@@ -128,8 +128,9 @@ class Pair(NamedTuple):
 def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     """The four parts of `Pair`, of plain tensors."""
     narrow = p.dtype == torch.float32
-    parts = _by_gram(p.double(), q.double()) if narrow else _by_singular_values(p, q)
-    return tuple(part.to(p.dtype) for part in parts)
+    e, f, s, d = _by_gram(p.double(), q.double()) if narrow else _by_singular_values(p, q)
+    d = torch.where((p == q).flatten(-2).all(-1)[..., None, None], 0.0 * d, d)  # not what rounding leaves
+    return tuple(part.to(p.dtype) for part in (e, f, s, d))
 
 
 def _by_singular_values(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
@@ -245,7 +246,9 @@ def bures_dist_saving(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
 
 
 def _scaled(g: Tensor, at: Tensor, square: Tensor) -> Tensor:
-    length = torch.maximum(square, (g @ sym(at) * g).sum((-2, -1))).detach()  # the square of half the dual norm
+    length = (g @ sym(at) * g).sum((-2, -1)).detach()  # the square of half the dual norm
+    # Where the distance is no rounding the two agree, and its own is that of all derivatives.
+    length = torch.where(length > (1 + torch.finfo(g.dtype).eps ** 0.5) * square, length, square.detach())
     known = length > 0
     return torch.where(known, 0.5 / torch.where(known, length, 1.0).sqrt(), 0.0 * length)[..., None, None] * g
 

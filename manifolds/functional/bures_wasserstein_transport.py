@@ -20,7 +20,6 @@ are. In the logarithm of the ratio of its extreme eigenvalues the singularities 
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +36,7 @@ SWEEPS = 14  # to 1e-12 for endpoints of condition 1e4, to rounding for 1e2
 _ORDERS = 2  # of derivatives that are right
 
 
-@functools.cache
-def _gauss() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _gauss() -> tuple[list, list, list]:
     """Nodes, weights and the matrix of Gauss's method on [0, 1], by Legendre polynomials."""
     x, w = np.polynomial.legendre.leggauss(STAGES)
     values = np.polynomial.legendre.legvander(x, STAGES)
@@ -46,7 +44,10 @@ def _gauss() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     integrals = (values[:, 1:] - below) / (2 * np.arange(STAGES) + 1)  # of P_k, from -1 to the nodes
     integrals[:, 0] = x + 1
     matrix = integrals @ ((np.arange(STAGES) + 0.5)[:, None] * values[:, :-1].T * w)
-    return (x + 1) / 2, w / 2, matrix / 2
+    return ((x + 1) / 2).tolist(), (w / 2).tolist(), (matrix / 2).tolist()
+
+
+_NODES, _WEIGHTS, _MATRIX = _gauss()  # constants of graphs
 
 
 def _times(s: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,9 +55,8 @@ def _times(s: Tensor) -> tuple[Tensor, Tensor]:
     values = eigh(identity_plus(s))[0]
     low, high = values[..., :1], values[..., -1:]
     ratio = (high / low).log()
-    nodes = _gauss()[0]
-    nodes = np.concatenate([(k + nodes) / INTERVALS for k in range(INTERVALS)])
-    z = torch.as_tensor(nodes, dtype=s.dtype, device=s.device)
+    nodes = [(k + node) / INTERVALS for k in range(INTERVALS) for node in _NODES]
+    z = torch.tensor(nodes, dtype=s.dtype, device=s.device)
     same = ratio == 0
     width = torch.where(same, 1.0, ratio)
     q = torch.where(same, z, torch.expm1(z * width) / torch.expm1(width))
@@ -112,7 +112,7 @@ def _generated(path: _Path, y: Tensor) -> Tensor:
 
 def _integrated(y: Tensor, generator: _Generator, change: Tensor | None) -> tuple[Tensor, Tensor]:
     """The stages ``*B,m,n,n`` and the end of ``Y' = K Y + change``, by Gauss's method. Linear in Y and the change."""
-    _, weights, matrix = (torch.as_tensor(a / INTERVALS, dtype=y.dtype, device=y.device) for a in _gauss())
+    weights, matrix = (torch.tensor(a, dtype=y.dtype, device=y.device) / INTERVALS for a in (_WEIGHTS, _MATRIX))
     y, stages, n = y.unsqueeze(-3), [], y.shape[-1]
 
     def combined(rows: Tensor, slopes: Tensor) -> Tensor:

@@ -1,3 +1,4 @@
 """Symmetric positive definite matrices: their points, and one class a metric."""
 
+from .bures_wasserstein import SPDBuresWasserstein as SPDBuresWasserstein
 from .space import SPD as SPD
