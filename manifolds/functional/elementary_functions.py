@@ -3,10 +3,11 @@ r"""Logarithm, exponential and powers as functions of matrices, with divided dif
 With ``0 < m <= M`` for the smaller and the larger of two eigenvalues, ``s = (M - m)/M`` and ``r = log(M/m)``, which is
 ``log1p((M - m)/m)``, every first divided difference is a product of factors of full relative accuracy:
 
-    log[m, M] = r / (M s),       exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
+    log[m, M] = 2 log(1 + q) / (q d),  d = m + sqrt(m M), q = (M - m)/d,    exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
     x^p [m, M] = M^{p-1} (1 - e^{-p r}) / s  for p >= 0,     -(m^p / M) (1 - e^{p r}) / s  for p < 0.
 
-No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Second differences of the roots
+No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Logarithm and exponential get it
+by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second differences of the roots
 have closed forms without cancellation; the others are quotients of first differences, which lose at most a digit
 beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An eigenvalue of zero gives
 what the limit gives, infinite where that is; one below zero NaN.
@@ -38,11 +39,10 @@ def _quotient(numerator: Tensor, denominator: Tensor, limit: float) -> Tensor:
 def _relative_gap(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """(M - m)/M and log(M/m)."""
     gap = high - low
-    # M/m overflows where its root does not; so far apart there is no cancellation.
-    apart = low < torch.finfo(low.dtype).eps * high
-    ratio = torch.where(apart, 2 * (high.sqrt() / low.sqrt()).log(), (gap / torch.where(apart, 1.0, low)).log1p())
     equal = gap == 0  # also 0 and 0; the root is there for its NaN
-    return torch.where(equal, 0.0, gap / torch.where(equal, 1.0, high)), torch.where(equal, 0.0 * low.sqrt(), ratio)
+    roots = low.sqrt() * high.sqrt()  # M/m overflows where its root does not
+    ratio = 2 * (gap / (low + roots)).log1p()
+    return torch.where(equal, 0.0, gap / torch.where(equal, 1.0, high)), torch.where(equal, 0.0 * roots, ratio)
 
 
 def _polynomial_difference(coefficients: tuple[float, ...], x: Tensor, z: Tensor) -> Tensor:
@@ -99,8 +99,8 @@ class Exponential:
 
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """exp[a, b]."""
-        gap = (b - a).abs()
-        return torch.maximum(a, b).exp() * _quotient(-torch.expm1(-gap), gap, 1.0)
+        gap = (b - a).abs() + torch.finfo(a.dtype).tiny  # for the limit
+        return torch.maximum(a.exp(), b.exp()) * (torch.expm1(-gap) / -gap)
 
     def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """exp[a, b, c]."""
@@ -130,9 +130,11 @@ class Logarithm:
 
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """log[a, b]."""
-        high = torch.maximum(a, b)
-        s, r = _relative_gap(torch.minimum(a, b), high)
-        return _quotient(r, s, 1.0) / high
+        info = torch.finfo(a.dtype)
+        d = torch.minimum(a, b) + a.sqrt() * b.sqrt()
+        # The smallest number makes 0/0 infinite. A quotient that is not zero has at least the size of eps.
+        q = (((b - a).abs() + info.tiny * info.eps) / d + info.tiny).clamp(max=info.max)
+        return q.log1p() / q / (0.5 * d)
 
     def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """log[a, b, c]."""
