@@ -1,4 +1,5 @@
 """Symmetric positive definite matrices: their points, and one class a metric."""
 
 from .bures_wasserstein import SPDBuresWasserstein as SPDBuresWasserstein
+from .log_euclidean import SPDLogEuclidean as SPDLogEuclidean
 from .space import SPD as SPD
