@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .bures_wasserstein import identity_plus, lyapunov, sylvester, sylvester_frame
+from .cholesky import cholesky
 from .decompositions import eigenvalues
 from .matrices import sym
 
@@ -30,8 +31,7 @@ def bures_basis(p: Tensor) -> Tensor:
     flat[k, rows, columns] = flat[k, columns, rows] = torch.where(rows == columns, 1.0, 0.5**0.5).to(p.dtype)
     dual = lyapunov(p.unsqueeze(-3), flat)
     gram = 0.5 * dual.flatten(-2) @ flat.flatten(-2).mT
-    root, info = torch.linalg.cholesky_ex(sym(gram))
-    root = root * torch.where(info == 0, 1.0, torch.nan)[..., None, None].to(p.dtype)
+    root = cholesky(gram)
     basis = torch.linalg.solve_triangular(root, flat.flatten(-2).expand(*root.shape[:-1], n * n), upper=False)
     return basis.unflatten(-1, (n, n))
 
@@ -45,9 +45,7 @@ def bures_log_volume(p: Tensor, s: Tensor) -> Tensor:
     of such a map at each end. ``*B,n,n -> *B``.
     """
     p = sym(p)
-    root, info = torch.linalg.cholesky_ex(p)
-    root = root * torch.where(info == 0, 1.0, torch.nan)[..., None, None].to(p.dtype)
-    a = identity_plus(s)
+    root, a = cholesky(p), identity_plus(s)
     ends = [eigenvalues(sym(m)) for m in (p, a @ p @ a, root.mT @ a @ root)]
     at_p, at_end, across = (_log_sums(values) for values in ends)
     return across - 0.5 * (at_p + at_end)

@@ -20,6 +20,7 @@ from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import INVERSE_POSITIVE_LINEAR, POSITIVE_LINEAR
 from ..functional.tracing import values_readable
 from ..kernels.bures_wasserstein import bures_dist, bures_dist2, bures_displacement, lyapunov
+from ..kernels.cholesky import cholesky
 from ..operation import in_full_precision, operation
 from ..pullback_metric import PullbackMetric
 from ..weights import per_point
@@ -243,7 +244,7 @@ class SPDBuresWasserstein(SPD, PullbackMetric):
         """To the plain metric."""
         if self.base is None and self.power == 1:
             return MatrixPower(1)
-        return Whitening(self.power, None if self.base is None else _differentiable_root(self.base))
+        return Whitening(self.power, None if self.base is None else cholesky(self.base))
 
     def in_dtype(self, dtype: torch.dtype) -> Any:
         """The same metric with its base in `dtype`."""
@@ -258,7 +259,3 @@ class SPDBuresWasserstein(SPD, PullbackMetric):
             return f"points are as large as the base, {n} x {m}, got {point_shape[0]} x {point_shape[1]}"
         return complaint
 
-
-def _differentiable_root(base: Tensor) -> Tensor:
-    root, info = torch.linalg.cholesky_ex(sym(base))
-    return root * torch.where(info == 0, 1.0, torch.nan)[..., None, None].to(base.dtype)
