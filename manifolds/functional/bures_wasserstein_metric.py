@@ -58,9 +58,20 @@ def _log_sums(a: Tensor) -> Tensor:
     return 0.5 * (sums.sum((-2, -1)) + sums.diagonal(dim1=-2, dim2=-1).sum(-1)) * positive
 
 
-def bures_curvature(p: Tensor, su: Tensor, sv: Tensor) -> Tensor:
-    """``3/2 sum a_i a_j/(a_i + a_j) [S_u, S_v]'_ij^2`` for orthonormal u and v (Takatsu 2011, "Wasserstein geometry of
-    Gaussian measures"): three quarters of the squared vertical part of a bracket (O'Neill). ``*B,n,n -> *B``."""
-    p = sym(p)
+def bures_curvature(p: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """``3/2 sum a_i a_j/(a_i + a_j) [S_u, S_v]'_ij^2`` of orthonormal vectors of the plane of u and v, NaN where they
+    span none (Takatsu 2011, "Wasserstein geometry of Gaussian measures"): three quarters of the squared vertical part
+    of a bracket (O'Neill). ``*B,n,n -> *B``."""
+    p, u, v = torch.broadcast_tensors(sym(p), sym(u), sym(v))
+    su, sv = lyapunov(p.unsqueeze(0), torch.stack([u, v])).unbind(0)
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ p * b).sum((-2, -1), keepdim=True)
+
+    su, sv = su / product(su, su).sqrt(), sv / product(sv, sv).sqrt()
+    for least in (64 * torch.finfo(p.dtype).eps, 0.0):  # a second time, for rounding that the division enlarged
+        sv = sv - product(su, sv) * su
+        length = product(sv, sv).clamp_min(0).sqrt()
+        sv = sv / torch.where(length > least, length, torch.nan)
     bracket = su @ sv - sv @ su
     return 1.5 * (bracket * (p @ lyapunov(p, bracket) @ p)).sum((-2, -1))

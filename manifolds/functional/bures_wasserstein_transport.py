@@ -26,7 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bures_wasserstein import cholesky_root, identity_plus, lyapunov, lyapunov_in_frame, sylvester_frame, tangent_to_zero
+from .bures_wasserstein import (
+    cholesky_root,
+    identity_plus,
+    lyapunov,
+    lyapunov_in_frame,
+    sylvester_frame,
+    tangent_to_zero,
+)
 from .decompositions import eigh
 from .matrices import sym
 from .operators import Operand, define

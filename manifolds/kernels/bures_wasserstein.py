@@ -11,7 +11,9 @@ from .dispatch import fused
 from .kernel import Formula, Kernel
 
 
-def _fused(name: str, forward: Formula, backward: Callable[..., Any], saving: Callable[..., Any], saved: int) -> Formula:
+def _fused(
+    name: str, forward: Formula, backward: Callable[..., Any], saving: Callable[..., Any], saved: int
+) -> Formula:
     matrices = (Operand("first", 2), Operand("second", 2))
     return fused(Kernel(name, forward, backward, matrices, saving=saving, saved=saved))
 

@@ -13,7 +13,6 @@ from ..chart import Chart
 from ..functional.bures_wasserstein import bures_domain, bures_moved
 from ..functional.bures_wasserstein_metric import bures_basis, bures_curvature, bures_log_volume, bures_noise
 from ..functional.bures_wasserstein_transport import bures_transport
-from ..functional.cone import positive_definite
 from ..functional.decompositions import eigenvalues
 from ..functional.matrices import sym
 from ..functional.spectral import symmetric_function
@@ -26,6 +25,7 @@ from ..pullback_metric import PullbackMetric
 from ..weights import per_point
 from .charts import MatrixPower, check_power
 from .space import SPD
+from .whitening import Whitening
 
 
 @final
@@ -74,8 +74,7 @@ class _BuresWasserstein(SPD):
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """3/2 sum a_i a_j/(a_i + a_j) [S_u, S_v]_ij^2 of orthonormal vectors, in eigenvectors of x: never negative."""
-        u, v = self._orthonormal(x, u, v)
-        return bures_curvature(x, lyapunov(x, sym(u)), lyapunov(x, sym(v)))
+        return bures_curvature(x, u, v)
 
     @in_full_precision
     def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
@@ -152,54 +151,6 @@ class _BuresWasserstein(SPD):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Whitening(Chart):
-    """x -> N^-1 (x^p/p^2) N^-T, in which the metric of `SPDBuresWasserstein` is the plain one. `root` is N, or None for
-    the identity."""
-
-    power: float
-    root: Tensor | None = None
-
-    ndim: ClassVar[int] = 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The image."""
-        return self._whitened(MatrixPower(self.power).forward(sym(x)))
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """(p^2 N y N^T)^(1/p)."""
-        return sym(MatrixPower(self.power).inverse(self._coloured(y)))
-
-    def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
-        """Linear behind the power."""
-        return tuple(map(self._whitened, MatrixPower(self.power).differential(sym(x), *vectors)))
-
-    def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
-        """Linear before the root."""
-        return tuple(map(sym, MatrixPower(self.power).inverse_differential(*map(self._coloured, (y, *vectors)))))
-
-    def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
-        """p^2 N^T h N, h that of the root."""
-        h = self.power**2 * sym(MatrixPower(self.power).inverse_adjoint(self._coloured(y), g))
-        return h if self.root is None else sym(self.root.mT @ h @ self.root)
-
-    def inverse_is_defined(self, y: Tensor) -> Tensor:
-        """Of positive definite matrices."""
-        return positive_definite(y)
-
-    def _whitened(self, y: Tensor) -> Tensor:
-        y = y / self.power**2
-        if self.root is None:
-            return sym(y)
-        half = torch.linalg.solve_triangular(self.root, y, upper=False)
-        return sym(torch.linalg.solve_triangular(self.root.mT, half, upper=True, left=False))
-
-    def _coloured(self, y: Tensor) -> Tensor:
-        y = self.power**2 * y
-        return sym(y if self.root is None else self.root @ y @ self.root.mT)
-
-
-@final
-@dataclass(frozen=True, eq=False)
 class SPDBuresWasserstein(SPD, PullbackMetric):
     r"""Symmetric positive definite matrices with the metric of optimal transport between centred Gaussians:
     ``<u, v>_x = 1/2 tr(S v)``, x S + S x = u, and ``dist^2 = tr x + tr y - 2 tr (x^1/2 y x^1/2)^1/2``.
@@ -258,4 +209,3 @@ class SPDBuresWasserstein(SPD, PullbackMetric):
             n, m = self.base.shape[-2:]
             return f"points are as large as the base, {n} x {m}, got {point_shape[0]} x {point_shape[1]}"
         return complaint
-
