@@ -2,9 +2,9 @@ r"""The Bures-Wasserstein geometry of positive definite matrices: Lyapunov equat
 
 S = `lyapunov` (P, V) solves ``P S + S P = V``; the metric is ``1/2 tr(S_V W)``, the geodesic with velocity V is
 ``(I + tS) P (I + tS)``. The optimal transport map from P to Q is the positive definite T with ``T P T = Q``; S = T - I
-belongs to the logarithm ``S P + P S``, and the squared distance is tr(S P S). Sources: Bhatia, Jain and Lim 2019, "On the
-Bures-Wasserstein distance between positive definite matrices", arXiv:1712.01504; Malago, Montrucchio and Pistone 2018,
-arXiv:1801.09269.
+belongs to the logarithm ``S P + P S``, and the squared distance is tr(S P S). Sources: Bhatia, Jain and Lim 2019, "On
+the Bures-Wasserstein distance between positive definite matrices", arXiv:1712.01504; Malago, Montrucchio and Pistone
+2018, "Wasserstein Riemannian geometry of Gaussian densities", arXiv:1801.09269.
 
 Stable forms. With ``P = L L^T``, ``Q = K K^T`` and ``K^T L = A diag(s) B^T``,
 
@@ -24,7 +24,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cone import positive_definite
 from .decompositions import eigh, eigh_of_plain, svd_of_plain
 from .matrices import sym
 from .operators import Operand, define
@@ -45,14 +44,14 @@ def identity_plus(s: Tensor) -> Tensor:
 
 
 def cholesky_root(p: Tensor) -> Tensor:
-    """The lower factor of P, no derivative; NaN where P is not positive definite as it is stored."""
+    """The lower factor of P in float64, no derivative; NaN where P is not positive definite."""
     root, info = torch.linalg.cholesky_ex(p.detach().double())  # float32 would reject points of condition 1e7
-    return torch.where((info == 0)[..., None, None], root, torch.nan).to(p.dtype)
+    return root * _mark(info, root)
 
 
-def _where_positive(p: Tensor) -> Tensor:
-    """One for positive definite matrices, NaN for others. ``*B,n,n -> *B,1,1``."""
-    return torch.where(positive_definite(p), 1.0, torch.nan)[..., None, None].to(p.dtype)
+def _mark(info: Tensor, like: Tensor) -> Tensor:
+    """One for matrices that have a factor, NaN for others. ``*B -> *B,1,1``."""
+    return torch.where(info == 0, 1.0, torch.nan)[..., None, None].to(like.dtype)
 
 
 # ---- Lyapunov equations ---------------------------------------------------------------------------------------
@@ -63,7 +62,8 @@ def sylvester_frame(p: Tensor) -> tuple[Tensor, Tensor]:
     a, q = eigh(p)
     # What Cholesky's method accepts is positive; eigenvalues are off by eps of the largest.
     a = torch.maximum(a, torch.finfo(a.dtype).eps * a[..., -1:])
-    return q, (a.unsqueeze(-1) + a.unsqueeze(-2)) * _where_positive(p)
+    info = torch.linalg.cholesky_ex(p.detach().double()).info
+    return q, (a.unsqueeze(-1) + a.unsqueeze(-2)) * _mark(info, a)
 
 
 def sylvester(v: Tensor, q: Tensor, sums: Tensor) -> Tensor:
@@ -127,27 +127,20 @@ class Pair(NamedTuple):
 
 def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     """The four parts of `Pair`, of plain tensors."""
-    narrow = p.dtype == torch.float32
-    e, f, s, d = _by_gram(p.double(), q.double()) if narrow else _by_singular_values(p, q)
-    d = torch.where((p == q).flatten(-2).all(-1)[..., None, None], 0.0 * d, d)  # not what rounding leaves
-    return tuple(part.to(p.dtype) for part in (e, f, s, d))
-
-
-def _by_singular_values(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     root, other = cholesky_root(p), cholesky_root(q)
-    a, s, b = svd_of_plain(other.mT @ root)
+    overlap = other.mT @ root
+    if p.dtype == torch.float64:
+        a, s, b = svd_of_plain(overlap)
+        s = _at_least_rounding(s)
+        image = other @ a
+    else:  # what float64 loses by squaring float32 does not have, and singular values take longer
+        w, b = eigh_of_plain(overlap.mT @ overlap)
+        s = _at_least_rounding(w).sqrt()
+        image = None
     e, f = root @ b, torch.linalg.solve_triangular(root.mT, b, upper=True)
-    return e, f, _at_least_rounding(s), other @ a - e
-
-
-def _by_gram(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-    """By the eigenvalues of L^T Q L, the squares of s: what float64 loses by squaring float32 does not have. A singular
-    value decomposition takes longer."""
-    root = cholesky_root(p)
-    w, b = eigh_of_plain(sym(root.mT @ (q * _where_positive(q)) @ root))
-    s = _at_least_rounding(w).sqrt()
-    e, f = root @ b, torch.linalg.solve_triangular(root.mT, b, upper=True)
-    return e, f, s, f * s.unsqueeze(-2) - e
+    d = (f * s.unsqueeze(-2) if image is None else image) - e
+    d = d * (p != q).flatten(-2).any(-1)[..., None, None]  # of equal points not what rounding leaves
+    return tuple(part.to(p.dtype) for part in (e, f, s, d))
 
 
 def _at_least_rounding(s: Tensor) -> Tensor:
@@ -264,11 +257,10 @@ def gradients_backward(g: Tensor, p: Tensor, q: Tensor, first: Tensor, second: T
 
 def bures_domain(s: Tensor) -> Tensor:
     """Whether I + S is positive definite: the domain of the exponential map. ``*B,n,n -> *B`` (bool)."""
-    return torch.linalg.cholesky_ex(identity_plus(sym(s.detach()))).info == 0
+    return torch.linalg.cholesky_ex(identity_plus(s.detach())).info == 0  # of the lower triangle
 
 
 def bures_moved(p: Tensor, s: Tensor) -> Tensor:
     """(I + S) P (I + S), NaN where I + S is not positive definite: there the geodesic has left the cone."""
     a = identity_plus(s)
-    inside = torch.where(bures_domain(s), 1.0, torch.nan)[..., None, None].to(p.dtype)
-    return sym(a @ sym(p) @ a) * inside
+    return sym(a @ sym(p) @ a) * _mark(torch.linalg.cholesky_ex(a.detach()).info, a)
