@@ -16,12 +16,14 @@ what the limit gives, infinite where that is; one below zero NaN.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .matrix_function import Sides, ascending, change_of_sides
+from .matrix_function import MatrixFunction, Sides, ascending, change_of_sides
 
 # Relative to the middle eigenvalue. 20 terms leave 20/8^20 = 2e-17 of the sum.
 _NEAR = 1 / 8
@@ -53,6 +55,38 @@ def _polynomial_difference(coefficients: tuple[float, ...], x: Tensor, z: Tensor
     return difference
 
 
+class SmoothFunction(MatrixFunction, Protocol):
+    """A function of which the derivatives are differentiated twice themselves."""
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """f[a, b, c, d]: the quotient of f[b, c, d] - f[a, b, c] by d - a, continued to equal arguments."""
+        ...
+
+
+def _third_difference(
+    f: MatrixFunction,
+    points: tuple[Tensor, ...],
+    coefficients: tuple[float, ...],
+    size: Callable[[Tensor], Tensor],
+    width: float,
+    unit: float | None = None,
+) -> Tensor:
+    """f[a, b, c, d]. Where the points lie within `width`, in units of the second or of `unit`, by the polynomial
+    ``size(b) sum_k c_k t^(k+3)``; else as a quotient, which loses two digits."""
+    low, b, c, high = torch.stack(torch.broadcast_tensors(*points)).sort(0).values.unbind(0)
+    scale = b if unit is None else torch.full_like(b, unit)
+    near = high - low <= width * scale
+    change = f.second_divided_difference(b, c, high) - f.second_divided_difference(low, b, c)
+    far = change / torch.where(near, 1.0, high - low)
+    known = near & (scale > 0)
+    steps = [torch.where(known, (p - b) / torch.where(known, scale, 1.0), 0.0) for p in (low, b, c, high)]
+    table = [torch.zeros_like(b)] * 4  # Horner's rule, differenced
+    for coefficient in reversed((0.0, 0.0, 0.0, *coefficients)):
+        before = [coefficient, *table[:3]]
+        table = [t * step + other for t, step, other in zip(table, steps, before, strict=True)]
+    return torch.where(near, size(b) * table[3], far)
+
+
 @dataclass(frozen=True)
 class Exponential:
     """exp, of any real eigenvalues."""
@@ -75,6 +109,10 @@ class Exponential:
         x, z = (torch.where(near, end - b, 0.0) for end in (a, c))
         taylor = b.exp() * _polynomial_difference(_EXPONENTIAL, x, z)
         return torch.where(near, taylor, change / torch.where(near, 1.0, c - a))
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """exp[a, b, c, d]."""
+        return _third_difference(self, (a, b, c, d), _EXPONENTIAL[1:], torch.exp, 1.0, unit=1.0)
 
 
 _EXPONENTIAL = tuple(1 / math.factorial(k + 2) for k in range(_TERMS))
@@ -105,6 +143,10 @@ class Logarithm:
         x, z = (torch.where(near, (end - b) / b, 0.0) for end in (a, c))
         taylor = _polynomial_difference(_LOGARITHM, x, z) / b / b
         return torch.where(near, taylor, change / torch.where(near, 1.0, c - a))
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """log[a, b, c, d]."""
+        return _third_difference(self, (a, b, c, d), _LOGARITHM[1:], lambda m: 1 / m / m / m, _NEAR)
 
 
 _LOGARITHM = tuple((-1.0) ** (k + 1) / (k + 2) for k in range(_TERMS))
@@ -192,6 +234,12 @@ class Power:
         half = middle ** (p / 2) / middle  # its square is x^(p-2): p - 2 would be rounded
         limit = torch.where(middle == 0, middle ** (p - 2) * coefficients[0], half * (half * polynomial))
         return torch.where(near, limit, far)
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """x^p [a, b, c, d]."""
+        p = self.exponent
+        coefficients = tuple(_binomial(p, k + 3) for k in range(_TERMS))
+        return _third_difference(self, (a, b, c, d), coefficients, lambda m: m ** (p - 3), _NEAR / max(1.0, abs(p)))
 
 
 def _power_difference(p: float, low: Tensor, high: Tensor) -> Tensor:
