@@ -14,21 +14,20 @@ f or its logarithm needs it to be, gives NaN, and no other pair of the batch doe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from .cholesky import cholesky
+from .decompositions import eigenvalues
 from .matrices import sym
 from .pencil_pairs import exact_pairs_of_plain, exact_values_of_plain, pairs, pairs_of_plain, whitened
+from .signed_trigonometry import cot_excess_k, log_sin_ratio_k
 from .singular_values import polar_factor
 from .spectral import differences, function_at
 from .spectral_functions import EXP, LOG, named
 from .tracing import derivative_wanted, values_readable
-
-
-def cholesky(P: Tensor) -> Tensor:
-    """The lower Cholesky factor, NaN of a matrix that has none. ``*B,n,n``."""
-    L, info = torch.linalg.cholesky_ex(P)
-    return torch.where((info == 0)[..., None, None], L, torch.nan)
 
 
 def congruent(L: Tensor, F: Tensor) -> Tensor:
@@ -98,7 +97,7 @@ def _value_alone(P: Tensor, Q: Tensor) -> bool:
 
 def _differentiable(P: Tensor, Q: Tensor, definite: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """L and W = L^-1 Q L^-T with their derivatives, and the decomposition w, U of W, which has none."""
-    L = cholesky(sym(P))
+    L = cholesky(P)
     _, w, U = pairs(P, Q, definite)
     return L, whitened(L, Q), w, U
 
@@ -146,7 +145,7 @@ def pencil_transport(P: Tensor, Q: Tensor, V: Tensor) -> Tensor:
     E = L_Q O^T L_P^-1 with O the polar factor of L_P^-1 L_Q, since E P E^T = Q and E is self-adjoint in the metric: an
     isometry to rounding, where a product with A sqrt(w) A^-1 loses what the condition of P takes.
     """
-    L, K = cholesky(sym(P)), cholesky(sym(Q))
+    L, K = cholesky(P), cholesky(Q)
     O = polar_factor(torch.linalg.solve_triangular(L, K, upper=False))  # noqa: E741
     return congruent(K @ O.mT, whitened(L, V))
 
@@ -157,3 +156,25 @@ def pencil_exp_transport(P: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor, Tenso
     L, W, w, E = _differentiable(P, 0.5 * U, False)
     M = L @ function_at(W, w, E, EXP)
     return sym(M @ M.mT), congruent(M, whitened(L, V))
+
+
+# ---- curvature ------------------------------------------------------------------------------------------------
+
+
+def sinh_ratios(W: Tensor) -> Tensor:
+    """sum over i < j of log(sinh(a)/a), a half the difference of the eigenvalues i and j. ``*B,n,n -> *B``."""
+    values = eigenvalues(W)
+    i, j = torch.triu_indices(values.shape[-1], values.shape[-1], 1, device=W.device).unbind(0)
+    a = 0.5 * (values[..., i] - values[..., j])
+    return log_sin_ratio_k(-a.square(), -1).sum(-1)
+
+
+def pencil_hessian(P: Tensor, Q: Tensor, weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """The Hessian at P of half the mean squared distance to the Q, weights ``N,*B,1,1``, as a map of tangent vectors:
+    sum_i w_i A_i (C_i * B_i^T V B_i) A_i^T with C = a coth a, a half the difference of two log w. No derivative."""
+    L, w, U = pairs(P, Q, True)
+    A, B = L @ U, torch.linalg.solve_triangular(L.mT, U, upper=True)
+    logarithms = w.log()
+    a = 0.5 * (logarithms.unsqueeze(-1) - logarithms.unsqueeze(-2))
+    factors = weights * (1 + a.square() * cot_excess_k(-a.square(), -1))
+    return lambda V: sym((A @ (factors * (B.mT @ V @ B)) @ A.mT).sum(0))

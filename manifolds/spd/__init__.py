@@ -1,4 +1,5 @@
 """Symmetric positive definite matrices: their points, and one class a metric."""
 
+from .affine_invariant import SPDAffineInvariant as SPDAffineInvariant
 from .log_euclidean import SPDLogEuclidean as SPDLogEuclidean
 from .space import SPD as SPD

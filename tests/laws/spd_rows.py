@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchriemann.manifolds import SPD, SPDLogEuclidean
+from torchriemann.manifolds import SPD, SPDAffineInvariant, SPDLogEuclidean
 from torchriemann.testing import Case, Trial
 
 
@@ -76,6 +76,9 @@ LOG_EUCLIDEAN = spd(
     exempt={"infinite_injectivity_radius": "exp(30) in one eigenvalue is beyond what the others keep digits for"},
 )
 
+AFFINE_INVARIANT = spd(SPDAffineInvariant(), isometries=congruences)
+
 SPD_ROWS = [
     LOG_EUCLIDEAN,
+    AFFINE_INVARIANT,
 ]
