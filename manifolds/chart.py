@@ -112,7 +112,7 @@ def derivative_along(function: Callable[[Tensor], Tensor], at: Tensor, v: Tensor
     """The value of `function`, and its derivative along `v`, also inside of torch's own forward mode."""
     if not forward_mode_is_taken():
         # In a compiled graph a slice of a dual number that is an input of the graph fails.
-        at = at.clone() if torch.compiler.is_compiling() else at
+        at = at.clone() if torch.compiler.is_compiling() else at.contiguous()  # no dual number is broadcast
         value, derivative, *_ = torch.func.jvp(function, (at,), (v,))
         return value, derivative
     # By reverse mode alone: the pull-back is linear in its cotangent, and the transpose of that map is the derivative.

@@ -22,7 +22,7 @@ from torch import Tensor
 from .cholesky import cholesky
 from .decompositions import eigenvalues
 from .matrices import sym
-from .pencil_pairs import exact_pairs_of_plain, exact_values_of_plain, pairs, pairs_of_plain, whitened
+from .pencil_pairs import Pairs, exact_pairs_of_plain, exact_values_of_plain, pairs, pairs_of_plain, whitened
 from .signed_trigonometry import cot_excess_k, log_sin_ratio_k
 from .singular_values import polar_factor
 from .spectral import differences, function_at
@@ -40,21 +40,33 @@ def congruent(L: Tensor, F: Tensor) -> Tensor:
 
 def pencil_function(P: Tensor, Q: Tensor, function: str) -> Tensor:
     """A diag(f(w)) A^T for the function of that key (`spectral_functions.named`). ``*B,n,n``."""
-    f = named(function)
     if _value_alone(P, Q):
         L, w, U = pairs_of_plain(P, Q, _definite(function))
-        return sym(_assembled(L @ U, f.value(w).to(P.dtype)))
-    L, W, w, U = _differentiable(P, Q, _definite(function))
-    return congruent(L, function_at(W, w, U, f))
+        return _applied(function, L @ U, w)
+    return _differentiable_function(P, Q, function)[0]
 
 
-def pencil_function_saving(P: Tensor, Q: Tensor, function: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pencil_function_saving(P: Tensor, Q: Tensor, function: str) -> tuple[Tensor, ...]:
     """`pencil_function`, and A, B and w for the backward pass."""
-    L, w, U = pairs_of_plain(P, Q, _definite(function))
-    A = L @ U
-    B = torch.linalg.solve_triangular(L.mT, U, upper=True)
-    value = sym(_assembled(A, named(function).value(w).to(P.dtype)))
-    return value, A, B, w.to(P.dtype)
+    if _value_alone(P, Q):
+        L, w, U = pairs_of_plain(P, Q, _definite(function))
+        A = L @ U
+        value = _applied(function, A, w)
+    else:
+        value, L, w, U = _differentiable_function(P, Q, function)
+        A = L @ U
+    return value, A, torch.linalg.solve_triangular(L.mT, U, upper=True), w.to(P.dtype)
+
+
+def _applied(function: str, A: Tensor, w: Tensor) -> Tensor:
+    """A diag(f(w)) A^T of w in float64."""
+    return sym(_assembled(A, named(function).value(w).to(A.dtype)))
+
+
+def _differentiable_function(P: Tensor, Q: Tensor, function: str) -> tuple[Tensor, ...]:
+    """The value, and L, w and U without derivative."""
+    K, W, (L, w, U) = _differentiable(P, Q, _definite(function))
+    return congruent(K, function_at(W, w, U, named(function))), L, w, U
 
 
 def pencil_function_backward(
@@ -70,7 +82,7 @@ def pencil_function_backward(
 
 def pencil_power(P: Tensor, Q: Tensor, t: Tensor) -> Tensor:
     """A diag(w^t) A^T for one exponent an item, ``*B``, differentiable in it: exp(t log W), by one decomposition."""
-    L, W, w, U = _differentiable(P, Q, True)
+    L, W, (_, w, U) = _differentiable(P, Q, True)
     t = t.unsqueeze(-1)
     logarithm = t.unsqueeze(-1) * function_at(W, w, U, LOG)
     return congruent(L, function_at(logarithm, (t * w.log()).detach(), U, EXP))
@@ -95,11 +107,10 @@ def _value_alone(P: Tensor, Q: Tensor) -> bool:
     return values_readable(P) and values_readable(Q) and not (derivative_wanted(P) or derivative_wanted(Q))
 
 
-def _differentiable(P: Tensor, Q: Tensor, definite: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """L and W = L^-1 Q L^-T with their derivatives, and the decomposition w, U of W, which has none."""
+def _differentiable(P: Tensor, Q: Tensor, definite: bool, exact: bool = False) -> tuple[Tensor, Tensor, Pairs]:
+    """L and W = L^-1 Q L^-T with their derivatives, and `pairs`, which have none."""
     L = cholesky(P)
-    _, w, U = pairs(P, Q, definite)
-    return L, whitened(L, Q), w, U
+    return L, whitened(L, Q), pairs(P, Q, definite, exact)
 
 
 # ---- distances ------------------------------------------------------------------------------------------------
@@ -109,17 +120,26 @@ def pencil_moments(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
     """sum (log w)^2 and sum log w. ``*B,n,n -> *B`` each."""
     if _value_alone(P, Q):
         return _moments(exact_values_of_plain(P, Q).log(), P.dtype)
-    _, W, w, U = _differentiable(P, Q, True)
-    S = function_at(W, w, U, LOG)
-    return S.square().sum((-2, -1)), S.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return _differentiable_moments(P, Q)[:2]
 
 
-def pencil_moments_saving(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pencil_moments_saving(P: Tensor, Q: Tensor) -> tuple[Tensor, ...]:
     """`pencil_moments`, and B and log w for the backward pass."""
-    L, w, U = exact_pairs_of_plain(P, Q)
-    logarithms = w.log()
-    B = torch.linalg.solve_triangular(L.mT, U, upper=True)
-    return *_moments(logarithms, P.dtype), B, logarithms.to(P.dtype)
+    if _value_alone(P, Q):
+        L, w, U = exact_pairs_of_plain(P, Q)
+        logarithms = w.log()
+        results = _moments(logarithms, P.dtype)
+    else:
+        *results, L, w, U = _differentiable_moments(P, Q)
+        logarithms = w.log()
+    return *results, torch.linalg.solve_triangular(L.mT, U, upper=True), logarithms.to(P.dtype)
+
+
+def _differentiable_moments(P: Tensor, Q: Tensor) -> tuple[Tensor, ...]:
+    """The moments, and L, w and U without derivative."""
+    _, W, (L, w, U) = _differentiable(P, Q, True, True)
+    S = function_at(W, w, U, LOG)
+    return S.square().sum((-2, -1)), S.diagonal(dim1=-2, dim2=-1).sum(-1), L, w, U
 
 
 def pencil_moments_backward(
@@ -153,7 +173,7 @@ def pencil_transport(P: Tensor, Q: Tensor, V: Tensor) -> Tensor:
 def pencil_exp_transport(P: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
     """The end of the geodesic from P with velocity U, and V transported along it: M M^T and M V~ M^T with
     M = L exp(U~/2), where X~ = L^-1 X L^-T."""
-    L, W, w, E = _differentiable(P, 0.5 * U, False)
+    L, W, (_, w, E) = _differentiable(P, 0.5 * U, False)
     M = L @ function_at(W, w, E, EXP)
     return sym(M @ M.mT), congruent(M, whitened(L, V))
 

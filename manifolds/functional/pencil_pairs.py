@@ -24,13 +24,15 @@ from .tracing import values_readable
 Pairs = tuple[Tensor, Tensor, Tensor]
 
 
-def pairs(P: Tensor, Q: Tensor, definite: bool) -> Pairs:
-    """L, w and U in the dtype of P, under every transform. Of Q the symmetric part is read; `definite`: whether it has
-    to be positive definite."""
+def pairs(P: Tensor, Q: Tensor, definite: bool, exact: bool = False) -> Pairs:
+    """L, w and U in the dtype of P, under every transform. Of both the symmetric part is read.
+
+    `definite`: whether Q has to be positive definite. `exact`: w and U are those of `exact_pairs_of_plain`.
+    """
     P, Q = P.detach(), Q.detach()
     if values_readable(P) and values_readable(Q):
-        return _pairs_of_dtype(P, Q, definite)
-    return _pairs_operator(P, Q, definite)
+        return _pairs_of_dtype(P, Q, definite, exact)
+    return _pairs_operator(P, Q, definite, exact)
 
 
 def pairs_of_plain(P: Tensor, Q: Tensor, definite: bool) -> Pairs:
@@ -128,12 +130,12 @@ def _quotient(L: Tensor, Q: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(L, factor_of_plain(Q), upper=False)
 
 
-def _pairs_of_dtype(P: Tensor, Q: Tensor, definite: bool) -> Pairs:
-    L, w, U = pairs_of_plain(P, Q, definite)
+def _pairs_of_dtype(P: Tensor, Q: Tensor, definite: bool, exact: bool) -> Pairs:
+    L, w, U = exact_pairs_of_plain(P, Q) if exact else pairs_of_plain(P, Q, definite)
     return L, w.to(P.dtype), U
 
 
-def _shapes(P: Tensor, Q: Tensor, definite: bool) -> Pairs:
+def _shapes(P: Tensor, Q: Tensor, definite: bool, exact: bool) -> Pairs:
     whole = torch.broadcast_shapes(P.shape, Q.shape)
     return P.new_empty(P.shape), P.new_empty(whole[:-1]), P.new_empty(whole)
 
@@ -143,6 +145,6 @@ _pairs_operator = define(
     _pairs_of_dtype,
     (Operand("base", 2), Operand("other", 2)),
     _shapes,
-    numbers={"definite": bool},
+    numbers={"definite": bool, "exact": bool},
     count=3,
 )

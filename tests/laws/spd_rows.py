@@ -76,7 +76,16 @@ LOG_EUCLIDEAN = spd(
     exempt={"infinite_injectivity_radius": "exp(30) in one eigenvalue is beyond what the others keep digits for"},
 )
 
-AFFINE_INVARIANT = spd(SPDAffineInvariant(), isometries=congruences)
+def affine_invariant(**options: float) -> Case:
+    manifold = SPDAffineInvariant(**options)
+    return spd(
+        manifold,
+        isometries=congruences if manifold.power == 1 else orthogonal_congruences,
+        exempt={"infinite_injectivity_radius": "exp(30) in one eigenvalue is beyond what the others keep digits for"},
+    )
+
+
+AFFINE_INVARIANT = affine_invariant()
 
 SPD_ROWS = [
     LOG_EUCLIDEAN,
