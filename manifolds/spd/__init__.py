@@ -1,4 +1,5 @@
 """Symmetric positive definite matrices: their points, and one class a metric."""
 
 from .log_euclidean import SPDLogEuclidean as SPDLogEuclidean
+from .power_euclidean import SPDPowerEuclidean as SPDPowerEuclidean
 from .space import SPD as SPD
