@@ -39,4 +39,5 @@ from .pullback_metric import PullbackMetric as PullbackMetric
 from .spd import SPD as SPD
 from .spd import SPDAffineInvariant as SPDAffineInvariant
 from .spd import SPDLogEuclidean as SPDLogEuclidean
+from .spd import SPDPowerEuclidean as SPDPowerEuclidean
 from .wrapped_normal import WrappedNormal as WrappedNormal

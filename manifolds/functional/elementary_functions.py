@@ -208,7 +208,7 @@ class Power:
 
     def value(self, a: Tensor) -> Tensor:
         """a^p."""
-        return a**self.exponent
+        return torch.where(a < 0, torch.nan, a**self.exponent)  # whole exponents know no sign
 
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """x^p [a, b]."""

@@ -2,4 +2,5 @@
 
 from .affine_invariant import SPDAffineInvariant as SPDAffineInvariant
 from .log_euclidean import SPDLogEuclidean as SPDLogEuclidean
+from .power_euclidean import SPDPowerEuclidean as SPDPowerEuclidean
 from .space import SPD as SPD
