@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.laws.composites import again
-from torchriemann.manifolds import SPD, SPDAffineInvariant, SPDLogEuclidean, SPDPowerEuclidean
+from torchriemann.manifolds import SPD, SPDAffineInvariant, SPDBuresWasserstein, SPDLogEuclidean, SPDPowerEuclidean
 from torchriemann.testing import Case, Trial
 
 
@@ -129,6 +129,69 @@ def power_euclidean(power: float) -> Case:
 
 POWER_EUCLIDEAN = power_euclidean(0.5)
 
+# ---- Bures-Wasserstein ----------------------------------------------------------------------------------------
+
+
+def shrinking(t: Trial, x: Tensor) -> dict[str, Tensor]:
+    """Logarithms of maps with all eigenvalues equal, and all but one, and one next to zero."""
+    e = t.noise(*x.shape[:-1], 1)
+    s = e @ e.mT / e.square().sum((-2, -1), keepdim=True)
+    return {"multiple": -0.4 * x, "rank one": -0.3 * (s @ x + x @ s), "tiny": t.tangent(x, 1e-9)}
+
+
+def bures_wasserstein(manifold: SPDBuresWasserstein, **options: Any) -> Case:
+    base = manifold.base
+
+    def rotations_at_base(t: Trial):
+        q = torch.linalg.qr(t.noise(*t.shape))[0]
+        root = torch.linalg.cholesky(torch.eye(*t.shape) if base is None else base).to(t.dtype)
+        a = root @ q @ torch.linalg.inv(root)
+        return {"orthogonal congruence": lambda x: a @ x @ a.mT}
+
+    exempt = {
+        "injectivity_radius_is_exact": "geodesics end there",
+        "infinite_injectivity_radius": "geodesics end at singular matrices",
+        "extreme_numbers_give_no_nan": LONG,
+        "extreme_vectors_transport_without_nan": LONG,
+    }
+    if base is not None:
+        exempt["manifolds_are_values"] = "tensors are equal by identity"
+    return spd(
+        manifold,
+        order=2,
+        fraction=0.7,  # so that a quarter of the way beyond both ends is inside as well
+        isometries=rotations_at_base,
+        degenerate=shrinking,
+        exempt=exempt,
+        **options,
+    )
+
+
+LONG = "expmap of a long vector is NaN, since its geodesic ends; retr is tested with the class"
+BURES_WASSERSTEIN = bures_wasserstein(
+    SPDBuresWasserstein(),
+    costly=(
+        *("inner", "egrad2rgrad", "ehess2rhess", "expmap", "logmap", "dist", "dist2", "retr", "inverse_retr"),
+        *("parallel_transport", "expmap_transp", "sectional_curvature", "logdet_dexp"),
+    ),
+    tolerance={
+        # The retraction has a jump in its third derivative, which the quotient meets.
+        "forward_derivatives_match_finite_differences": 1e12,
+        # Of a distance of 1e-8 the gradient has eight digits.
+        "vmap_of_derivatives_equals_batching": 1e9,
+    },
+)
+BASE = torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 0.5]], dtype=torch.float64)
+
+
+def bures_again(manifold: SPDBuresWasserstein, **options: Any) -> Case:
+    """The first row with a chart before it."""
+    first = BURES_WASSERSTEIN
+    return bures_wasserstein(
+        manifold, tolerance=first.tolerance, repeats=first.manifold, costly=("expmap", "dist2"), draws=2, **options
+    )
+
+
 SPD_ROWS = [
     LOG_EUCLIDEAN,
     again(dataclasses.replace(LOG_EUCLIDEAN, manifold=SPDLogEuclidean(2.0, -0.2)), LOG_EUCLIDEAN, "inner", "logmap"),
@@ -137,4 +200,7 @@ SPD_ROWS = [
     AFFINE_INVARIANT,
     affine_invariant(SPDAffineInvariant(power=0.5), costly=("expmap", "logmap", "expmap_transp", "dist2"), **AGAIN),
     affine_invariant(SPDAffineInvariant(alpha=2.0, beta=-0.3), costly=("inner", "egrad2rgrad", "dist2"), **AGAIN),
+    BURES_WASSERSTEIN,
+    bures_again(SPDBuresWasserstein(BASE), shapes=((3, 3),)),
+    bures_again(SPDBuresWasserstein(power=0.5)),
 ]
