@@ -103,12 +103,13 @@ def lyapunov_backward(g: Tensor, p: Tensor, v: Tensor, q: Tensor, sums: Tensor, 
 
 
 class Pair(NamedTuple):
-    """E, F, s and D of two points, constants."""
+    """E, F, s and D of two points over a common `unit`, ``*B,1,1``: constants of order one in every unit."""
 
     e: Tensor
     f: Tensor
     s: Tensor
     d: Tensor
+    unit: Tensor
 
     @property
     def sums(self) -> Tensor:
@@ -118,7 +119,7 @@ class Pair(NamedTuple):
     def swapped(self) -> Pair:
         """That of Q and P."""
         s = self.s.unsqueeze(-2)
-        return Pair(self.f * s, self.e / s, self.s, -self.d)
+        return Pair(self.f * s, self.e / s, self.s, -self.d, self.unit)
 
     def displacement(self) -> Tensor:
         """T - I = D F^T."""
@@ -126,8 +127,10 @@ class Pair(NamedTuple):
 
 
 def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-    """The four parts of `Pair`, of plain tensors."""
-    root, other = cholesky_root(p), cholesky_root(q)
+    """The five parts of `Pair`, of plain tensors."""
+    size = p.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
+    unit = size / torch.frexp(size).mantissa  # a power of two, by which division rounds nothing
+    root, other = cholesky_root(p / unit), cholesky_root(q / unit)
     overlap = other.mT @ root
     if p.dtype == torch.float64:
         a, s, b = svd_of_plain(overlap)
@@ -140,7 +143,7 @@ def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     e, f = root @ b, torch.linalg.solve_triangular(root.mT, b, upper=True)
     d = (f * s.unsqueeze(-2) if image is None else image) - e
     d = d * (p != q).flatten(-2).any(-1)[..., None, None]  # of equal points not what rounding leaves
-    return tuple(part.to(p.dtype) for part in (e, f, s, d))
+    return *(part.to(p.dtype) for part in (e, f, s, d)), unit.expand(*d.shape[:-2], 1, 1).clone()
 
 
 def _at_least_rounding(s: Tensor) -> Tensor:
@@ -149,11 +152,11 @@ def _at_least_rounding(s: Tensor) -> Tensor:
 
 def _pair_shapes(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     shape = torch.broadcast_shapes(p.shape, q.shape)
-    return tuple(p.new_empty(size) for size in (shape, shape, shape[:-1], shape))
+    return tuple(p.new_empty(size) for size in (shape, shape, shape[:-1], shape, (*shape[:-2], 1, 1)))
 
 
 _pair_operator = define(
-    "bures_wasserstein_pair", _pair, (Operand("first", 2), Operand("second", 2)), _pair_shapes, count=4
+    "bures_wasserstein_pair", _pair, (Operand("first", 2), Operand("second", 2)), _pair_shapes, count=5
 )
 
 
@@ -168,7 +171,7 @@ def _displaced(p: Tensor, q: Tensor, pair: Pair, orders: int) -> Tensor:
     s = pair.displacement()
     for _ in range(orders):
         t = identity_plus(s)
-        change = tangent_to_zero(q - t @ p @ t)
+        change = tangent_to_zero(q - t @ p @ t) / pair.unit
         s = s + pair.f @ ((pair.e.mT @ change @ pair.e) / pair.sums) @ pair.f.mT
     return s
 
@@ -187,14 +190,14 @@ def bures_displacement_saving(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     """`bures_displacement`, and what its backward pass reads."""
     p, q = sym(p), sym(q)
     pair = pair_of(p, q)
-    return sym(_displaced(p, q, pair, _ORDERS if _wanted(p, q) else 0)), pair.e, pair.f, pair.s
+    return sym(_displaced(p, q, pair, _ORDERS if _wanted(p, q) else 0)), pair.e, pair.f, pair.s, pair.unit
 
 
 def bures_displacement_backward(
-    g: Tensor, p: Tensor, q: Tensor, e: Tensor, f: Tensor, s: Tensor
+    g: Tensor, p: Tensor, q: Tensor, e: Tensor, f: Tensor, s: Tensor, unit: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``Y = E ((F^T G F)_ij/(s_i + s_j)) E^T`` in Q, and -T Y T in P, where T E = F diag(s)."""
-    inner = (f.mT @ sym(g) @ f) / (s.unsqueeze(-1) + s.unsqueeze(-2))
+    inner = (f.mT @ (sym(g) / unit) @ f) / (s.unsqueeze(-1) + s.unsqueeze(-2))
     image = f * s.unsqueeze(-2)
     return -sym(image @ inner @ image.mT), sym(e @ inner @ e.mT)
 
@@ -209,7 +212,7 @@ def bures_dist2(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _square(p: Tensor, q: Tensor, pair: Pair) -> Tensor:
-    square = pair.d.square().sum((-2, -1))
+    square = pair.d.square().sum((-2, -1)) * pair.unit[..., 0, 0]
     if not _wanted(p, q):
         return square
     # I - T and I - T^-1 are the gradients, so the mean of them here and there makes it right to the second order.
@@ -264,3 +267,14 @@ def bures_moved(p: Tensor, s: Tensor) -> Tensor:
     """(I + S) P (I + S), NaN where I + S is not positive definite: there the geodesic has left the cone."""
     a = identity_plus(s)
     return sym(a @ sym(p) @ a) * _mark(torch.linalg.cholesky_ex(a.detach()).info, a)
+
+
+def bures_retracted(p: Tensor, f: Tensor) -> Tensor:
+    """F P F for a positive definite F; where rounding left no positive definite matrix, that much more of the
+    identity."""
+    y = sym(f @ sym(p) @ f)
+    n = y.shape[-1]
+    lost = torch.linalg.cholesky_ex(y.detach().double()).info != 0
+    shift = 4 * n * torch.finfo(y.dtype).eps * y.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
+    eye = torch.eye(n, dtype=y.dtype, device=y.device)
+    return y + torch.where(lost, shift, 0.0 * shift)[..., None, None] * eye
