@@ -58,6 +58,7 @@ class Exponential:
     """exp, of any real eigenvalues."""
 
     key: str = "exp"
+    degree: None = None
 
     def value(self, a: Tensor) -> Tensor:
         """e^a."""
@@ -85,6 +86,7 @@ class Logarithm:
     """log, of positive eigenvalues."""
 
     key: str = "log"
+    degree: float = 0.0
 
     def value(self, a: Tensor) -> Tensor:
         """log(a)."""
@@ -113,6 +115,7 @@ class SquareRoot:
     """sqrt, of eigenvalues that are not negative."""
 
     key: str = "sqrt"
+    degree: float = 0.5
 
     def value(self, a: Tensor) -> Tensor:
         """sqrt(a)."""
@@ -133,6 +136,7 @@ class InverseSquareRoot:
     """1/sqrt, of positive eigenvalues."""
 
     key: str = "inverse_sqrt"
+    degree: float = -0.5
 
     def value(self, a: Tensor) -> Tensor:
         """1/sqrt(a)."""
@@ -161,6 +165,11 @@ class Power:
     def key(self) -> str:
         """``"power 0.3"``."""
         return f"power {self.exponent!r}"
+
+    @property
+    def degree(self) -> float:
+        """The exponent."""
+        return self.exponent
 
     def value(self, a: Tensor) -> Tensor:
         """a^p."""
