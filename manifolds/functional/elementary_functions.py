@@ -132,6 +132,37 @@ class SquareRoot:
 
 
 @dataclass(frozen=True)
+class SemidefiniteSquareRoot:
+    """sqrt of matrices of norm one, with eigenvalues of zero that rounding has made negative.
+
+    The derivative between two of them, which would be infinite, is zero.
+    """
+
+    key: str = "semidefinite_sqrt"
+    degree: None = None
+    vanishing: float = 16.0  # in eps
+
+    def value(self, a: Tensor) -> Tensor:
+        """sqrt(a)."""
+        rounded = (a < 0) & (a >= -self.vanishing * torch.finfo(a.dtype).eps)
+        return torch.where(rounded, 0.0, a).sqrt()
+
+    def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """1/(sqrt a + sqrt b)."""
+        return _reciprocal(self.value(a) + self.value(b))
+
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
+        """-1/((sqrt a + sqrt b)(sqrt b + sqrt c)(sqrt c + sqrt a))."""
+        a, b, c = self.value(a), self.value(b), self.value(c)
+        return -_reciprocal(a + b) * _reciprocal(b + c) * _reciprocal(c + a)
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """1/x, and zero of zero."""
+    return torch.where(x == 0, 0.0, 1 / torch.where(x == 0, 1.0, x))
+
+
+@dataclass(frozen=True)
 class InverseSquareRoot:
     """1/sqrt, of positive eigenvalues."""
 

@@ -68,8 +68,14 @@ class SelfAdjointMap:
             return self.value_operator(x, *parts, self.key(option))
         return _Value.apply(self, option, x, *parts)  # type: ignore[return-value]
 
+    def derivative(self, g: Tensor, x: Tensor, option: Any, *parts: Tensor) -> Tensor:
+        """D F[g], to be differentiated once. All have the same batch."""
+        if torch.compiler.is_compiling():
+            return self.derivative_operator(g, x, *parts, self.key(option))
+        return _Derivative.apply(self, option, g, x, *parts)  # type: ignore[return-value]
+
     def _define(self, suffix: str, directions: tuple[str, ...], formula: Callable[..., Tensor]) -> Callable[..., Any]:
-        """The operator that takes directions, x and parts. x is an anchor: its derivative is asked for, it is not read."""
+        """The operator of directions, x and parts. x is not read: it is what derivatives are asked of."""
         count = len(directions)
         operands = [Operand(name, 2) for name in (*directions, "x")]
         operands += [Operand(f"part{i}", ndim) for i, ndim in enumerate(self.parts)]

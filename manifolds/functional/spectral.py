@@ -8,10 +8,10 @@ For ``A = Q diag(a) Q^T`` and ``F = Q f(a) Q^T`` the Daleckii-Krein formulas are
 Divided differences (`MatrixFunction`) are no special case at equal and nearly equal eigenvalues, so the derivatives are
 finite and right at the identity. autograd's own rule for `eigh` divides by ``a_i - a_j`` and gives NaN there.
 
-First and second derivatives are supported; a third one raises, but where compiled transforms take it, which is wrong and
-not noticed. Second derivatives of functions without a scale, as powers and the logarithm, are formed of eigenvalues
-divided by the largest, so that they reach as far as numbers do. A matrix that is not finite,
-or of which LAPACK finds no eigenvalues, gives NaN, and no other matrix of the batch does.
+First and second derivatives are supported; a third one raises, but where compiled transforms take it, which is wrong
+and not noticed. Second derivatives of functions without a scale, as powers and the logarithm, are formed of eigenvalues
+divided by the largest, so that they reach as far as numbers do. A matrix that is not finite, or of which LAPACK finds
+no eigenvalues, gives NaN, and no other matrix of the batch does.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def symmetric_functions(A: Tensor, *functions: MatrixFunction) -> tuple[Tensor, 
     """
     A = sym(A)
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
-        return _taylor(A, ",".join(f.key for f in functions))
+        return taylor_polynomials(A, ",".join(f.key for f in functions))
     a, Q = eigh(A)
-    return tuple(_spectral_function(A, f, a, Q) for f in functions)
+    return tuple(spectral_function_of(A, f, a, Q) for f in functions)
 
 
 def symmetric_function(A: Tensor, f: MatrixFunction) -> Tensor:
@@ -107,13 +107,13 @@ def symmetric_function(A: Tensor, f: MatrixFunction) -> Tensor:
 # ---- under a compiler, where transforms differentiate ---------------------------------------------------------
 
 
-def _taylor(A: Tensor, keys: str) -> tuple[Tensor, ...]:
+def taylor_polynomials(A: Tensor, keys: str) -> tuple[Tensor, ...]:
     """The second-order Taylor polynomials at A, in a difference whose value is zero.
 
     Dynamo knows no custom jvp. These have the same values and the same first and second derivatives through plain
     autograd, and all that iterates is one operator, of a tensor without derivative.
     """
-    Q, value, first, second, scale = _coefficients(A.detach(), keys)
+    Q, value, first, second, scale = coefficients(A.detach(), keys)
     e = (Q.mT @ (A - A.detach()) @ Q).unsqueeze(-3)  # one for all functions
     small = e / scale.unsqueeze(-1)
     curved = (second * (small.unsqueeze(-1) * small.unsqueeze(-3))).sum(-2)
@@ -139,7 +139,7 @@ def _coefficient_shapes(A: Tensor, keys: str) -> tuple[Tensor, ...]:
     return A.new_empty(A.shape), *tables, A.new_empty((*batch, 1))
 
 
-_coefficients = define(
+coefficients = define(
     "spectral_coefficients",
     _coefficients_of_plain,
     (Operand("matrices", 2),),
@@ -148,13 +148,13 @@ _coefficients = define(
     count=5,
 )
 
-_spectral_function = SelfAdjointMap(
+spectral_function_of = SelfAdjointMap(
     "spectral_function",
     (1, 2),
     _value,
     _first,
     _second,
-    lambda A, f: _taylor(A, f.key)[0],
+    lambda A, f: taylor_polynomials(A, f.key)[0],
     NO_THIRD,
     key=lambda f: f.key,
     named=named,

@@ -7,7 +7,14 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from .elementary_functions import Exponential, InverseSquareRoot, Logarithm, Power, SquareRoot
+from .elementary_functions import (
+    Exponential,
+    InverseSquareRoot,
+    Logarithm,
+    Power,
+    SemidefiniteSquareRoot,
+    SquareRoot,
+)
 from .matrix_function import ConstantFunction, MatrixFunction, QuadratureFunction, StepFunction
 from .piecewise_functions import PositiveLinear, PositivePart
 from .series import angle_over_sine, bessel_sqrt, cos_sqrt, sinc_sqrt, versine_sqrt
@@ -40,6 +47,7 @@ UPPER_PROJECTOR = StepFunction()
 POLAR_FACTOR = ConstantFunction()
 POSITIVE_PART, POSITIVE_LINEAR = PositivePart(), PositiveLinear()
 LOG, EXP, SQRT, INVERSE_SQRT = Logarithm(), Exponential(), SquareRoot(), InverseSquareRoot()
+SEMIDEFINITE_SQRT = SemidefiniteSquareRoot()
 
 FUNCTIONS: Mapping[str, MatrixFunction] = MappingProxyType(
     {
@@ -48,7 +56,7 @@ FUNCTIONS: Mapping[str, MatrixFunction] = MappingProxyType(
             *(COS_SQRT, SINC_SQRT, VERSINE_SQRT, ANGLE_OVER_SINE),
             *(UPPER_PROJECTOR, POLAR_FACTOR),
             *(POSITIVE_PART, POSITIVE_LINEAR),
-            *(LOG, EXP, SQRT, INVERSE_SQRT),
+            *(LOG, EXP, SQRT, INVERSE_SQRT, SEMIDEFINITE_SQRT),
         )
     }
 )
