@@ -2,9 +2,9 @@ r"""The Bures-Wasserstein geometry of positive definite matrices: Lyapunov equat
 
 S = `lyapunov` (P, V) solves ``P S + S P = V``; the metric is ``1/2 tr(S_V W)``, the geodesic with velocity V is
 ``(I + tS) P (I + tS)``. The optimal transport map from P to Q is the positive definite T with ``T P T = Q``; S = T - I
-belongs to the logarithm ``S P + P S``, and the squared distance is tr(S P S). Sources: Bhatia, Jain and Lim 2019, "On the
-Bures-Wasserstein distance between positive definite matrices", arXiv:1712.01504; Malago, Montrucchio and Pistone 2018,
-arXiv:1801.09269.
+belongs to the logarithm ``S P + P S``, and the squared distance is tr(S P S). Sources: Bhatia, Jain and Lim 2019, "On
+the Bures-Wasserstein distance between positive definite matrices", arXiv:1712.01504; Malago, Montrucchio and Pistone
+2018, "Wasserstein Riemannian geometry of Gaussian densities", arXiv:1801.09269.
 
 Stable forms. With ``P = L L^T``, ``Q = K K^T`` and ``K^T L = A diag(s) B^T``,
 
@@ -24,7 +24,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cone import positive_definite
 from .decompositions import eigh, eigh_of_plain, svd_of_plain
 from .matrices import sym
 from .operators import Operand, define
@@ -45,14 +44,14 @@ def identity_plus(s: Tensor) -> Tensor:
 
 
 def cholesky_root(p: Tensor) -> Tensor:
-    """The lower factor of P, no derivative; NaN where P is not positive definite as it is stored."""
+    """The lower factor of P in float64, no derivative; NaN where P is not positive definite."""
     root, info = torch.linalg.cholesky_ex(p.detach().double())  # float32 would reject points of condition 1e7
-    return torch.where((info == 0)[..., None, None], root, torch.nan).to(p.dtype)
+    return root * _mark(info, root)
 
 
-def _where_positive(p: Tensor) -> Tensor:
-    """One for positive definite matrices, NaN for others. ``*B,n,n -> *B,1,1``."""
-    return torch.where(positive_definite(p), 1.0, torch.nan)[..., None, None].to(p.dtype)
+def _mark(info: Tensor, like: Tensor) -> Tensor:
+    """One for matrices that have a factor, NaN for others. ``*B -> *B,1,1``."""
+    return torch.where(info == 0, 1.0, torch.nan)[..., None, None].to(like.dtype)
 
 
 # ---- Lyapunov equations ---------------------------------------------------------------------------------------
@@ -63,7 +62,8 @@ def sylvester_frame(p: Tensor) -> tuple[Tensor, Tensor]:
     a, q = eigh(p)
     # What Cholesky's method accepts is positive; eigenvalues are off by eps of the largest.
     a = torch.maximum(a, torch.finfo(a.dtype).eps * a[..., -1:])
-    return q, (a.unsqueeze(-1) + a.unsqueeze(-2)) * _where_positive(p)
+    info = torch.linalg.cholesky_ex(p.detach().double()).info
+    return q, (a.unsqueeze(-1) + a.unsqueeze(-2)) * _mark(info, a)
 
 
 def sylvester(v: Tensor, q: Tensor, sums: Tensor) -> Tensor:
@@ -103,12 +103,13 @@ def lyapunov_backward(g: Tensor, p: Tensor, v: Tensor, q: Tensor, sums: Tensor, 
 
 
 class Pair(NamedTuple):
-    """E, F, s and D of two points, constants."""
+    """E, F, s and D of two points over a common `unit`, ``*B,1,1``: constants of order one in every unit."""
 
     e: Tensor
     f: Tensor
     s: Tensor
     d: Tensor
+    unit: Tensor
 
     @property
     def sums(self) -> Tensor:
@@ -118,7 +119,7 @@ class Pair(NamedTuple):
     def swapped(self) -> Pair:
         """That of Q and P."""
         s = self.s.unsqueeze(-2)
-        return Pair(self.f * s, self.e / s, self.s, -self.d)
+        return Pair(self.f * s, self.e / s, self.s, -self.d, self.unit)
 
     def displacement(self) -> Tensor:
         """T - I = D F^T."""
@@ -126,28 +127,23 @@ class Pair(NamedTuple):
 
 
 def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-    """The four parts of `Pair`, of plain tensors."""
-    narrow = p.dtype == torch.float32
-    e, f, s, d = _by_gram(p.double(), q.double()) if narrow else _by_singular_values(p, q)
-    d = torch.where((p == q).flatten(-2).all(-1)[..., None, None], 0.0 * d, d)  # not what rounding leaves
-    return tuple(part.to(p.dtype) for part in (e, f, s, d))
-
-
-def _by_singular_values(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-    root, other = cholesky_root(p), cholesky_root(q)
-    a, s, b = svd_of_plain(other.mT @ root)
+    """The five parts of `Pair`, of plain tensors."""
+    size = p.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
+    unit = size / torch.frexp(size).mantissa  # a power of two, by which division rounds nothing
+    root, other = cholesky_root(p / unit), cholesky_root(q / unit)
+    overlap = other.mT @ root
+    if p.dtype == torch.float64:
+        a, s, b = svd_of_plain(overlap)
+        s = _at_least_rounding(s)
+        image = other @ a
+    else:  # what float64 loses by squaring float32 does not have, and singular values take longer
+        w, b = eigh_of_plain(overlap.mT @ overlap)
+        s = _at_least_rounding(w).sqrt()
+        image = None
     e, f = root @ b, torch.linalg.solve_triangular(root.mT, b, upper=True)
-    return e, f, _at_least_rounding(s), other @ a - e
-
-
-def _by_gram(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-    """By the eigenvalues of L^T Q L, the squares of s: what float64 loses by squaring float32 does not have. A singular
-    value decomposition takes longer."""
-    root = cholesky_root(p)
-    w, b = eigh_of_plain(sym(root.mT @ (q * _where_positive(q)) @ root))
-    s = _at_least_rounding(w).sqrt()
-    e, f = root @ b, torch.linalg.solve_triangular(root.mT, b, upper=True)
-    return e, f, s, f * s.unsqueeze(-2) - e
+    d = (f * s.unsqueeze(-2) if image is None else image) - e
+    d = d * (p != q).flatten(-2).any(-1)[..., None, None]  # of equal points not what rounding leaves
+    return *(part.to(p.dtype) for part in (e, f, s, d)), unit.expand(*d.shape[:-2], 1, 1).clone()
 
 
 def _at_least_rounding(s: Tensor) -> Tensor:
@@ -156,11 +152,11 @@ def _at_least_rounding(s: Tensor) -> Tensor:
 
 def _pair_shapes(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     shape = torch.broadcast_shapes(p.shape, q.shape)
-    return tuple(p.new_empty(size) for size in (shape, shape, shape[:-1], shape))
+    return tuple(p.new_empty(size) for size in (shape, shape, shape[:-1], shape, (*shape[:-2], 1, 1)))
 
 
 _pair_operator = define(
-    "bures_wasserstein_pair", _pair, (Operand("first", 2), Operand("second", 2)), _pair_shapes, count=4
+    "bures_wasserstein_pair", _pair, (Operand("first", 2), Operand("second", 2)), _pair_shapes, count=5
 )
 
 
@@ -175,7 +171,7 @@ def _displaced(p: Tensor, q: Tensor, pair: Pair, orders: int) -> Tensor:
     s = pair.displacement()
     for _ in range(orders):
         t = identity_plus(s)
-        change = tangent_to_zero(q - t @ p @ t)
+        change = tangent_to_zero(q - t @ p @ t) / pair.unit
         s = s + pair.f @ ((pair.e.mT @ change @ pair.e) / pair.sums) @ pair.f.mT
     return s
 
@@ -194,14 +190,14 @@ def bures_displacement_saving(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     """`bures_displacement`, and what its backward pass reads."""
     p, q = sym(p), sym(q)
     pair = pair_of(p, q)
-    return sym(_displaced(p, q, pair, _ORDERS if _wanted(p, q) else 0)), pair.e, pair.f, pair.s
+    return sym(_displaced(p, q, pair, _ORDERS if _wanted(p, q) else 0)), pair.e, pair.f, pair.s, pair.unit
 
 
 def bures_displacement_backward(
-    g: Tensor, p: Tensor, q: Tensor, e: Tensor, f: Tensor, s: Tensor
+    g: Tensor, p: Tensor, q: Tensor, e: Tensor, f: Tensor, s: Tensor, unit: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``Y = E ((F^T G F)_ij/(s_i + s_j)) E^T`` in Q, and -T Y T in P, where T E = F diag(s)."""
-    inner = (f.mT @ sym(g) @ f) / (s.unsqueeze(-1) + s.unsqueeze(-2))
+    inner = (f.mT @ (sym(g) / unit) @ f) / (s.unsqueeze(-1) + s.unsqueeze(-2))
     image = f * s.unsqueeze(-2)
     return -sym(image @ inner @ image.mT), sym(e @ inner @ e.mT)
 
@@ -216,7 +212,7 @@ def bures_dist2(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _square(p: Tensor, q: Tensor, pair: Pair) -> Tensor:
-    square = pair.d.square().sum((-2, -1))
+    square = pair.d.square().sum((-2, -1)) * pair.unit[..., 0, 0]
     if not _wanted(p, q):
         return square
     # I - T and I - T^-1 are the gradients, so the mean of them here and there makes it right to the second order.
@@ -264,11 +260,21 @@ def gradients_backward(g: Tensor, p: Tensor, q: Tensor, first: Tensor, second: T
 
 def bures_domain(s: Tensor) -> Tensor:
     """Whether I + S is positive definite: the domain of the exponential map. ``*B,n,n -> *B`` (bool)."""
-    return torch.linalg.cholesky_ex(identity_plus(sym(s.detach()))).info == 0
+    return torch.linalg.cholesky_ex(identity_plus(s.detach())).info == 0  # of the lower triangle
 
 
 def bures_moved(p: Tensor, s: Tensor) -> Tensor:
     """(I + S) P (I + S), NaN where I + S is not positive definite: there the geodesic has left the cone."""
     a = identity_plus(s)
-    inside = torch.where(bures_domain(s), 1.0, torch.nan)[..., None, None].to(p.dtype)
-    return sym(a @ sym(p) @ a) * inside
+    return sym(a @ sym(p) @ a) * _mark(torch.linalg.cholesky_ex(a.detach()).info, a)
+
+
+def bures_retracted(p: Tensor, f: Tensor) -> Tensor:
+    """F P F for a positive definite F; where rounding left no positive definite matrix, that much more of the
+    identity."""
+    y = sym(f @ sym(p) @ f)
+    n = y.shape[-1]
+    lost = torch.linalg.cholesky_ex(y.detach().double()).info != 0
+    shift = 4 * n * torch.finfo(y.dtype).eps * y.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
+    eye = torch.eye(n, dtype=y.dtype, device=y.device)
+    return y + torch.where(lost, shift, 0.0 * shift)[..., None, None] * eye

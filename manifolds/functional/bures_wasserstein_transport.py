@@ -2,7 +2,7 @@ r"""Parallel transport along the geodesics of the Bures-Wasserstein metric.
 
 ``P = G G^T`` makes the metric that of the quotient of all invertible G, with the Frobenius product, by rotations from
 the right (Bhatia, Jain and Lim, arXiv:1712.01504): the geodesic ``(I + tS) P (I + tS)`` lifts to the straight line
-``G(t) = (I + tS) L``, and a tangent vector V to the horizontal ``Y = S_V G``, ``V = Y G^T + G Y^T``, of the same length.
+``G(t) = (I + tS) L``, and a tangent vector V to the horizontal ``Y = S_V G``, ``V = Y G^T + G Y^T``, of equal length.
 Transport keeps Y horizontal and moves it in vertical directions only. With the projection on horizontal matrices as
 ``H(t)``, it is ``Y' = [H', H] Y`` (Kato), whose generator is skew on all matrices and comes to
 
@@ -139,7 +139,7 @@ def _integrated(y: Tensor, generator: _Generator, change: Tensor | None) -> tupl
 
 def _root(p: Tensor) -> Tensor:
     """Some G with ``G G^T = P``; which one is no matter."""
-    root = cholesky_root(p)
+    root = cholesky_root(p).to(p.dtype)
     if derivative_wanted(p):
         identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
         half = 0.5 * torch.linalg.solve_triangular(root.mT, identity, upper=True)

@@ -24,7 +24,7 @@ bures_displacement = _fused(
     plain.bures_displacement,
     plain.bures_displacement_backward,
     plain.bures_displacement_saving,
-    3,
+    4,
 )
 bures_dist2 = _fused("bures_dist2", plain.bures_dist2, plain.gradients_backward, plain.bures_dist2_saving, 2)
 bures_dist = _fused("bures_dist", plain.bures_dist, plain.gradients_backward, plain.bures_dist_saving, 2)
