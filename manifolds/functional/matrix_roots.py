@@ -1,4 +1,4 @@
-r"""Square roots of positive definite matrices without an eigendecomposition: iteration, Taylor polynomial, Padé quotient.
+r"""Square roots of positive definite matrices without eigenvectors: iteration, Taylor polynomial, Padé quotient.
 
 Each matrix is divided by a scale of its own: its mean eigenvalue, or its Frobenius norm over what a method bears above
 one, if that is more. (The norm alone, as in the papers, makes all eigenvalues of a well conditioned matrix small, where
