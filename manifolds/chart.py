@@ -5,13 +5,22 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .functional.tracing import forward_mode_is_taken
 from .options import ByOptions
+
+
+class Linearized(NamedTuple):
+    """A chart f at one point: its image, and the inverse of Df there, which carries tangent vectors back, with the
+    transpose of that."""
+
+    image: Tensor
+    pull: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
 
 
 class Chart(ByOptions, abc.ABC):
@@ -49,6 +58,11 @@ class Chart(ByOptions, abc.ABC):
         """The transpose of the derivative of `inverse` at `y`, applied to `g`: the Euclidean gradient in y of a
         function whose gradient in x is `g`. ``*B,Q; *B,P -> *B,Q``, of one batch."""
         return torch.func.vjp(self.inverse, y)[1](g)[0]
+
+    def linearized(self, x: Tensor) -> Linearized:
+        """f(x), and the derivative of the inverse there. A class that has it from what it needs for f(x) overrides this."""
+        y = self.forward(x)
+        return Linearized(y, lambda v: self.inverse_differential(y, v)[1], lambda g: self.inverse_adjoint(y, g))
 
     # ---- the domain -------------------------------------------------------------------------------------------
 
@@ -97,7 +111,7 @@ def derivative_along(function: Callable[[Tensor], Tensor], at: Tensor, v: Tensor
     """The value of `function`, and its derivative along `v`, also inside of torch's own forward mode."""
     if not forward_mode_is_taken():
         # In a compiled graph a slice of a dual number that is an input of the graph fails.
-        at = at.clone() if torch.compiler.is_compiling() else at
+        at = at.clone() if torch.compiler.is_compiling() else at.contiguous()  # no dual number is broadcast
         value, derivative, *_ = torch.func.jvp(function, (at,), (v,))
         return value, derivative
     # By reverse mode alone: the pull-back is linear in its cotangent, and the transpose of that map is the derivative.

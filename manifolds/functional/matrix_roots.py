@@ -181,7 +181,7 @@ def _lyapunov(root: Tensor, c: Tensor) -> Tensor:
 
 
 _lyapunov_operator = define(
-    "lyapunov", _lyapunov, (Operand("root", 2), Operand("c", 2)), lambda root, c: c.new_empty(c.shape)
+    "lyapunov_iteration", _lyapunov, (Operand("root", 2), Operand("c", 2)), lambda root, c: c.new_empty(c.shape)
 )
 
 

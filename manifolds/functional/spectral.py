@@ -76,7 +76,7 @@ def _first(G: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
     return Q @ (differences(f, a) * (Q.mT @ sym(G) @ Q)) @ Q.mT
 
 
-def _second(G: Tensor, K: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
+def second_derivative(G: Tensor, K: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
     """D^2 F[sym G, sym K]."""
     t = differences_scale(f, a)
     g, k = (Q.mT @ (sym(x) / t.unsqueeze(-1)) @ Q for x in (G, K))
@@ -104,6 +104,14 @@ def symmetric_function(A: Tensor, f: MatrixFunction) -> Tensor:
     return symmetric_functions(A, f)[0]
 
 
+def function_at(A: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
+    """f(A) of a symmetric A for a decomposition a, Q that is known, to more digits perhaps than A tells: a is monotone,
+    and neither has a derivative. ``*B,n,n, *B,n, *B,n,n -> *B,n,n``."""
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        return _polynomials(A, Q, *_coefficients_at(a, f.key))[..., 0, :, :]
+    return spectral_function_of(A, f, a, Q)
+
+
 # ---- under a compiler, where transforms differentiate ---------------------------------------------------------
 
 
@@ -113,30 +121,39 @@ def taylor_polynomials(A: Tensor, keys: str) -> tuple[Tensor, ...]:
     Dynamo knows no custom jvp. These have the same values and the same first and second derivatives through plain
     autograd, and all that iterates is one operator, of a tensor without derivative.
     """
-    Q, value, first, second, scale = coefficients(A.detach(), keys)
+    return _polynomials(A, *coefficients(A.detach(), keys)).unbind(-3)
+
+
+def _polynomials(A: Tensor, Q: Tensor, value: Tensor, first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
     e = (Q.mT @ (A - A.detach()) @ Q).unsqueeze(-3)  # one for all functions
     small = e / scale.unsqueeze(-1)
     curved = (second * (small.unsqueeze(-1) * small.unsqueeze(-3))).sum(-2)
     Q = Q.unsqueeze(-3)
-    return (Q @ (torch.diag_embed(value) + first * e + curved) @ Q.mT).unbind(-3)
+    return Q @ (torch.diag_embed(value) + first * e + curved) @ Q.mT
 
 
 def _coefficients_of_plain(A: Tensor, keys: str) -> tuple[Tensor, ...]:
-    """Q, f(a), f[a_i, a_j], t^2 f[a_i, a_k, a_j] and t, with one dimension for the functions after the batch."""
+    """Q, and f(a), f[a_i, a_j], t^2 f[a_i, a_k, a_j] and t, with one dimension for the functions after the batch."""
     a, Q = eigh_of_plain(A)
+    return Q, *_coefficients_of_values(a, keys)
+
+
+def _coefficients_of_values(a: Tensor, keys: str) -> tuple[Tensor, ...]:
     functions, place = [named(key) for key in keys.split(",")], a.dim() - 1
     scales = [differences_scale(f, a) for f in functions]
     values, first = [f.value(a) for f in functions], [differences(f, a) for f in functions]
     second = [scaled_second_differences(f, a, t) for f, t in zip(functions, scales, strict=True)]
-    tables = (torch.stack(table, place) for table in (values, first, second, scales))
-    return Q, *tables
+    return tuple(torch.stack(table, place) for table in (values, first, second, scales))
 
 
 def _coefficient_shapes(A: Tensor, keys: str) -> tuple[Tensor, ...]:
+    return A.new_empty(A.shape), *_shapes_at(A[..., 0], keys)
+
+
+def _shapes_at(a: Tensor, keys: str) -> tuple[Tensor, ...]:
     functions = [named(key) for key in keys.split(",")]  # an unknown name raises where it is compiled
-    batch, n = (*A.shape[:-2], len(functions)), A.shape[-1]
-    tables = (A.new_empty((*batch, *[n] * order)) for order in (1, 2, 3))
-    return A.new_empty(A.shape), *tables, A.new_empty((*batch, 1))
+    batch, n = (*a.shape[:-1], len(functions)), a.shape[-1]
+    return *(a.new_empty((*batch, *[n] * order)) for order in (1, 2, 3)), a.new_empty((*batch, 1))
 
 
 coefficients = define(
@@ -147,13 +164,21 @@ coefficients = define(
     numbers={"functions": str},
     count=5,
 )
+_coefficients_at = define(
+    "spectral_coefficients_at",
+    _coefficients_of_values,
+    (Operand("eigenvalues", 1),),
+    _shapes_at,
+    numbers={"functions": str},
+    count=4,
+)
 
 spectral_function_of = SelfAdjointMap(
     "spectral_function",
     (1, 2),
     _value,
     _first,
-    _second,
+    second_derivative,
     lambda A, f: taylor_polynomials(A, f.key)[0],
     NO_THIRD,
     key=lambda f: f.key,

@@ -8,7 +8,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from tests.laws.composites import SUMS, power, product, scaled
+from tests.laws.composites import SUMS, again, power, product, scaled
+from tests.laws.spd_rows import SPD_ROWS
 from torchriemann.manifolds import Chart, Euclidean, Grassmann, Orthogonal, Pullback, SpecialOrthogonal, Sphere
 from torchriemann.manifolds.constant_curvature.klein import Klein
 from torchriemann.manifolds.constant_curvature.lorentz import Lorentz
@@ -358,11 +359,6 @@ RETRACTIONS = ("retr", "inverse_retr", "retr_transp")  # another retraction
 CURVATURE = ("expmap", "dist2")  # another curvature, of a space where it is but a unit of length
 
 
-def again(case: Case, repeats: Case, *costly: str) -> Case:
-    """The row makes few draws, and costly laws look at these operations only: `repeats` has tested the formulas."""
-    return dataclasses.replace(case, repeats=repeats.manifold, costly=costly, draws=2)
-
-
 SPHERE, LORENTZ, BALL, KLEIN, PROJECTED = (
     sphere(1.0),
     lorentz(-1.0),
@@ -415,6 +411,7 @@ ROWS = [
     SCALED,
     again(scaled(STIEFEL, 0.9), SCALED, *SUMS),
     POSITIVE,
+    *SPD_ROWS,
 ]
 
 # Flat space compiles all that the contract derives from a few primitives, the others what their classes define.

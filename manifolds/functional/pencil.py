@@ -1,0 +1,200 @@
+r"""Functions of a pencil: two symmetric matrices P, Q that one basis brings to diagonal form, P positive definite.
+
+    P = A A^T,    Q = A diag(w) A^T,    with P = L L^T (Cholesky), L^-1 Q L^-T = U diag(w) U^T, A = L U.
+
+``P #_f Q = A diag(f(w)) A^T`` is what the affine-invariant metric is made of: the logarithm of Q at P for f = log, the
+midpoint for sqrt, the geodesic for powers, and for a tangent vector Q the exponential for exp. With M = A^T G A,
+B = A^-T and divided differences f[.,.] its derivative in closed form is
+
+    grad_Q = B (f[w_i, w_j] * M) B^T,    grad_P = B (M * (f_i + f_j)/2 - (f[w_i, w_j] * M) * (w_i + w_j)/2) B^T.
+
+Symmetric parts are read, and results are symmetric to the bit. A pair of which P is not positive definite, or Q where
+f or its logarithm needs it to be, gives NaN, and no other pair of the batch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .cholesky import cholesky
+from .decompositions import eigenvalues
+from .matrices import sym
+from .pencil_pairs import Pairs, exact_pairs_of_plain, exact_values_of_plain, pairs, pairs_of_plain, whitened
+from .signed_trigonometry import cot_excess_k, log_sin_ratio_k
+from .singular_values import polar_factor
+from .spectral import differences, function_at
+from .spectral_functions import EXP, LOG, named
+from .tracing import derivative_wanted, values_readable
+
+
+def congruent(L: Tensor, F: Tensor) -> Tensor:
+    """L F L^T of the symmetric part of F."""
+    return sym(L @ F @ L.mT)
+
+
+# ---- functions ------------------------------------------------------------------------------------------------
+
+
+def pencil_function(P: Tensor, Q: Tensor, function: str) -> Tensor:
+    """A diag(f(w)) A^T for the function of that key (`spectral_functions.named`). ``*B,n,n``."""
+    if _value_alone(P, Q):
+        L, w, U = pairs_of_plain(P, Q, _definite(function))
+        return _applied(function, L @ U, w)
+    return _differentiable_function(P, Q, function)[0]
+
+
+def pencil_function_saving(P: Tensor, Q: Tensor, function: str) -> tuple[Tensor, ...]:
+    """`pencil_function`, and A, B and w for the backward pass."""
+    if _value_alone(P, Q):
+        L, w, U = pairs_of_plain(P, Q, _definite(function))
+        A = L @ U
+        value = _applied(function, A, w)
+    else:
+        value, L, w, U = _differentiable_function(P, Q, function)
+        A = L @ U
+    return value, A, torch.linalg.solve_triangular(L.mT, U, upper=True), w.to(P.dtype)
+
+
+def _applied(function: str, A: Tensor, w: Tensor) -> Tensor:
+    """A diag(f(w)) A^T of w in float64."""
+    return sym(_assembled(A, named(function).value(w).to(A.dtype)))
+
+
+def _differentiable_function(P: Tensor, Q: Tensor, function: str) -> tuple[Tensor, ...]:
+    """The value, and L, w and U without derivative."""
+    K, W, (L, w, U) = _differentiable(P, Q, _definite(function))
+    return congruent(K, function_at(W, w, U, named(function))), L, w, U
+
+
+def pencil_function_backward(
+    G: Tensor, P: Tensor, Q: Tensor, function: str, A: Tensor, B: Tensor, w: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of P and of Q."""
+    f = named(function)
+    M = sym(A.mT @ G @ A)
+    of_Q = differences(f, w) * M
+    of_P = M * _means(f.value(w)) - of_Q * _means(w)
+    return B @ of_P @ B.mT, B @ of_Q @ B.mT
+
+
+def pencil_power(P: Tensor, Q: Tensor, t: Tensor) -> Tensor:
+    """A diag(w^t) A^T for one exponent an item, ``*B``, differentiable in it: exp(t log W), by one decomposition."""
+    L, W, (_, w, U) = _differentiable(P, Q, True)
+    t = t.unsqueeze(-1)
+    logarithm = t.unsqueeze(-1) * function_at(W, w, U, LOG)
+    return congruent(L, function_at(logarithm, (t * w.log()).detach(), U, EXP))
+
+
+def _definite(function: str) -> bool:
+    """Whether f is a function of positive numbers, so that Q has to be positive definite."""
+    return function not in ("exp", "positive_linear")
+
+
+def _assembled(A: Tensor, values: Tensor) -> Tensor:
+    """A diag(values) A^T."""
+    return (A * values.unsqueeze(-2)) @ A.mT
+
+
+def _means(w: Tensor) -> Tensor:
+    """(w_i + w_j)/2."""
+    return 0.5 * (w.unsqueeze(-1) + w.unsqueeze(-2))
+
+
+def _value_alone(P: Tensor, Q: Tensor) -> bool:
+    return values_readable(P) and values_readable(Q) and not (derivative_wanted(P) or derivative_wanted(Q))
+
+
+def _differentiable(P: Tensor, Q: Tensor, definite: bool, exact: bool = False) -> tuple[Tensor, Tensor, Pairs]:
+    """L and W = L^-1 Q L^-T with their derivatives, and `pairs`, which have none."""
+    L = cholesky(P)
+    return L, whitened(L, Q), pairs(P, Q, definite, exact)
+
+
+# ---- distances ------------------------------------------------------------------------------------------------
+
+
+def pencil_moments(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
+    """sum (log w)^2 and sum log w. ``*B,n,n -> *B`` each."""
+    if _value_alone(P, Q):
+        return _moments(exact_values_of_plain(P, Q).log(), P.dtype)
+    return _differentiable_moments(P, Q)[:2]
+
+
+def pencil_moments_saving(P: Tensor, Q: Tensor) -> tuple[Tensor, ...]:
+    """`pencil_moments`, and B and log w for the backward pass."""
+    if _value_alone(P, Q):
+        L, w, U = exact_pairs_of_plain(P, Q)
+        logarithms = w.log()
+        results = _moments(logarithms, P.dtype)
+    else:
+        *results, L, w, U = _differentiable_moments(P, Q)
+        logarithms = w.log()
+    return *results, torch.linalg.solve_triangular(L.mT, U, upper=True), logarithms.to(P.dtype)
+
+
+def _differentiable_moments(P: Tensor, Q: Tensor) -> tuple[Tensor, ...]:
+    """The moments, and L, w and U without derivative."""
+    _, W, (L, w, U) = _differentiable(P, Q, True, True)
+    S = function_at(W, w, U, LOG)
+    return S.square().sum((-2, -1)), S.diagonal(dim1=-2, dim2=-1).sum(-1), L, w, U
+
+
+def pencil_moments_backward(
+    g: Tensor, h: Tensor, P: Tensor, Q: Tensor, B: Tensor, logarithms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of P and of Q: no divided difference is left."""
+    slope = 2 * g.unsqueeze(-1) * logarithms + h.unsqueeze(-1)
+    slopes = torch.stack((-slope, slope * (-logarithms).exp()), -2)
+    both = (B.unsqueeze(-3) * slopes.unsqueeze(-2)).flatten(-3, -2) @ B.mT
+    return both.unflatten(-2, (2, -1)).unbind(-3)
+
+
+def _moments(logarithms: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return logarithms.square().sum(-1).to(dtype), logarithms.sum(-1).to(dtype)
+
+
+# ---- transport ------------------------------------------------------------------------------------------------
+
+
+def pencil_transport(P: Tensor, Q: Tensor, V: Tensor) -> Tensor:
+    """Parallel transport of V along the affine-invariant geodesic from P to Q: E V E^T with E = (Q P^-1)^(1/2).
+
+    E = L_Q O^T L_P^-1 with O the polar factor of L_P^-1 L_Q, since E P E^T = Q and E is self-adjoint in the metric: an
+    isometry to rounding, where a product with A sqrt(w) A^-1 loses what the condition of P takes.
+    """
+    L, K = cholesky(P), cholesky(Q)
+    O = polar_factor(torch.linalg.solve_triangular(L, K, upper=False))  # noqa: E741
+    return congruent(K @ O.mT, whitened(L, V))
+
+
+def pencil_exp_transport(P: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+    """The end of the geodesic from P with velocity U, and V transported along it: M M^T and M V~ M^T with
+    M = L exp(U~/2), where X~ = L^-1 X L^-T."""
+    L, W, (_, w, E) = _differentiable(P, 0.5 * U, False)
+    M = L @ function_at(W, w, E, EXP)
+    return sym(M @ M.mT), congruent(M, whitened(L, V))
+
+
+# ---- curvature ------------------------------------------------------------------------------------------------
+
+
+def sinh_ratios(W: Tensor) -> Tensor:
+    """sum over i < j of log(sinh(a)/a), a half the difference of the eigenvalues i and j. ``*B,n,n -> *B``."""
+    values = eigenvalues(W)
+    i, j = torch.triu_indices(values.shape[-1], values.shape[-1], 1, device=W.device).unbind(0)
+    a = 0.5 * (values[..., i] - values[..., j])
+    return log_sin_ratio_k(-a.square(), -1).sum(-1)
+
+
+def pencil_hessian(P: Tensor, Q: Tensor, weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """The Hessian at P of half the mean squared distance to the Q, weights ``N,*B,1,1``, as a map of tangent vectors:
+    sum_i w_i A_i (C_i * B_i^T V B_i) A_i^T with C = a coth a, a half the difference of two log w. No derivative."""
+    L, w, U = pairs(P, Q, True)
+    A, B = L @ U, torch.linalg.solve_triangular(L.mT, U, upper=True)
+    logarithms = w.log()
+    a = 0.5 * (logarithms.unsqueeze(-1) - logarithms.unsqueeze(-2))
+    factors = weights * (1 + a.square() * cot_excess_k(-a.square(), -1))
+    return lambda V: sym((A @ (factors * (B.mT @ V @ B)) @ A.mT).sum(0))
