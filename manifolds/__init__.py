@@ -35,6 +35,10 @@ from .functional.matrix_functions import matrix_inverse_sqrt as matrix_inverse_s
 from .functional.matrix_functions import matrix_log as matrix_log
 from .functional.matrix_functions import matrix_power as matrix_power
 from .functional.matrix_functions import matrix_sqrt as matrix_sqrt
+from .functional.spectral_cones import project_condition as project_condition
+from .functional.spectral_cones import project_eigenvalue_floor as project_eigenvalue_floor
+from .functional.spectral_cones import project_rank as project_rank
+from .functional.spectral_cones import project_trace_one as project_trace_one
 from .gyro import GyroManifold as GyroManifold
 from .kernels import use_kernels as use_kernels
 from .operation import operation as operation

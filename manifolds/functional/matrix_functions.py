@@ -42,7 +42,7 @@ def matrix_sqrt(x: Tensor, method: str = "eigh", degree: int | None = None) -> T
 
 @in_full_precision
 def matrix_inverse_sqrt(x: Tensor, method: str = "eigh", degree: int | None = None) -> Tensor:
-    """The inverse of the positive square root. ``*B,n,n -> *B,n,n``, x positive definite. Otherwise as `matrix_sqrt`."""
+    """The inverse of the square root of a positive definite matrix. ``*B,n,n -> *B,n,n``. Arguments: `matrix_sqrt`."""
     _check("matrix_inverse_sqrt", x, method, degree)
     return symmetric_function(x, INVERSE_SQRT) if method == "eigh" else iterative_root(x, True, method, degree)
 

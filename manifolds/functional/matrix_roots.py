@@ -1,4 +1,4 @@
-r"""Square roots of positive definite matrices without an eigendecomposition: iteration, Taylor polynomial, Padé quotient.
+r"""Square roots of positive definite matrices without eigenvectors: iteration, Taylor polynomial, Padé quotient.
 
 Each matrix is divided by a scale of its own: its mean eigenvalue, or its Frobenius norm over what a method bears above
 one, if that is more. (The norm alone, as in the papers, makes all eigenvalues of a well conditioned matrix small, where
@@ -181,7 +181,7 @@ def _lyapunov(root: Tensor, c: Tensor) -> Tensor:
 
 
 _lyapunov_operator = define(
-    "lyapunov_by_iteration", _lyapunov, (Operand("root", 2), Operand("c", 2)), lambda root, c: c.new_empty(c.shape)
+    "lyapunov_iteration", _lyapunov, (Operand("root", 2), Operand("c", 2)), lambda root, c: c.new_empty(c.shape)
 )
 
 

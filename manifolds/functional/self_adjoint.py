@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .operators import LIBRARY, Operand, define
-from .tracing import LastDerivative, function_loses_graph
+from .tracing import function_loses_graph, last_derivative
 
 
 @dataclass(eq=False)
@@ -162,7 +162,7 @@ class _Derivative(Function):
         pulled = _Derivative.apply(rule, ctx.option, h, x, *parts) if of_g else None
         curved = None
         if of_x:
-            curved = LastDerivative.apply(x, rule.second(g, h, *parts, ctx.option), rule.no_third)
+            curved = last_derivative(rule.second(g, h, *parts, ctx.option), rule.no_third, x)
         return None, None, pulled, curved, *(None,) * len(parts)
 
     @staticmethod
@@ -171,10 +171,7 @@ class _Derivative(Function):
         change = torch.zeros_like(g)
         if dx is not None:
             curved = ctx.rule.second(g, dx, *parts, ctx.option)
-            # Forward mode is off in here: an outer level that moves one of these would take it for a constant.
-            for anchor in (x, g, dx):
-                curved = LastDerivative.apply(anchor, curved, ctx.rule.no_third)
-            change = change + curved
+            change = change + last_derivative(curved, ctx.rule.no_third, x, g, dx)
         if dg is not None:
             change = change + _Derivative.apply(ctx.rule, ctx.option, dg, x, *parts)
         return change

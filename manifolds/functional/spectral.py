@@ -133,7 +133,7 @@ def _polynomials(A: Tensor, Q: Tensor, value: Tensor, first: Tensor, second: Ten
 
 
 def _coefficients_of_plain(A: Tensor, keys: str) -> tuple[Tensor, ...]:
-    """Q, f(a), f[a_i, a_j], t^2 f[a_i, a_k, a_j] and t, with one dimension for the functions after the batch."""
+    """Q, and f(a), f[a_i, a_j], t^2 f[a_i, a_k, a_j] and t, with one dimension for the functions after the batch."""
     a, Q = eigh_of_plain(A)
     return Q, *_coefficients_of_values(a, keys)
 
@@ -153,8 +153,7 @@ def _coefficient_shapes(A: Tensor, keys: str) -> tuple[Tensor, ...]:
 def _shapes_at(a: Tensor, keys: str) -> tuple[Tensor, ...]:
     functions = [named(key) for key in keys.split(",")]  # an unknown name raises where it is compiled
     batch, n = (*a.shape[:-1], len(functions)), a.shape[-1]
-    tables = (a.new_empty((*batch, *[n] * order)) for order in (1, 2, 3))
-    return *tables, a.new_empty((*batch, 1))
+    return *(a.new_empty((*batch, *[n] * order)) for order in (1, 2, 3)), a.new_empty((*batch, 1))
 
 
 coefficients = define(

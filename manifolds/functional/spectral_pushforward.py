@@ -27,9 +27,10 @@ from .spectral import (
     second_derivative,
     second_differences,
     spectral_function_of,
+    symmetric_function,
     taylor_polynomials,
 )
-from .tracing import LastDerivative, function_loses_graph, transforms_or_forward_mode
+from .tracing import function_loses_graph, last_derivative, transforms_or_forward_mode
 
 NO_FOURTH = "derivatives of spectral functions have first and second derivatives, not third ones"
 
@@ -53,8 +54,8 @@ def function_and_inverse(
     """f(A), and the inverse of D f(A), which is the derivative of the function `inverse` of f at f(A): a self-adjoint
     map. From one eigendecomposition, whose vectors are those of f(A) too."""
     A = sym(A)
-    if torch.compiler.is_compiling() and transforms_or_forward_mode():
-        (value,) = taylor_polynomials(A, f.key)
+    if torch.compiler.is_compiling():
+        value = symmetric_function(A, f)
         return value, lambda w: function_and_derivatives(value, inverse, w)[1]
     a, Q = eigh(A)
     value = spectral_function_of(A, f, a, Q)
@@ -63,10 +64,10 @@ def function_and_inverse(
 
 def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Tensor:
     batch = torch.broadcast_shapes(A.shape, v.shape)
-    at = (A.expand(batch), a.expand(batch[:-1]), Q.expand(batch))
+    A, a, Q, v = A.expand(batch), a.expand(batch[:-1]), Q.expand(batch), v.expand(batch)
     if torch.compiler.is_compiling():
-        return spectral_function_of.derivative(v.expand(batch), at[0], f, *at[1:])
-    return _Pushed.apply(*at, v.expand(batch), f)  # type: ignore[return-value]
+        return spectral_function_of.derivative(v, A, f, a, Q)
+    return _Pushed.apply(A, a, Q, v, f)  # type: ignore[return-value]
 
 
 class _Sum(Function):
@@ -146,24 +147,16 @@ class _Curved(Function):
     @staticmethod
     def backward(ctx: Any, K: Tensor) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        curved = LastDerivative.apply(A, _third(a, Q, G, H, K, ctx.f), NO_FOURTH)
+        curved = last_derivative(_third(a, Q, G, H, K, ctx.f), NO_FOURTH, A)
         in_G, in_H = (_Curved.apply(A, a, Q, other, K, ctx.f) for other in (H, G))
         return curved, None, None, in_G, in_H, None
 
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dG: Tensor | None, dH: Tensor | None, _f: Any) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        third = None if dA is None else _last(_third(a, Q, G, H, dA, ctx.f), A, G, H, dA)
+        third = None if dA is None else last_derivative(_third(a, Q, G, H, dA, ctx.f), NO_FOURTH, A, G, H, dA)
         moved = [_Curved.apply(A, a, Q, d, other, ctx.f) for d, other in ((dG, H), (dH, G)) if d is not None]
         return _sum(third, *moved)
-
-
-def _last(third: Tensor, *anchors: Tensor) -> Tensor:
-    """A third derivative formed in a `jvp`, where forward mode is switched off: an outer level that moves one of the
-    `anchors` is told so, for which it would be a constant."""
-    for anchor in anchors:
-        third = LastDerivative.apply(anchor, third, NO_FOURTH)  # type: ignore[assignment]
-    return third
 
 
 def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -197,11 +190,11 @@ def _derivatives_by_taylor(A: Tensor, key: str, directions: tuple[Tensor, ...]) 
     """Of first order around A, whose value is that at A: see `spectral.taylor_polynomials`."""
     Q, _, first, second, scale = coefficients(A.detach(), key)
     first, second = first.squeeze(-3), second.squeeze(-4)
-    e = Q.mT @ (A - A.detach()) @ Q
+    e = Q.mT @ (A - A.detach()) @ Q / scale
     found = []
     for v in directions:
         w = Q.mT @ v @ Q
-        small_e, small_w = e / scale, w / scale
-        pairs = small_e.unsqueeze(-1) * small_w.unsqueeze(-3) + small_w.unsqueeze(-1) * small_e.unsqueeze(-3)
+        small = w / scale
+        pairs = e.unsqueeze(-1) * small.unsqueeze(-3) + small.unsqueeze(-1) * e.unsqueeze(-3)
         found.append(Q @ (first * w + (second * pairs).sum(-2)) @ Q.mT)
     return found

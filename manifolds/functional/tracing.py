@@ -89,3 +89,11 @@ class LastDerivative(Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise NotImplementedError(ctx.message)
+
+
+def last_derivative(value: Tensor, message: str, *anchors: Tensor) -> Tensor:
+    """`value` with a `LastDerivative` for each of the anchors. In a `jvp`, where forward mode is switched off, it would
+    be a constant to an outer level that moves one of them."""
+    for anchor in anchors:
+        value = LastDerivative.apply(anchor, value, message)  # type: ignore[assignment]
+    return value
