@@ -37,7 +37,9 @@ def plane(axes) -> None:
     for distance, count in ((0.0, 1), (1.0, 8), (2.0, 16), (3.0, 32)):
         x = in_direction(2 * math.pi * torch.arange(count) / count, distance)
         shapes = outlines(x / x.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None], 0.055) + places(x).unsqueeze(-2)
-        axes.add_collection(PolyCollection(list(shapes.numpy()), facecolors="white", edgecolors="0.35", lw=0.8, zorder=3))
+        axes.add_collection(
+            PolyCollection(list(shapes.numpy()), facecolors="white", edgecolors="0.35", lw=0.8, zorder=3)
+        )
     corners = in_direction(torch.tensor([0.35, 2.3, 4.6]), 3.4)
     t = torch.linspace(0, 1, 121)
     metrics = ((SPDBuresWasserstein(), RED, "--"), (SPDLogEuclidean(), GREEN, "-."), (M, BLUE, "-"))
@@ -45,7 +47,9 @@ def plane(axes) -> None:
         for m, colour, line in metrics:
             axes.plot(*places(m.geodesic(x, y, t)).mT, color=colour, ls=line, lw=2.2, zorder=4)
     axes.plot(*places(corners).mT, "o", color="black", ms=5, zorder=5)
-    for (_, colour, line), name in zip(metrics, ("Bures-Wasserstein", "log-Euclidean", "affine-invariant"), strict=True):
+    for (_, colour, line), name in zip(
+        metrics, ("Bures-Wasserstein", "log-Euclidean", "affine-invariant"), strict=True
+    ):
         axes.plot([], [], color=colour, ls=line, label=name)
     axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06), aspect="equal")
     axes.set_axis_off()
