@@ -52,7 +52,7 @@ METRICS: dict[str, Manifold] = {
     "affine-invariant": SPDAffineInvariant(),
 }
 COLOURS = dict(zip(METRICS, ("#000000", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9", "#009E73", "#0072B2"), strict=True))
-SIDE, NOISE, SCANS = 20, 0.07, 8
+SIDE, NOISE, SCANS = 16, 0.07, 8
 Row = dict[str, float]
 
 
@@ -232,7 +232,7 @@ def outlines(x: Tensor, scale: float) -> Tensor:
     return scale * (torch.linalg.cholesky(x) @ torch.stack([a.cos(), a.sin()])).mT
 
 
-def show_strips(axes, count: int = 11) -> PolyCollection:
+def show_strips(axes, count: int = 9) -> PolyCollection:
     """A row a metric: the geodesic between the ends, coloured by determinant."""
     x, y = ends()
     t = torch.linspace(0, 1, count, dtype=torch.float64)
@@ -240,12 +240,12 @@ def show_strips(axes, count: int = 11) -> PolyCollection:
     rows, columns = torch.meshgrid(torch.arange(len(METRICS)), torch.arange(count), indexing="ij")
     shapes = outlines(paths, 0.47) + torch.stack([columns, -rows], -1).unsqueeze(-2)
     ratio = paths.det() / x.det()
-    drawn = PolyCollection(list(shapes.flatten(0, 1).numpy()), cmap="YlOrRd", norm=LogNorm(1, 4), edgecolors="0.2")
+    drawn = PolyCollection(list(shapes.flatten(0, 1).numpy()), cmap="YlOrRd", norm=LogNorm(1, 4.6), edgecolors="0.2")
     drawn.set_array(ratio.flatten().numpy())
     axes.add_collection(drawn)
-    axes.set(xlim=(-0.6, count - 0.4), ylim=(0.6 - len(METRICS), 0.6), aspect="equal", xticks=[])
+    axes.set(xlim=(-0.6, count - 0.4), ylim=(0.45 - len(METRICS), 0.6), aspect="equal", xticks=[])
     axes.set_yticks([-i for i in range(len(METRICS))], list(METRICS))
-    axes.tick_params(length=0, labelsize=12)
+    axes.tick_params(length=0, labelsize=13)
     for label, colour in zip(axes.get_yticklabels(), COLOURS.values(), strict=True):
         label.set(color=colour, fontweight="bold")
     axes.spines[:].set_visible(False)
@@ -317,7 +317,7 @@ def show_fields(figure, panels, field: Field) -> None:
 def draw(field: Field):
     """The figure of the page."""
     figure = plt.figure(figsize=(17, 13), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 1))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     left, right = top.subfigures(1, 2, width_ratios=(2.5, 1))
     strips = left.subplots()
     left.colorbar(
@@ -341,7 +341,7 @@ def observed(quick: bool) -> Field:
 
 
 def main(quick: bool = False) -> dict[str, Any]:
-    """Run, print the tables, save the figure; returns what was measured. `quick` takes few tensors and proves nothing."""
+    """Run, print the tables, save the figure; returns what was measured. `quick` takes little and proves nothing."""
     start = time.perf_counter()
     torch.set_num_threads(1)
     jobs = Parallel(n_jobs=1 if quick else 2, return_as="generator")(delayed(measure)(name, quick) for name in METRICS)

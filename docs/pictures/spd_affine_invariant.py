@@ -32,15 +32,15 @@ def plane(axes) -> None:
     axes.add_patch(Circle((0, 0), 1, color=GREY, alpha=0.1, lw=0))
     axes.add_patch(Circle((0, 0), 1, fill=False, color=GREY))
     around = torch.linspace(0, 2 * math.pi, 181)
-    for distance in (1.0, 2.0, 3.0, 4.0):
+    for distance in (1.0, 2.0, 3.0):
         axes.plot(*places(in_direction(around, distance)).mT, color=GREY, lw=0.7)
-    for distance, count in ((0.0, 1), (1.0, 8), (2.0, 16), (3.0, 32)):
+    for distance, count in ((0.0, 1), (1.0, 8), (2.0, 16)):
         x = in_direction(2 * math.pi * torch.arange(count) / count, distance)
-        shapes = outlines(x / x.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None], 0.055) + places(x).unsqueeze(-2)
+        shapes = outlines(x / x.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None], 0.075) + places(x).unsqueeze(-2)
         axes.add_collection(
             PolyCollection(list(shapes.numpy()), facecolors="white", edgecolors="0.35", lw=0.8, zorder=3)
         )
-    corners = in_direction(torch.tensor([0.35, 2.3, 4.6]), 3.4)
+    corners = in_direction(torch.tensor([0.35, 2.3, 4.6]), 2.8)
     t = torch.linspace(0, 1, 121)
     metrics = ((SPDBuresWasserstein(), RED, "--"), (SPDLogEuclidean(), GREEN, "-."), (M, BLUE, "-"))
     for x, y in zip(corners, corners.roll(1, 0), strict=True):
@@ -66,7 +66,7 @@ def by_root(x: Tensor, y: Tensor) -> Tensor:
     """Eigenvalues of x^(-1/2) y x^(-1/2), as it is written."""
     values, vectors = torch.linalg.eigh(x)
     root = (vectors * values.rsqrt().unsqueeze(-2)) @ vectors.mT
-    return torch.linalg.eigvalsh(root @ y @ root).log().norm(dim=-1)
+    return torch.linalg.eigvalsh((root @ y @ root).nan_to_num(0, 0, 0)).log().norm(dim=-1)
 
 
 def by_factor(x: Tensor, y: Tensor) -> Tensor:
@@ -87,14 +87,14 @@ def errors(axes) -> None:
     }
     draw = torch.Generator().manual_seed(0)
     pairs = [M.random_spectrum(2, 200, 16, 16, condition=float(c), generator=draw).float() for c in conditions]
-    for name, (form, colour, line) in forms.items():
+    for i, (name, (form, colour, line)) in enumerate(forms.items()):
         worst = [float(((form(x, y).double() - exact(x, y)) / exact(x, y)).abs().max()) for x, y in pairs]
         axes.loglog(conditions, worst, color=colour, ls=line, label=name)
-        lost = next((i for i, error in enumerate(worst) if not error < 10), None)
-        if lost is not None:
-            axes.plot(conditions[lost], 1.0, "x", color=colour, ms=9, mew=2.5, clip_on=False)
+        lost = [c for c, error in zip(conditions, worst, strict=True) if not error < 10]
+        if lost:
+            axes.plot(lost[0], 1.0, "x", color=colour, ms=15 - 6 * i, mew=2.5, clip_on=False)
     axes.set(xlabel="condition number of both", ylabel="largest relative error", ylim=(1e-8, 1.0))
-    axes.set_title("Distances of float32 matrices; x: not a number")
+    axes.set_title("Distances of float32 matrices; x: not a number", pad=12)
     axes.legend(loc="center right")
 
 
