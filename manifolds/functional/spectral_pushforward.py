@@ -21,8 +21,15 @@ from torch.autograd import Function
 from .decompositions import eigh
 from .elementary_functions import SmoothFunction
 from .matrices import sym
-from .spectral import _coefficients, _second, _taylor, _Value, differences, last, second_differences
-from .tracing import LastDerivative, function_loses_graph
+from .spectral import (
+    coefficients,
+    differences,
+    second_derivative,
+    second_differences,
+    spectral_function_of,
+    taylor_polynomials,
+)
+from .tracing import LastDerivative, function_loses_graph, transforms_or_forward_mode
 
 NO_FOURTH = "derivatives of spectral functions have first and second derivatives, not third ones"
 
@@ -34,10 +41,10 @@ def function_and_derivatives(A: Tensor, f: SmoothFunction, *directions: Tensor) 
     """
     A = sym(A)
     directions = tuple(map(sym, directions))
-    if torch.compiler.is_compiling():
-        return _taylor(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        return taylor_polynomials(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
     a, Q = eigh(A)
-    return _Value.apply(A, a, Q, f), *(_pushed(A, a, Q, v, f) for v in directions)  # type: ignore[return-value]
+    return spectral_function_of(A, f, a, Q), *(_pushed(A, a, Q, v, f) for v in directions)
 
 
 def function_and_inverse(
@@ -46,17 +53,19 @@ def function_and_inverse(
     """f(A), and the inverse of D f(A), which is the derivative of the function `inverse` of f at f(A): a self-adjoint
     map. From one eigendecomposition, whose vectors are those of f(A) too."""
     A = sym(A)
-    if torch.compiler.is_compiling():
-        (value,) = _taylor(A, f.key)
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        (value,) = taylor_polynomials(A, f.key)
         return value, lambda w: function_and_derivatives(value, inverse, w)[1]
     a, Q = eigh(A)
-    value: Tensor = _Value.apply(A, a, Q, f)  # type: ignore[assignment]
+    value = spectral_function_of(A, f, a, Q)
     return value, lambda w: _pushed(value, f.value(a), Q, sym(w), inverse)
 
 
 def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Tensor:
     batch = torch.broadcast_shapes(A.shape, v.shape)
     at = (A.expand(batch), a.expand(batch[:-1]), Q.expand(batch))
+    if torch.compiler.is_compiling():
+        return spectral_function_of.derivative(v.expand(batch), at[0], f, *at[1:])
     return _Pushed.apply(*at, v.expand(batch), f)  # type: ignore[return-value]
 
 
@@ -126,7 +135,7 @@ class _Curved(Function):
 
     @staticmethod
     def forward(A: Tensor, a: Tensor, Q: Tensor, G: Tensor, H: Tensor, f: SmoothFunction) -> Tensor:
-        return _second(a, Q, sym(G), sym(H), f)
+        return second_derivative(G, H, a, Q, f)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -144,9 +153,17 @@ class _Curved(Function):
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dG: Tensor | None, dH: Tensor | None, _f: Any) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        third = None if dA is None else last(_third(a, Q, G, H, dA, ctx.f), A, G, H, dA)
+        third = None if dA is None else _last(_third(a, Q, G, H, dA, ctx.f), A, G, H, dA)
         moved = [_Curved.apply(A, a, Q, d, other, ctx.f) for d, other in ((dG, H), (dH, G)) if d is not None]
         return _sum(third, *moved)
+
+
+def _last(third: Tensor, *anchors: Tensor) -> Tensor:
+    """A third derivative formed in a `jvp`, where forward mode is switched off: an outer level that moves one of the
+    `anchors` is told so, for which it would be a constant."""
+    for anchor in anchors:
+        third = LastDerivative.apply(anchor, third, NO_FOURTH)  # type: ignore[assignment]
+    return third
 
 
 def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -167,7 +184,7 @@ def _third(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunct
 
 
 def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
-    """D F[V] to second order around A, by operations of torch alone (see `spectral._taylor`)."""
+    """D F[V] to second order around A, by operations of torch alone (see `spectral.taylor_polynomials`)."""
     first = differences(f, a)
     (second,) = second_differences(a, [f], [first])
     e, w = Q.mT @ (A - A.detach()) @ Q, Q.mT @ sym(V) @ Q
@@ -177,13 +194,14 @@ def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction
 
 
 def _derivatives_by_taylor(A: Tensor, key: str, directions: tuple[Tensor, ...]) -> list[Tensor]:
-    """Of first order around A, whose value is that at A: see `spectral._taylor`."""
-    Q, _, first, second = _coefficients(A.detach(), key)
+    """Of first order around A, whose value is that at A: see `spectral.taylor_polynomials`."""
+    Q, _, first, second, scale = coefficients(A.detach(), key)
     first, second = first.squeeze(-3), second.squeeze(-4)
     e = Q.mT @ (A - A.detach()) @ Q
     found = []
     for v in directions:
         w = Q.mT @ v @ Q
-        pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
+        small_e, small_w = e / scale, w / scale
+        pairs = small_e.unsqueeze(-1) * small_w.unsqueeze(-3) + small_w.unsqueeze(-1) * small_e.unsqueeze(-3)
         found.append(Q @ (first * w + (second * pairs).sum(-2)) @ Q.mT)
     return found

@@ -32,11 +32,16 @@ def transforms_are_on() -> bool:
 transforms_are_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def transforms_or_forward_mode() -> bool:
+    """Whether something else than plain autograd may differentiate. To a compiler a constant that its guards hold."""
+    return transforms_are_on() or forward_ad._current_level >= 0
+
+
 def derivative_wanted(x: Tensor) -> bool:
     """Whether a derivative with respect to `x` may be asked for; true where that cannot be seen."""
     if torch.compiler.is_compiling():
-        # Each answer is a constant of the graph that its guards hold. What is exported serves other tensors later.
-        if transforms_are_on() or forward_ad._current_level >= 0:
+        # What is exported serves other tensors later.
+        if transforms_or_forward_mode():
             return True
         return torch.is_grad_enabled() and (x.requires_grad or torch.compiler.is_exporting())
     if not values_readable(x):
