@@ -36,4 +36,5 @@ from .operation import operation as operation
 from .parameter import ManifoldParameter as ManifoldParameter
 from .pullback import Pullback as Pullback
 from .pullback_metric import PullbackMetric as PullbackMetric
+from .spd import SPD as SPD
 from .wrapped_normal import WrappedNormal as WrappedNormal

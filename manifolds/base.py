@@ -118,6 +118,24 @@ class Manifold(ByOptions, Primitives):
         w = self._rejected(x, u, w)[0]  # rounding along u, enlarged by the division
         return u, w / self.norm(x, w, keepdim=True)
 
+    @operation
+    def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:
+        """Whether the geodesic from `x` along `u` stays in the space up to ``expmap(x, u)``. ``-> *B`` (bool).
+
+        Everywhere on a complete space. Where it is not, `expmap` is NaN, and `retr` a point all the same.
+        """
+        batch = torch.broadcast_shapes(x.shape, u.shape)
+        return torch.ones(batch[: len(batch) - self.ndim], dtype=torch.bool, device=x.device)
+
+    def assert_check_exp_is_defined(self, x: Tensor, u: Tensor) -> None:
+        """Raise ``ValueError`` unless ``expmap(x, u)`` is defined for every item."""
+        lost = ~self.exp_is_defined(x, u)
+        if bool(lost.any()):
+            self._raise(
+                f"the geodesic along u leaves the space before its end in {int(lost.sum())} of {lost.numel()} items; "
+                "shorten u below injectivity_radius(x), or move by retr(x, u), which stays inside"
+            )
+
     # ---- derived: geodesics and transports --------------------------------------------------------------------
 
     def _per_point(self, t: Tensor | float, like: Tensor) -> Tensor:

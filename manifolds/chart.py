@@ -69,6 +69,10 @@ class Chart(ByOptions, abc.ABC):
         back = self.inverse(self.forward(x))
         return ((back - x).abs() / (1 + x.abs())).amax(), "max|inverse(forward(x)) - x|/(1 + |x|)"
 
+    def inverse_is_defined(self, y: Tensor) -> Tensor | bool:
+        """Which `y` are images, not beyond. ``*B,Q -> *B`` (bool), or True where all of Q is."""
+        return True
+
     def in_dtype(self, dtype: torch.dtype) -> Any:
         """The same chart with its tensor options in `dtype`, which its points have."""
         changed = {

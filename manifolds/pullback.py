@@ -47,6 +47,11 @@ class Pullback(PullbackMetric):
         """That of `chart`."""
         return self.chart.ndim
 
+    @property
+    def codomain(self) -> Manifold:  # type: ignore[override]
+        """`base`."""
+        return self.base
+
     def in_dtype(self, dtype: torch.dtype) -> Any:
         """The same space with base and chart in `dtype`."""
         base, chart = self.base.in_dtype(dtype), self.chart.in_dtype(dtype)

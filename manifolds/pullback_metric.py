@@ -18,43 +18,46 @@ from .turns import ClosedFactor
 
 
 class PullbackMetric(GyroManifold):
-    r"""The operations of the metric that a `chart` f carries over from the manifold `base`:
+    r"""The operations of the metric that a `chart` f carries over from the manifold `codomain`:
     ``<u, v>_x = <Df u, Df v>_f(x)``.
 
-    f is an isometry by definition, so that everything is what it is on `base`, seen through f: ``exp_x(u) =
+    f is an isometry by definition, so that everything is what it is on `codomain`, seen through f: ``exp_x(u) =
     f^-1(exp_f(x)(Df u))``, ``dist(x, y) = dist(f(x), f(y))``, curvature, injectivity radius and order of the retraction
-    are those of `base`, and so is the gyro structure, where it has one, with ``f^-1(origin)`` as the origin.
+    are those of `codomain`, and so is the gyro structure, where it has one, with ``f^-1(origin)`` as the origin.
 
     A named space inherits this class after the one that states its points (`ndim`, shapes, residuals, `projx`,
-    `proju`, `dimension`), and gives `base` and `chart`. `Pullback` takes its points from the chart.
+    `proju`, `dimension`), and gives `codomain` and `chart`. `Pullback` takes its points from the chart.
     """
 
-    base: Manifold
+    codomain: Manifold
     chart: Chart
 
     @property
     def retraction_order(self) -> int:
-        """That of `base`."""
-        return self.base.retraction_order
+        """That of `codomain`."""
+        return self.codomain.retraction_order
 
     @property
     def has_gyro_structure(self) -> bool:
-        """Whether `base` has one."""
-        return is_gyro(self.base)
+        """Whether `codomain` has one. A space of which the image is not all of it overrides this by False."""
+        return is_gyro(self.codomain)
 
     @property
-    def _gyro_base(self) -> GyroManifold:
-        base = self.base
-        if not isinstance(base, GyroManifold) or not base.has_gyro_structure:
-            raise NotImplementedError(f"{self!r} has no gyro structure, since {base!r} has none")
-        return base
+    def _gyro_codomain(self) -> GyroManifold:
+        codomain = self.codomain
+        if not isinstance(codomain, GyroManifold) or not self.has_gyro_structure:
+            raise NotImplementedError(f"{self!r} has no gyro structure{self._gyro_reason()}")
+        return codomain
+
+    def _gyro_reason(self) -> str:
+        return f", since {self.codomain!r} has none"
 
     @property
     def normal_ndim(self) -> int:
-        """That of `base`."""
-        return self.base.normal_ndim if isinstance(self.base, GyroManifold) else 1
+        """That of `codomain`."""
+        return self.codomain.normal_ndim if isinstance(self.codomain, GyroManifold) else 1
 
-    def _base_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+    def _image_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         self._raise(self._shape_reason(size))
         batch = len(size) - self.ndim
         return (*size[:batch], *self.chart.base_shape(tuple(size[batch:])))
@@ -67,11 +70,11 @@ class PullbackMetric(GyroManifold):
 
     def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The nearest numbers; where these are no point, the entries towards zero; where these are none either, f^-1 of
-        an image farther from the rim of `base` by four eps of `dtype`, which is enough for a chart of condition eight.
-        What is no point has no image in `base`, or is not f^-1 of that."""
+        an image farther from the rim of `codomain` by four eps of `dtype`, which is enough for a chart of condition
+        eight. What is no point has no image in `codomain`, or is not f^-1 of that."""
         self.check_operands("round_to", [x])
         x = x.to(widen(x, dtype))
-        drawn = self.base._drawn_in(self.chart.forward(x), 4 * torch.finfo(dtype).eps)
+        drawn = self.codomain._drawn_in(self.chart.forward(x), 4 * torch.finfo(dtype).eps)
         rounded = self.chart.inverse(drawn).to(dtype)
         for better in (towards_zero(x, dtype), x.to(dtype)):
             rounded = torch.where(self._holds(better.detach().to(x.dtype), dtype), better, rounded)
@@ -80,17 +83,21 @@ class PullbackMetric(GyroManifold):
     def _holds(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Whether numbers of `dtype` are a point. ``*B,1(,1)``, as points broadcast."""
         image = self.chart.forward(x)
-        off = (self.chart.inverse(self.base.restore(image)) - x).abs() > self._tolerance(dtype, None) * (1 + x.abs())
-        found = ~off.flatten(-self.ndim).any(-1) & image.isfinite().flatten(-self.base.ndim).all(-1)
+        off = (self.chart.inverse(self.codomain.restore(image)) - x).abs() > self._tolerance(dtype, None) * (
+            1 + x.abs()
+        )
+        found = ~off.flatten(-self.ndim).any(-1) & image.isfinite().flatten(-self.codomain.ndim).all(-1)
         return self._with_keepdim(found, True) & self._stays(image, 0.0)
 
     def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
         image = self.chart.forward(x)
-        return torch.where(self._stays(image, margin), x, self.chart.inverse(self.base._drawn_in(image, margin)))
+        return torch.where(self._stays(image, margin), x, self.chart.inverse(self.codomain._drawn_in(image, margin)))
 
     def _stays(self, image: Tensor, margin: float) -> Tensor:
-        """Whether an image is a point of `base`, by more than that margin. ``*B,1(,1)``, as points broadcast."""
-        return self._with_keepdim((self.base._drawn_in(image, margin) == image).flatten(-self.base.ndim).all(-1), True)
+        """Whether an image is a point of `codomain`, by more than that margin. ``*B,1(,1)``, as points broadcast."""
+        return self._with_keepdim(
+            (self.codomain._drawn_in(image, margin) == image).flatten(-self.codomain.ndim).all(-1), True
+        )
 
     # ---- metric -----------------------------------------------------------------------------------------------
 
@@ -98,273 +105,280 @@ class PullbackMetric(GyroManifold):
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
         """<Df u, Df v> at f(x)."""
         y, *pushed = self.chart.differential(x, *([u] if v is None else [u, v]))
-        return self._with_keepdim(self.base.inner(y, *pushed), keepdim)
+        return self._with_keepdim(self.codomain.inner(y, *pushed), keepdim)
 
     @operation
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """|Df u| at f(x)."""
-        return self._with_keepdim(self.base.norm(*self.chart.differential(x, u)), keepdim)
+        return self._with_keepdim(self.codomain.norm(*self.chart.differential(x, u)), keepdim)
 
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
-        """Df^-1 of the gradient on `base` of the function carried there, whose Euclidean gradient is (Df^-1)^T g."""
+        """Df^-1 of the gradient on `codomain` of the function carried there, of Euclidean gradient (Df^-1)^T g."""
         x, g = torch.broadcast_tensors(x, g)
         y = self.chart.forward(x)
-        return self._pulled(y, self.base.egrad2rgrad(y, self.chart.inverse_adjoint(y, g)))
+        return self._pulled(y, self.codomain.egrad2rgrad(y, self.chart.inverse_adjoint(y, g)))
 
     @operation
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
-        """Df^-1 of the Hessian on `base` of the function carried there, whose Euclidean one is (Df^-1)^T h and the
+        """Df^-1 of the Hessian on `codomain` of the function carried there, whose Euclidean one is (Df^-1)^T h and the
         derivative along Df u of (Df^-1)^T g."""
         x, g, h, u = torch.broadcast_tensors(x, g, h, u)
         y, w = self.chart.differential(x, u)
         carried, turned = derivative_along(lambda at: self.chart.inverse_adjoint(at, g), y, w)
         hessian = turned + self.chart.inverse_adjoint(y, h)
-        return self._pulled(y, self.base.ehess2rhess(y, carried, hessian, w))
+        return self._pulled(y, self.codomain.ehess2rhess(y, carried, hessian, w))
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The distance of the images."""
-        return self._with_keepdim(self.base.dist(self.chart.forward(x), self.chart.forward(y)), keepdim)
+        return self._with_keepdim(self.codomain.dist(self.chart.forward(x), self.chart.forward(y)), keepdim)
 
     @in_full_precision
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
         """The distances of the images, each of which is made once."""
         self._check_sets(x, y)
-        return self.base.cdist(self.chart.forward(x), self.chart.forward(y))
+        return self.codomain.cdist(self.chart.forward(x), self.chart.forward(y))
 
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The squared distance of the images."""
-        return self._with_keepdim(self.base.dist2(self.chart.forward(x), self.chart.forward(y)), keepdim)
+        return self._with_keepdim(self.codomain.dist2(self.chart.forward(x), self.chart.forward(y)), keepdim)
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """That of the image of the plane."""
-        return self.base.sectional_curvature(*self.chart.differential(x, u, v))
+        return self.codomain.sectional_curvature(*self.chart.differential(x, u, v))
 
     @in_full_precision
     def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
-        """That of `base` at the image."""
-        return self.base.injectivity_radius(None if x is None else self.chart.forward(x))
+        """That of `codomain` at the image."""
+        return self.codomain.injectivity_radius(None if x is None else self.chart.forward(x))
 
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """As of the images."""
-        return self.base.log_is_unique(self.chart.forward(x), self.chart.forward(y), margin=margin)
+        return self.codomain.log_is_unique(self.chart.forward(x), self.chart.forward(y), margin=margin)
+
+    @operation
+    def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:
+        """Where it is on `codomain`, and the end is the image of a point."""
+        y, w = self.chart.differential(x, u)
+        defined = self.codomain.exp_is_defined(y, w)
+        return defined & self.chart.inverse_is_defined(self.codomain.expmap(y, w))
 
     @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
         """That of the images: both ends are measured alike."""
-        return self.base.logdet_dexp(*self.chart.differential(x, u))
+        return self.codomain.logdet_dexp(*self.chart.differential(x, u))
 
     @operation
     def basis(self, x: Tensor) -> Tensor:
-        """Df^-1 of that of `base` at the image."""
+        """Df^-1 of that of `codomain` at the image."""
         y = self.chart.forward(x)
-        return self._pulled(y.unsqueeze(-self.base.ndim - 1), self.base.basis(y))
+        return self._pulled(y.unsqueeze(-self.codomain.ndim - 1), self.codomain.basis(y))
 
     # ---- geodesics and transports -----------------------------------------------------------------------------
 
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """f^-1 of the exponential of Df u."""
-        return self.chart.inverse(self.base.expmap(*self.chart.differential(x, u)))
+        return self.chart.inverse(self.codomain.expmap(*self.chart.differential(x, u)))
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """Df^-1 of the logarithm of the images."""
         at = self.chart.forward(x)
-        return self._pulled(at, self.base.logmap(at, self.chart.forward(y)))
+        return self._pulled(at, self.codomain.logmap(at, self.chart.forward(y)))
 
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """f^-1 of the retraction of Df u."""
-        return self.chart.inverse(self.base.retr(*self.chart.differential(x, u)))
+        return self.chart.inverse(self.codomain.retr(*self.chart.differential(x, u)))
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
         """Df^-1 of that of the images."""
         at = self.chart.forward(x)
-        return self._pulled(at, self.base.inverse_retr(at, self.chart.forward(y)))
+        return self._pulled(at, self.codomain.inverse_retr(at, self.chart.forward(y)))
 
     @in_full_precision
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
         """f^-1 of the geodesic of the images."""
         self._check_geodesic(x, y, t)
-        return self.chart.inverse(self.base.geodesic(self.chart.forward(x), self.chart.forward(y), t))
+        return self.chart.inverse(self.codomain.geodesic(self.chart.forward(x), self.chart.forward(y), t))
 
     @operation
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Df^-1 of the transport of Df v."""
         at, w = self.chart.differential(x, v)
         to = self.chart.forward(y)
-        return self._pulled(to, self.base.transp(at, to, w))
+        return self._pulled(to, self.codomain.transp(at, to, w))
 
     @operation
     def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Df^-1 of the parallel transport of Df v."""
         at, w = self.chart.differential(x, v)
         to = self.chart.forward(y)
-        return self._pulled(to, self.base.parallel_transport(at, to, w))
+        return self._pulled(to, self.codomain.parallel_transport(at, to, w))
 
     @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The exponential of Df u, and Df v transported along it, carried back."""
-        y, w = self.chart.inverse_differential(*self.base.expmap_transp(*self.chart.differential(x, u, v)))
+        y, w = self.chart.inverse_differential(*self.codomain.expmap_transp(*self.chart.differential(x, u, v)))
         return y, w
 
     @operation
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The retraction of Df u, and Df v transported to it, carried back."""
-        y, w = self.chart.inverse_differential(*self.base.retr_transp(*self.chart.differential(x, u, v)))
+        y, w = self.chart.inverse_differential(*self.codomain.retr_transp(*self.chart.differential(x, u, v)))
         return y, w
 
     @in_full_precision
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
-        """f^-1 of what `base` makes of the image."""
-        return self.chart.inverse(self.base.decay(self.chart.forward(x), factor))
+        """f^-1 of what `codomain` makes of the image."""
+        return self.chart.inverse(self.codomain.decay(self.chart.forward(x), factor))
 
     @in_full_precision
     def hyperplane_dist(self, x: Tensor, normal: Tensor, offset: Tensor | float = 0.0) -> Tensor:
         """That of the image."""
         self._check_hyperplane(x, normal, offset)
-        return self._gyro_base.hyperplane_dist(self.chart.forward(x), normal, offset)
+        return self._gyro_codomain.hyperplane_dist(self.chart.forward(x), normal, offset)
 
     # ---- means ------------------------------------------------------------------------------------------------
 
     def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
         # f^-1 of the mean of the images: differentiable in what the chart depends on, too.
         start = None if start is None else self.chart.forward(start)
-        return self.chart.inverse(self.base._mean(self.chart.forward(x), start, w=w, search=search))
+        return self.chart.inverse(self.codomain._mean(self.chart.forward(x), start, w=w, search=search))
 
     def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
-        return self.base._variance(self.chart.forward(x), None if mean is None else self.chart.forward(mean), w=w)
+        return self.codomain._variance(self.chart.forward(x), None if mean is None else self.chart.forward(mean), w=w)
 
     # ---- laws of points ---------------------------------------------------------------------------------------
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
-        """f^-1 of the origin of `base`."""
-        return self._carried(self.base.origin(*self._base_size(size), dtype=dtype, device=device))
+        """f^-1 of the origin of `codomain`."""
+        return self._carried(self.codomain.origin(*self._image_size(size), dtype=dtype, device=device))
 
     def random_uniform(self, *size: int, **kwargs: Any) -> Tensor:
-        """f^-1 of the invariant law of `base`, which is invariant here."""
-        return self._carried(self.base.random_uniform(*self._base_size(size), **kwargs))
+        """f^-1 of the invariant law of `codomain`, which is invariant here."""
+        return self._carried(self.codomain.random_uniform(*self._image_size(size), **kwargs))
 
     def random(self, *size: int, **kwargs: Any) -> Tensor:
-        """f^-1 of the law that `base` states."""
-        return self._carried(self.base.random(*self._base_size(size), **kwargs))
+        """f^-1 of the law that `codomain` states."""
+        return self._carried(self.codomain.random(*self._image_size(size), **kwargs))
 
     @in_full_precision(points_of="self")
     def _carried(self, y: Tensor) -> Tensor:
         return self.chart.inverse(y)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Df^-1 of that of `base` at the image: standard normal in this metric."""
+        """Df^-1 of that of `codomain` at the image: standard normal in this metric."""
         self.check_operands("random_tangent", [x])
         return self._drawn_at(x, generator)
 
     @in_full_precision
     def _drawn_at(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         y = self.chart.forward(x)
-        return self._pulled(y, self.base.random_tangent(y, generator))
+        return self._pulled(y, self.codomain.random_tangent(y, generator))
 
     # ---- gyro structure ---------------------------------------------------------------------------------------
 
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
         """That of the image."""
-        return self._gyro_base.normal_shape(self.chart.base_shape(tuple(point_shape)))
+        return self._gyro_codomain.normal_shape(self.chart.base_shape(tuple(point_shape)))
 
     def closed_factors(self, point_shape: tuple[int, ...]) -> tuple[ClosedFactor, ...]:
         """Those of the image."""
-        return self._gyro_base.closed_factors(self.chart.base_shape(tuple(point_shape)))
+        return self._gyro_codomain.closed_factors(self.chart.base_shape(tuple(point_shape)))
 
     @in_full_precision
     def tangent_from_normal(self, z: Tensor) -> Tensor:
-        """Df^-1 of that of `base`."""
+        """Df^-1 of that of `codomain`."""
         self._check_normal("tangent_from_normal", z)
-        v = self._gyro_base.tangent_from_normal(z)
-        return self._pulled(self._gyro_base._origin_of(v), v)
+        v = self._gyro_codomain.tangent_from_normal(z)
+        return self._pulled(self._gyro_codomain._origin_of(v), v)
 
     @operation
     def normal_from_tangent(self, u: Tensor) -> Tensor:
         """That of Df u."""
-        return self._gyro_base.normal_from_tangent(self.chart.differential(self._origin_of(u), u)[1])
+        return self._gyro_codomain.normal_from_tangent(self.chart.differential(self._origin_of(u), u)[1])
 
     @operation
     def expmap0(self, u: Tensor) -> Tensor:
         """f^-1 of that of Df u."""
-        return self.chart.inverse(self._gyro_base.expmap0(self.chart.differential(self._origin_of(u), u)[1]))
+        return self.chart.inverse(self._gyro_codomain.expmap0(self.chart.differential(self._origin_of(u), u)[1]))
 
     @operation
     def logmap0(self, x: Tensor) -> Tensor:
         """Df^-1 of that of the image."""
-        v = self._gyro_base.logmap0(self.chart.forward(x))
-        return self._pulled(self._gyro_base._origin_of(v), v)
+        v = self._gyro_codomain.logmap0(self.chart.forward(x))
+        return self._pulled(self._gyro_codomain._origin_of(v), v)
 
     @operation
     def dist0(self, x: Tensor, *, keepdim: bool = False) -> Tensor:
         """That of the image."""
-        return self._with_keepdim(self._gyro_base.dist0(self.chart.forward(x)), keepdim)
+        return self._with_keepdim(self._gyro_codomain.dist0(self.chart.forward(x)), keepdim)
 
     @in_full_precision
     def from_normal(self, z: Tensor) -> Tensor:
-        """f^-1 of the point of `base`."""
+        """f^-1 of the point of `codomain`."""
         self._check_normal("from_normal", z)
-        return self.chart.inverse(self._gyro_base.from_normal(z))
+        return self.chart.inverse(self._gyro_codomain.from_normal(z))
 
     @operation
     def to_normal(self, x: Tensor) -> Tensor:
         """Those of the image."""
-        return self._gyro_base.to_normal(self.chart.forward(x))
+        return self._gyro_codomain.to_normal(self.chart.forward(x))
 
     @operation
     def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
         """f^-1 of the sum of the images."""
-        return self.chart.inverse(self._gyro_base.gyroadd(self.chart.forward(x), self.chart.forward(y)))
+        return self.chart.inverse(self._gyro_codomain.gyroadd(self.chart.forward(x), self.chart.forward(y)))
 
     @operation
     def gyroinv(self, x: Tensor) -> Tensor:
         """f^-1 of the inverse of the image."""
-        return self.chart.inverse(self._gyro_base.gyroinv(self.chart.forward(x)))
+        return self.chart.inverse(self._gyro_codomain.gyroinv(self.chart.forward(x)))
 
     @in_full_precision
     def gyroscale(self, t: Tensor | float, x: Tensor) -> Tensor:
         """f^-1 of the multiple of the image."""
         self._check_beside("gyroscale", "t", t, x)
-        return self.chart.inverse(self._gyro_base.gyroscale(t, self.chart.forward(x)))
+        return self.chart.inverse(self._gyro_codomain.gyroscale(t, self.chart.forward(x)))
 
     @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """f^-1 of that of the images."""
-        return self.chart.inverse(self._gyro_base.gyration(*map(self.chart.forward, (x, y, z))))
+        return self.chart.inverse(self._gyro_codomain.gyration(*map(self.chart.forward, (x, y, z))))
 
     @in_full_precision
     def expmap_frame(self, x: Tensor, z: Tensor) -> Tensor:
         """f^-1 of that at the image."""
         self._check_frame("expmap_frame", x, z)
-        return self.chart.inverse(self._gyro_base.expmap_frame(self.chart.forward(x), z))
+        return self.chart.inverse(self._gyro_codomain.expmap_frame(self.chart.forward(x), z))
 
     @operation
     def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
         """That of the images."""
-        return self._gyro_base.logmap_frame(self.chart.forward(x), self.chart.forward(y))
+        return self._gyro_codomain.logmap_frame(self.chart.forward(x), self.chart.forward(y))
 
     @in_full_precision
     def tangent_from_frame(self, x: Tensor, z: Tensor) -> Tensor:
         """Df^-1 of that at the image."""
         self._check_frame("tangent_from_frame", x, z)
         y = self.chart.forward(x)
-        return self._pulled(y, self._gyro_base.tangent_from_frame(y, z))
+        return self._pulled(y, self._gyro_codomain.tangent_from_frame(y, z))
 
     @operation
     def frame_from_tangent(self, x: Tensor, u: Tensor) -> Tensor:
         """That of Df u at the image."""
-        return self._gyro_base.frame_from_tangent(*self.chart.differential(x, u))
+        return self._gyro_codomain.frame_from_tangent(*self.chart.differential(x, u))
 
     @in_full_precision
     def transport_frame(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """That between the images."""
         self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
-        return self._gyro_base.transport_frame(self.chart.forward(x), self.chart.forward(y), z)
+        return self._gyro_codomain.transport_frame(self.chart.forward(x), self.chart.forward(y), z)

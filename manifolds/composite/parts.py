@@ -166,6 +166,11 @@ class Composite(GyroComposite):
         return self._values("log_is_unique", x, y, margin=margin).all(-1)
 
     @operation
+    def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:
+        """Where it is in every part."""
+        return self._values("exp_is_defined", x, u).all(-1)
+
+    @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
         """The sum over the parts."""
         return self._values("logdet_dexp", x, u).sum(-1)

@@ -395,7 +395,7 @@ class Symmetric(PullbackMetric):
 @dataclass(frozen=True, eq=False)
 class LogEuclidean(Symmetric):
     name: ClassVar[str] = "LogEuclidean"
-    base: ClassVar[Euclidean] = Euclidean()
+    codomain: ClassVar[Euclidean] = Euclidean()
     chart: ClassVar[MatrixLog] = MatrixLog()
 
 

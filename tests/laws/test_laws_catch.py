@@ -97,6 +97,16 @@ class RetractionInDisguise(Delegate):
         return ROUND.projx(x + u)
 
 
+class EndsEarly(Delegate):  # half of what the injectivity radius promises
+    def exp_is_defined(self, x, u):
+        return ROUND.norm(x, u) < 0.4 * math.pi
+
+
+class NumbersBeyondTheEnd(Delegate):  # a wrong answer where the class says that there is none
+    def exp_is_defined(self, x, u):
+        return ROUND.norm(x, u) < math.pi
+
+
 class NoRetraction(Delegate):
     def retr(self, x, u):
         return ROUND.retr(x, 1.5 * u)
@@ -300,6 +310,8 @@ CAUGHT = [
     (ScalesTheGradient, "gradient_represents_the_differential"),
     (RetractionInDisguise, "logarithm_inverts_exponential"),
     (RetractionInDisguise, "geodesics_have_unit_speed"),
+    (EndsEarly, "exponential_stays_on_the_manifold"),
+    (NumbersBeyondTheEnd, "exponential_stays_on_the_manifold"),
     (NoRetraction, "retraction_has_its_order"),
     (NoRetraction, "retraction_starts_along_its_vector"),
     (ArccosineDistance, "distance_to_itself_vanishes"),

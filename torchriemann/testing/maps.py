@@ -11,11 +11,17 @@ from .trial import Map, Trial, law
 
 @law("exponential and logarithm", float64=1e-9, float32=1e-5)
 def exponential_stays_on_the_manifold(t: Trial) -> None:
-    """exp_x(0) = x, and exp_x(u) is a point for |u| up to three times the reach of the logarithm."""
+    """exp_x(0) = x, and exp_x(u) is a point for |u| up to three times the reach of the logarithm; in an incomplete
+    space where `exp_is_defined` says so, as it does for all |u| below the injectivity radius, and NaN elsewhere."""
     m, x = t.manifold, t.point()
     t.same(m.expmap(x, torch.zeros_like(x)), x, "exp_x(0) = x")
     for factor in (1.0, 3.0):
-        t.is_point(m.expmap(x, factor * t.tangent(x)), f"exp_x({factor} u)")
+        u = factor * t.tangent(x)
+        end, defined = m.expmap(x, u), m.exp_is_defined(x, u)
+        t.require(factor > 1 or defined.all(), "exp_is_defined denies a vector shorter than the injectivity radius")
+        outside = defined.reshape(defined.shape + (1,) * m.ndim)
+        t.require((end.isnan() | outside).flatten(-m.ndim).all(), f"exp_x({factor} u) beyond the space is not NaN")
+        t.is_point(torch.where(outside, end, x), f"exp_x({factor} u)")
 
 
 @law("exponential and logarithm", float64=1e-8, float32=1e-3)
@@ -186,10 +192,12 @@ def joint_forms_agree_with_separate_ones(t: Trial) -> None:
 
 @law("transport", float64=1e-10, float32=1e-4)
 def geodesic_transport_reaches_beyond_the_cut_locus(t: Trial) -> None:
-    """expmap_transp along a geodesic twice as long as the logarithm reaches is an isometry and sends u to the velocity
-    at the end."""
+    """expmap_transp along a geodesic twice as long as the logarithm reaches, where it is defined, is an isometry and
+    sends u to the velocity at the end."""
     m, x = t.manifold, t.point()
     u = 2 * t.tangent(x)
+    defined = m.exp_is_defined(x, u)
+    u = torch.where(defined.reshape(defined.shape + (1,) * m.ndim), u, 0.1 * u)
     v, w = t.direction(x), t.direction(x)
     y, v_y = m.expmap_transp(x, u, v)
     t.is_tangent(y, v_y, "expmap_transp")

@@ -36,6 +36,7 @@ OPERATIONS: dict[str, str] = {
     "midpoint": "xy",
     "sectional_curvature": "xuv",
     "log_is_unique": "xy",
+    "exp_is_defined": "xu",
     "logdet_dexp": "xu",
     "basis": "x",
     "to_coordinates": "xu",
@@ -68,6 +69,9 @@ GYRO_OPERATIONS: dict[str, str] = {
 # Through these a loss is trained: first and second derivatives everywhere, coincident points included.
 SMOOTH = ("projx", "expmap", "logmap", "retr", "dist2", "expmap_transp", "retr_transp", "parallel_transport")
 GYRO_SMOOTH = ("from_normal", "to_normal", "gyroadd", "gyration", "logmap_frame", "transport_frame")
+
+# Yes or no, without derivatives.
+ANSWERS = ("log_is_unique", "exp_is_defined")
 
 # Parts or aliases of other operations.
 ALIASES = (

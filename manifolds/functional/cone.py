@@ -1,0 +1,52 @@
+"""The cone of positive definite matrices: membership, projection, and matrices with a given spectrum."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .frames import positive_qr
+from .matrices import sym
+from .spectral import symmetric_function
+from .spectral_functions import POSITIVE_PART
+
+
+def positive_definite(x: Tensor) -> Tensor:
+    """Whether the symmetric part has a Cholesky factor in float64. ``*B,n,n -> *B`` (bool); no derivative."""
+    factor, info = torch.linalg.cholesky_ex(sym(x.detach()).double())
+    return (info == 0) & factor.isfinite().flatten(-2).all(-1)
+
+
+def _plus_diagonal(x: Tensor, shift: Tensor) -> Tensor:
+    """x + shift I. ``*B,n,n; *B -> *B,n,n``."""
+    return x + shift[..., None, None] * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+
+
+def raised(x: Tensor) -> Tensor:
+    """Symmetric `x` itself where it is positive definite; else with eigenvalues of at least 16 n eps of the largest
+    magnitude, and the identity for zero."""
+    definite = positive_definite(x)[..., None, None]
+    size = torch.linalg.vector_norm(x.detach(), torch.inf, (-2, -1))
+    n = x.shape[-1]
+    # The norm of a matrix is between its largest entry and n times that. The factorisation of the result, and its
+    # rounding, need some n eps of it.
+    floor = torch.where(size == 0, 1.0, 16 * n * torch.finfo(x.dtype).eps * size)
+    other = torch.where(definite, 0.0, x)  # in the other items no eigenvalues are sought
+    lifted = _plus_diagonal(symmetric_function(_plus_diagonal(other, -floor), POSITIVE_PART), floor)
+    return torch.where(definite, x, sym(lifted))
+
+
+def inside_cone(x: Tensor, margin: float) -> Tensor:
+    """`x` where it is positive definite by more than `margin` times its trace, else that much more of the identity."""
+    shift = margin * x.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
+    inside = positive_definite(_plus_diagonal(x.detach(), -shift))
+    return torch.where(inside[..., None, None], x, _plus_diagonal(x, shift))
+
+
+def with_spectrum(noise: Tensor, places: Tensor, condition: float) -> Tensor:
+    """Eigenvectors from standard normal `noise` ``*B,n,n``, eigenvalues from uniform `places` in [0, 1) ``*B,n``: on a
+    logarithmic scale between condition^(-1/2) and condition^(1/2), both of which occur where n > 1."""
+    ends = torch.linspace(0, 1, 2, dtype=places.dtype, device=places.device).expand(*places.shape[:-1], 2)
+    places = torch.cat([ends, places[..., 2:]], -1) if places.shape[-1] > 1 else torch.full_like(places, 0.5)
+    frame = positive_qr(noise)[0]
+    return sym((frame * (condition ** (places - 0.5)).unsqueeze(-2)) @ frame.mT)
