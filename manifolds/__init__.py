@@ -37,4 +37,5 @@ from .parameter import ManifoldParameter as ManifoldParameter
 from .pullback import Pullback as Pullback
 from .pullback_metric import PullbackMetric as PullbackMetric
 from .spd import SPD as SPD
+from .spd import SPDLogEuclidean as SPDLogEuclidean
 from .wrapped_normal import WrappedNormal as WrappedNormal

@@ -5,13 +5,22 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .functional.tracing import forward_mode_is_taken
 from .options import ByOptions
+
+
+class Linearized(NamedTuple):
+    """A chart f at one point: its image, and the inverse of Df there, which carries tangent vectors back, with the
+    transpose of that."""
+
+    image: Tensor
+    pull: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
 
 
 class Chart(ByOptions, abc.ABC):
@@ -49,6 +58,12 @@ class Chart(ByOptions, abc.ABC):
         """The transpose of the derivative of `inverse` at `y`, applied to `g`: the Euclidean gradient in y of a
         function whose gradient in x is `g`. ``*B,Q; *B,P -> *B,Q``, of one batch."""
         return torch.func.vjp(self.inverse, y)[1](g)[0]
+
+    def linearized(self, x: Tensor) -> Linearized:
+        """f(x), and the derivative of the inverse there: that of `inverse_differential` at f(x), which a class overrides
+        that has it from what it needs for f(x)."""
+        y = self.forward(x)
+        return Linearized(y, lambda v: self.inverse_differential(y, v)[1], lambda g: self.inverse_adjoint(y, g))
 
     # ---- the domain -------------------------------------------------------------------------------------------
 

@@ -116,8 +116,8 @@ class PullbackMetric(GyroManifold):
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """Df^-1 of the gradient on `codomain` of the function carried there, of Euclidean gradient (Df^-1)^T g."""
         x, g = torch.broadcast_tensors(x, g)
-        y = self.chart.forward(x)
-        return self._pulled(y, self.codomain.egrad2rgrad(y, self.chart.inverse_adjoint(y, g)))
+        y, pull, adjoint = self.chart.linearized(x)
+        return pull(self.codomain.egrad2rgrad(y, adjoint(g)))
 
     @operation
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
@@ -175,8 +175,8 @@ class PullbackMetric(GyroManifold):
     @operation
     def basis(self, x: Tensor) -> Tensor:
         """Df^-1 of that of `codomain` at the image."""
-        y = self.chart.forward(x)
-        return self._pulled(y.unsqueeze(-self.codomain.ndim - 1), self.codomain.basis(y))
+        y, pull, _ = self.chart.linearized(x.unsqueeze(-self.ndim - 1))
+        return pull(self.codomain.basis(y.squeeze(-self.codomain.ndim - 1)))
 
     # ---- geodesics and transports -----------------------------------------------------------------------------
 
@@ -188,8 +188,8 @@ class PullbackMetric(GyroManifold):
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """Df^-1 of the logarithm of the images."""
-        at = self.chart.forward(x)
-        return self._pulled(at, self.codomain.logmap(at, self.chart.forward(y)))
+        at, pull, _ = self.chart.linearized(x)
+        return pull(self.codomain.logmap(at, self.chart.forward(y)))
 
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
@@ -199,8 +199,8 @@ class PullbackMetric(GyroManifold):
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
         """Df^-1 of that of the images."""
-        at = self.chart.forward(x)
-        return self._pulled(at, self.codomain.inverse_retr(at, self.chart.forward(y)))
+        at, pull, _ = self.chart.linearized(x)
+        return pull(self.codomain.inverse_retr(at, self.chart.forward(y)))
 
     @in_full_precision
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
@@ -212,15 +212,15 @@ class PullbackMetric(GyroManifold):
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Df^-1 of the transport of Df v."""
         at, w = self.chart.differential(x, v)
-        to = self.chart.forward(y)
-        return self._pulled(to, self.codomain.transp(at, to, w))
+        to, pull, _ = self.chart.linearized(y)
+        return pull(self.codomain.transp(at, to, w))
 
     @operation
     def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Df^-1 of the parallel transport of Df v."""
         at, w = self.chart.differential(x, v)
-        to = self.chart.forward(y)
-        return self._pulled(to, self.codomain.parallel_transport(at, to, w))
+        to, pull, _ = self.chart.linearized(y)
+        return pull(self.codomain.parallel_transport(at, to, w))
 
     @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,8 +280,8 @@ class PullbackMetric(GyroManifold):
 
     @in_full_precision
     def _drawn_at(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        y = self.chart.forward(x)
-        return self._pulled(y, self.codomain.random_tangent(y, generator))
+        y, pull, _ = self.chart.linearized(x)
+        return pull(self.codomain.random_tangent(y, generator))
 
     # ---- gyro structure ---------------------------------------------------------------------------------------
 
@@ -368,8 +368,8 @@ class PullbackMetric(GyroManifold):
     def tangent_from_frame(self, x: Tensor, z: Tensor) -> Tensor:
         """Df^-1 of that at the image."""
         self._check_frame("tangent_from_frame", x, z)
-        y = self.chart.forward(x)
-        return self._pulled(y, self._gyro_codomain.tangent_from_frame(y, z))
+        y, pull, _ = self.chart.linearized(x)
+        return pull(self._gyro_codomain.tangent_from_frame(y, z))
 
     @operation
     def frame_from_tangent(self, x: Tensor, u: Tensor) -> Tensor:

@@ -17,6 +17,13 @@ def positive_definite(x: Tensor) -> Tensor:
     return (info == 0) & factor.isfinite().flatten(-2).all(-1)
 
 
+def inside_or_nan(x: Tensor) -> Tensor:
+    """The symmetric part, NaN for items that are not positive definite: rounding makes a singular one pass for one that
+    is not, of which logarithms and powers would be numbers."""
+    x = sym(x)
+    return x + torch.where(positive_definite(x), 0.0, torch.nan).to(x.dtype)[..., None, None]
+
+
 def _plus_diagonal(x: Tensor, shift: Tensor) -> Tensor:
     """x + shift I. ``*B,n,n; *B -> *B,n,n``."""
     return x + shift[..., None, None] * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)

@@ -3,10 +3,11 @@ r"""Logarithm, exponential and powers as functions of matrices, with divided dif
 With ``0 < m <= M`` for the smaller and the larger of two eigenvalues, ``s = (M - m)/M`` and ``r = log(M/m)``, which is
 ``log1p((M - m)/m)``, every first divided difference is a product of factors of full relative accuracy:
 
-    log[m, M] = r / (M s),       exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
+    log[m, M] = 2 log(1 + q) / (q d),  d = m + sqrt(m M), q = (M - m)/d,    exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
     x^p [m, M] = M^{p-1} (1 - e^{-p r}) / s  for p >= 0,     -(m^p / M) (1 - e^{p r}) / s  for p < 0.
 
-No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Second differences of the roots
+No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Logarithm and exponential get it
+by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second differences of the roots
 have closed forms without cancellation; the others are quotients of first differences, which lose at most a digit
 beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An eigenvalue of zero gives
 what the limit gives, infinite where that is; one below zero NaN.
@@ -15,12 +16,14 @@ what the limit gives, infinite where that is; one below zero NaN.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .matrix_function import Sides, ascending, change_of_sides
+from .matrix_function import MatrixFunction, Sides, ascending, change_of_sides
 
 # Relative to the middle eigenvalue. 20 terms leave 20/8^20 = 2e-17 of the sum.
 _NEAR = 1 / 8
@@ -36,11 +39,10 @@ def _quotient(numerator: Tensor, denominator: Tensor, limit: float) -> Tensor:
 def _relative_gap(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """(M - m)/M and log(M/m)."""
     gap = high - low
-    # M/m overflows where its root does not; so far apart there is no cancellation.
-    apart = low < torch.finfo(low.dtype).eps * high
-    ratio = torch.where(apart, 2 * (high.sqrt() / low.sqrt()).log(), (gap / torch.where(apart, 1.0, low)).log1p())
     equal = gap == 0  # also 0 and 0; the root is there for its NaN
-    return torch.where(equal, 0.0, gap / torch.where(equal, 1.0, high)), torch.where(equal, 0.0 * low.sqrt(), ratio)
+    roots = low.sqrt() * high.sqrt()  # M/m overflows where its root does not
+    ratio = 2 * (gap / (low + roots)).log1p()
+    return torch.where(equal, 0.0, gap / torch.where(equal, 1.0, high)), torch.where(equal, 0.0 * roots, ratio)
 
 
 def _polynomial_difference(coefficients: tuple[float, ...], x: Tensor, z: Tensor) -> Tensor:
@@ -51,6 +53,38 @@ def _polynomial_difference(coefficients: tuple[float, ...], x: Tensor, z: Tensor
         difference = difference * z + value
         value = value * x + c
     return difference
+
+
+class SmoothFunction(MatrixFunction, Protocol):
+    """A function of which the derivatives are differentiated twice themselves."""
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """f[a, b, c, d]: the quotient of f[b, c, d] - f[a, b, c] by d - a, continued to equal arguments."""
+        ...
+
+
+def _third_difference(
+    f: MatrixFunction,
+    points: tuple[Tensor, ...],
+    coefficients: tuple[float, ...],
+    size: Callable[[Tensor], Tensor],
+    width: float,
+    unit: float | None = None,
+) -> Tensor:
+    """f[a, b, c, d]. Where the points lie within `width`, in units of the second or of `unit`, by the polynomial
+    ``size(b) sum_k c_k t^(k+3)``; else as a quotient, which loses two digits."""
+    low, b, c, high = torch.stack(torch.broadcast_tensors(*points)).sort(0).values.unbind(0)
+    scale = b if unit is None else torch.full_like(b, unit)
+    near = high - low <= width * scale
+    change = f.second_divided_difference(b, c, high) - f.second_divided_difference(low, b, c)
+    far = change / torch.where(near, 1.0, high - low)
+    known = near & (scale > 0)
+    steps = [torch.where(known, (p - b) / torch.where(known, scale, 1.0), 0.0) for p in (low, b, c, high)]
+    table = [torch.zeros_like(b)] * 4  # Horner's rule, differenced
+    for coefficient in reversed((0.0, 0.0, 0.0, *coefficients)):
+        before = [coefficient, *table[:3]]
+        table = [t * step + other for t, step, other in zip(table, steps, before, strict=True)]
+    return torch.where(near, size(b) * table[3], far)
 
 
 @dataclass(frozen=True)
@@ -65,8 +99,8 @@ class Exponential:
 
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """exp[a, b]."""
-        gap = (b - a).abs()
-        return torch.maximum(a, b).exp() * _quotient(-torch.expm1(-gap), gap, 1.0)
+        gap = (b - a).abs() + torch.finfo(a.dtype).tiny  # for the limit
+        return torch.maximum(a.exp(), b.exp()) * (torch.expm1(-gap) / -gap)
 
     def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """exp[a, b, c]."""
@@ -75,6 +109,10 @@ class Exponential:
         x, z = (torch.where(near, end - b, 0.0) for end in (a, c))
         taylor = b.exp() * _polynomial_difference(_EXPONENTIAL, x, z)
         return torch.where(near, taylor, change / torch.where(near, 1.0, c - a))
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """exp[a, b, c, d]."""
+        return _third_difference(self, (a, b, c, d), _EXPONENTIAL[1:], torch.exp, 1.0, unit=1.0)
 
 
 _EXPONENTIAL = tuple(1 / math.factorial(k + 2) for k in range(_TERMS))
@@ -92,9 +130,11 @@ class Logarithm:
 
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """log[a, b]."""
-        high = torch.maximum(a, b)
-        s, r = _relative_gap(torch.minimum(a, b), high)
-        return _quotient(r, s, 1.0) / high
+        info = torch.finfo(a.dtype)
+        d = torch.minimum(a, b) + a.sqrt() * b.sqrt()
+        # The smallest number makes 0/0 infinite. A quotient that is not zero has at least the size of eps.
+        q = (((b - a).abs() + info.tiny * info.eps) / d + info.tiny).clamp(max=info.max)
+        return q.log1p() / q / (0.5 * d)
 
     def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """log[a, b, c]."""
@@ -103,6 +143,10 @@ class Logarithm:
         x, z = (torch.where(near, (end - b) / b, 0.0) for end in (a, c))
         taylor = _polynomial_difference(_LOGARITHM, x, z) / b / b
         return torch.where(near, taylor, change / torch.where(near, 1.0, c - a))
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """log[a, b, c, d]."""
+        return _third_difference(self, (a, b, c, d), _LOGARITHM[1:], lambda m: 1 / m / m / m, _NEAR)
 
 
 _LOGARITHM = tuple((-1.0) ** (k + 1) / (k + 2) for k in range(_TERMS))
@@ -190,6 +234,12 @@ class Power:
         half = middle ** (p / 2) / middle  # its square is x^(p-2): p - 2 would be rounded
         limit = torch.where(middle == 0, middle ** (p - 2) * coefficients[0], half * (half * polynomial))
         return torch.where(near, limit, far)
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """x^p [a, b, c, d]."""
+        p = self.exponent
+        coefficients = tuple(_binomial(p, k + 3) for k in range(_TERMS))
+        return _third_difference(self, (a, b, c, d), coefficients, lambda m: m ** (p - 3), _NEAR / max(1.0, abs(p)))
 
 
 def _power_difference(p: float, low: Tensor, high: Tensor) -> Tensor:

@@ -149,6 +149,14 @@ def symmetric_function(A: Tensor, f: MatrixFunction) -> Tensor:
     return symmetric_functions(A, f)[0]
 
 
+def function_at(A: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
+    """f(A) of a symmetric A for a decomposition a, Q that is known, to more digits perhaps than A tells: a is monotone,
+    and neither has a derivative. ``*B,n,n, *B,n, *B,n,n -> *B,n,n``."""
+    if torch.compiler.is_compiling():
+        return _polynomial(A, Q, *_coefficients_at(a, f.key))[..., 0, :, :]
+    return _Value.apply(A, a, Q, f)  # type: ignore[return-value]
+
+
 # ---- under a compiler -----------------------------------------------------------------------------------------
 
 
@@ -158,26 +166,37 @@ def _taylor(A: Tensor, keys: str) -> tuple[Tensor, ...]:
     Dynamo knows no custom jvp. These have the same values and the same first and second derivatives through plain
     autograd, and all that iterates is one operator, of a tensor without derivative.
     """
-    Q, value, first, second = _coefficients(A.detach(), keys)
+    return _polynomial(A, *_coefficients(A.detach(), keys)).unbind(-3)
+
+
+def _polynomial(A: Tensor, Q: Tensor, value: Tensor, first: Tensor, second: Tensor) -> Tensor:
     e = (Q.mT @ (A - A.detach()) @ Q).unsqueeze(-3)  # one for all functions
     curved = (second * (e.unsqueeze(-1) * e.unsqueeze(-3))).sum(-2)
     Q = Q.unsqueeze(-3)
-    return (Q @ (torch.diag_embed(value) + first * e + curved) @ Q.mT).unbind(-3)
+    return Q @ (torch.diag_embed(value) + first * e + curved) @ Q.mT
 
 
 def _coefficients_of_plain(A: Tensor, keys: str) -> tuple[Tensor, ...]:
     """Q, and f(a), f[a_i, a_j], f[a_i, a_k, a_j], with one dimension for the functions after the batch."""
     a, Q = eigh_of_plain(A)
+    return Q, *_coefficients_of_values(a, keys)
+
+
+def _coefficients_of_values(a: Tensor, keys: str) -> tuple[Tensor, ...]:
     functions, place = [named(key) for key in keys.split(",")], a.dim() - 1
     values, first = [f.value(a) for f in functions], [differences(f, a) for f in functions]
     second = second_differences(a, functions, first)
-    return Q, torch.stack(values, place), torch.stack(first, place), torch.stack(second, place)
+    return torch.stack(values, place), torch.stack(first, place), torch.stack(second, place)
 
 
 def _coefficient_shapes(A: Tensor, keys: str) -> tuple[Tensor, ...]:
+    return A.new_empty(A.shape), *_shapes_at(A[..., 0], keys)
+
+
+def _shapes_at(a: Tensor, keys: str) -> tuple[Tensor, ...]:
     functions = [named(key) for key in keys.split(",")]  # an unknown name raises where it is compiled
-    batch, n = (*A.shape[:-2], len(functions)), A.shape[-1]
-    return (A.new_empty(A.shape), *(A.new_empty((*batch, *[n] * order)) for order in (1, 2, 3)))
+    batch, n = (*a.shape[:-1], len(functions)), a.shape[-1]
+    return tuple(a.new_empty((*batch, *[n] * order)) for order in (1, 2, 3))
 
 
 _coefficients = define(
@@ -187,4 +206,12 @@ _coefficients = define(
     _coefficient_shapes,
     numbers={"functions": str},
     count=4,
+)
+_coefficients_at = define(
+    "spectral_coefficients_at",
+    _coefficients_of_values,
+    (Operand("eigenvalues", 1),),
+    _shapes_at,
+    numbers={"functions": str},
+    count=3,
 )

@@ -1,32 +1,159 @@
-"""A spectral function with its derivatives along given directions, as differentiable results themselves."""
+"""A spectral function with its derivatives along given directions, as results that are differentiated twice themselves.
+
+The derivatives of ``D f(A)[V]`` in A are those of second and third order of f(A), the latter
+
+    D^3 F[G,H,K] = Q (sum_kl f[a_i, a_k, a_l, a_j] sum_perm X'_ik Y'_kl Z'_lj) Q^T
+
+with the inner sum over the six orders X, Y, Z of G, H, K (see `spectral` for the others).
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from .decompositions import eigh
+from .elementary_functions import SmoothFunction
 from .matrices import sym
-from .matrix_function import MatrixFunction
-from .spectral import _coefficients, _Derivative, _taylor, _Value
+from .spectral import _coefficients, _second, _taylor, _Value, differences, last, second_differences
+from .tracing import LastDerivative, function_loses_graph
+
+NO_FOURTH = "derivatives of spectral functions have first and second derivatives, not third ones"
 
 
-def function_and_derivatives(A: Tensor, f: MatrixFunction, *directions: Tensor) -> tuple[Tensor, ...]:
+def function_and_derivatives(A: Tensor, f: SmoothFunction, *directions: Tensor) -> tuple[Tensor, ...]:
     """f(A), and D f(A)[V] for each V of `directions`, from one eigendecomposition. ``*B,n,n`` each.
 
-    Differentiable: the value twice, the derivatives once. Only symmetric parts are read.
+    Twice differentiable; in compiled code the derivatives are once. Only symmetric parts are read.
     """
     A = sym(A)
     directions = tuple(map(sym, directions))
     if torch.compiler.is_compiling():
         return _taylor(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
     a, Q = eigh(A)
-    found = []
-    for v in directions:
-        batch = torch.broadcast_shapes(A.shape, v.shape)
-        at = (A.expand(batch), a.expand(batch[:-1]), Q.expand(batch))
-        found.append(_Derivative.apply(*at, v.expand(batch), f))
-    return _Value.apply(A, a, Q, f), *found  # type: ignore[return-value]
+    return _Value.apply(A, a, Q, f), *(_pushed(A, a, Q, v, f) for v in directions)  # type: ignore[return-value]
+
+
+def function_and_inverse(
+    A: Tensor, f: SmoothFunction, inverse: SmoothFunction
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """f(A), and the inverse of D f(A), which is the derivative of the function `inverse` of f at f(A): a self-adjoint
+    map. From one eigendecomposition, whose vectors are those of f(A) too."""
+    A = sym(A)
+    if torch.compiler.is_compiling():
+        (value,) = _taylor(A, f.key)
+        return value, lambda w: function_and_derivatives(value, inverse, w)[1]
+    a, Q = eigh(A)
+    value: Tensor = _Value.apply(A, a, Q, f)  # type: ignore[assignment]
+    return value, lambda w: _pushed(value, f.value(a), Q, sym(w), inverse)
+
+
+def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Tensor:
+    batch = torch.broadcast_shapes(A.shape, v.shape)
+    at = (A.expand(batch), a.expand(batch[:-1]), Q.expand(batch))
+    return _Pushed.apply(*at, v.expand(batch), f)  # type: ignore[return-value]
+
+
+class _Pushed(Function):
+    """The self-adjoint map V -> D F[V] of symmetric V as a function of A and V."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
+        return Q @ (differences(f, a) * (Q.mT @ V @ Q)) @ Q.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.save_for_forward(*inputs[:4])
+        ctx.f = inputs[4]
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor) -> Any:
+        A, a, Q, V = ctx.saved_tensors
+        G = sym(G)
+        if function_loses_graph(G):
+            value = _pushed_taylor(A, a, Q, V, ctx.f)
+            in_A, in_V = torch.autograd.grad(value, (A, V), (G,), create_graph=True)
+            return in_A, None, None, in_V, None
+        in_A = _Curved.apply(A, a, Q, V, G, ctx.f) if ctx.needs_input_grad[0] else None
+        return in_A, None, None, _Pushed.apply(A, a, Q, G, ctx.f), None
+
+    @staticmethod
+    def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dV: Tensor | None, _f: Any) -> Any:
+        A, a, Q, V = ctx.saved_tensors
+        change = torch.zeros_like(V)
+        if dA is not None:
+            change = change + _Curved.apply(A, a, Q, V, sym(dA), ctx.f)
+        return change if dV is None else change + _Pushed.apply(A, a, Q, sym(dV), ctx.f)
+
+
+class _Curved(Function):
+    """D^2 F[G, H] of symmetric G, H as a function of A, G and H."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor, a: Tensor, Q: Tensor, G: Tensor, H: Tensor, f: SmoothFunction) -> Tensor:
+        return _second(a, Q, G, H, f)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.save_for_forward(*inputs[:5])
+        ctx.f = inputs[5]
+
+    @staticmethod
+    def backward(ctx: Any, K: Tensor) -> Any:
+        A, a, Q, G, H = ctx.saved_tensors
+        K = sym(K)
+        curved = LastDerivative.apply(A, _third(a, Q, G, H, K, ctx.f), NO_FOURTH)
+        in_G, in_H = (_Curved.apply(A, a, Q, other, K, ctx.f) for other in (H, G))
+        return curved, None, None, in_G, in_H, None
+
+    @staticmethod
+    def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dG: Tensor | None, dH: Tensor | None, _f: Any) -> Any:
+        A, a, Q, G, H = ctx.saved_tensors
+        change = torch.zeros_like(G)
+        if dA is not None:
+            change = change + last(_third(a, Q, G, H, sym(dA), ctx.f), A, G, H, dA)
+        for moved, other in ((dG, H), (dH, G)):
+            if moved is not None:
+                change = change + _Curved.apply(A, a, Q, sym(moved), other, ctx.f)
+        return change
+
+
+def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """sum_kl f[a_i, a_k, a_l, a_j] X_ik Y_kl Z_lj, added up over the triples X, Y, Z."""
+    triples = list(triples)
+    total = torch.zeros_like(triples[0][0])
+    for k in range(a.shape[-1]):  # n^4 numbers at once would be too many
+        points = a[..., :, None, None], a[..., k, None, None, None], a[..., None, :, None], a[..., None, None, :]
+        products = [x[..., :, k, None, None] * y[..., None, k, :, None] * z.unsqueeze(-3) for x, y, z in triples]
+        total = total + (f.third_divided_difference(*points) * torch.stack(products).sum(0)).sum(-2)
+    return total
+
+
+def _third(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunction) -> Tensor:
+    """D^3 F[G, H, K] for symmetric G, H, K."""
+    g, h, k = (Q.mT @ m @ Q for m in (G, H, K))
+    return Q @ _contracted(a, f, itertools.permutations((g, h, k))) @ Q.mT
+
+
+def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
+    """D F[V] to second order around A, by operations of torch alone (see `spectral._taylor`)."""
+    first = differences(f, a)
+    (second,) = second_differences(a, [f], [first])
+    e, w = Q.mT @ (A - A.detach()) @ Q, Q.mT @ V @ Q
+    pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
+    third = _contracted(a, f, ((e, e, w), (e, w, e), (w, e, e)))
+    return Q @ (first * w + (second * pairs).sum(-2) + third) @ Q.mT
 
 
 def _derivatives_by_taylor(A: Tensor, key: str, directions: tuple[Tensor, ...]) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """Operations with fused kernels, of the same signatures as the plain formulas on which they fall back."""
 
+from .cholesky import cholesky as cholesky
+from .cholesky import cholesky_with_inverse as cholesky_with_inverse
 from .lorentz import lorentz_dist as lorentz_dist
 from .lorentz import lorentz_exp as lorentz_exp
 from .lorentz import lorentz_log as lorentz_log

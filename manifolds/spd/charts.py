@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..chart import Chart
-from ..functional.cone import positive_definite
-from ..functional.matrices import sym
+from ..chart import Chart, Linearized
+from ..functional.cone import inside_or_nan, positive_definite
+from ..functional.elementary_functions import SmoothFunction
+from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
 from ..functional.spectral import symmetric_function
-from ..functional.spectral_functions import Power
-from ..functional.spectral_pushforward import function_and_derivatives
+from ..functional.spectral_functions import EXP, LOG, Power
+from ..functional.spectral_pushforward import function_and_derivatives, function_and_inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +46,143 @@ class MatrixPower(Chart):
         """The derivative of the inverse, which is self-adjoint, along the symmetric part of `g`."""
         return self.inverse_differential(y, sym(g))[1]
 
+    def linearized(self, x: Tensor) -> Linearized:
+        """From one eigendecomposition."""
+        if self.power == 1:
+            return Linearized(x, lambda v: v, sym)
+        y, pull = function_and_inverse(x, Power(self.power), Power(1 / self.power))
+        return Linearized(y, pull, pull)
+
     def inverse_is_defined(self, y: Tensor) -> Tensor:
         """Of positive definite matrices."""
         return positive_definite(y)
+
+
+class SpectralVector(Chart):
+    """The n(n+1)/2 coordinates of ``phi(f(x))``, with f a function of eigenvalues and phi a self-adjoint linear map that
+    commutes with orthogonal congruence: orthonormal ones for the Frobenius product of these matrices. An item that is
+    not positive definite gives NaN.
+
+    A class states f and its inverse, None for the identity, and phi and its inverse.
+    """
+
+    ndim: ClassVar[int] = 2
+    function: SmoothFunction | None
+    inverse_function: SmoothFunction | None
+
+    @abc.abstractmethod
+    def _phi(self, X: Tensor) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _phi_inverse(self, Y: Tensor) -> Tensor: ...
+
+    def _coordinates(self, X: Tensor) -> Tensor:
+        return symmetric_vector(self._phi(X))
+
+    def _matrix(self, y: Tensor) -> Tensor:
+        return self._phi_inverse(symmetric_from_vector(y))
+
+    def base_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """n(n+1)/2."""
+        n = point_shape[-1]
+        return (n * (n + 1) // 2,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The coordinates of phi(f(x))."""
+        return self.differential(x)[0]
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """f^-1 of the matrix of `y`."""
+        return self.inverse_differential(y)[0]
+
+    def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """The coordinates, and their derivatives along `vectors`, from one eigendecomposition."""
+        return tuple(map(self._coordinates, _with_derivatives(self.function, inside_or_nan(x), *vectors)))
+
+    def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """f^-1 and its derivatives, from one eigendecomposition."""
+        found = _with_derivatives(self.inverse_function, *map(self._matrix, (y, *vectors)))
+        return tuple(map(sym, found))
+
+    def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
+        """Coordinates of phi^-1 of the derivative of f^-1, which is self-adjoint, along `g`."""
+        return self._dual(_with_derivatives(self.inverse_function, self._matrix(y), sym(g))[1])
+
+    def _dual(self, X: Tensor) -> Tensor:
+        return symmetric_vector(self._phi_inverse(X))
+
+    def linearized(self, x: Tensor) -> Linearized:
+        """From one eigendecomposition."""
+        x = inside_or_nan(x)
+        if self.function is None or self.inverse_function is None:
+            return Linearized(self._coordinates(x), self._matrix, lambda g: self._dual(sym(g)))
+        value, pull = function_and_inverse(x, self.function, self.inverse_function)
+        return Linearized(self._coordinates(value), lambda v: sym(pull(self._matrix(v))), lambda g: self._dual(pull(g)))
+
+
+def _with_derivatives(f: SmoothFunction | None, A: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+    if f is None:
+        return (A, *map(sym, vectors))
+    return function_and_derivatives(A, f, *vectors) if vectors else (symmetric_function(A, f),)
+
+
+@dataclass(frozen=True, eq=False)
+class LogarithmVector(SpectralVector):
+    """log x, orthonormal for ``alpha |X|^2 + beta (tr X)^2``: ``phi(X) = sqrt(alpha) X + (sqrt(alpha + n beta) -
+    sqrt(alpha)) (tr X/n) I``."""
+
+    alpha: float
+    beta: float
+
+    function: ClassVar[SmoothFunction] = LOG  # pyright: ignore[reportIncompatibleVariableOverride]
+    inverse_function: ClassVar[SmoothFunction] = EXP  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def _phi(self, X: Tensor) -> Tensor:
+        return _on_trace(X, self.alpha**0.5, (self.alpha + X.shape[-1] * self.beta) ** 0.5)
+
+    def _phi_inverse(self, Y: Tensor) -> Tensor:
+        return _on_trace(Y, self.alpha**-0.5, (self.alpha + Y.shape[-1] * self.beta) ** -0.5)
+
+
+def _on_trace(X: Tensor, factor: float, on_multiples_of_identity: float) -> Tensor:
+    """The linear map that multiplies the traceless part and the multiples of the identity."""
+    if factor == on_multiples_of_identity:
+        return X if factor == 1 else factor * X
+    n = X.shape[-1]
+    mean = X.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    return factor * X + (on_multiples_of_identity - factor) * mean * torch.eye(n, dtype=X.dtype, device=X.device)
+
+
+@dataclass(frozen=True, eq=False)
+class PowerVector(SpectralVector):
+    """x^p/p, p != 0. The images are a cone; what is none gives NaN. A power of one takes no eigendecomposition."""
+
+    power: float
+
+    @property
+    def function(self) -> SmoothFunction | None:  # type: ignore[override]
+        """x^p."""
+        return None if self.power == 1 else Power(self.power)
+
+    @property
+    def inverse_function(self) -> SmoothFunction | None:  # type: ignore[override]
+        """x^(1/p)."""
+        return None if self.power == 1 else Power(1 / self.power)
+
+    def _phi(self, X: Tensor) -> Tensor:
+        return X / self.power
+
+    def _phi_inverse(self, Y: Tensor) -> Tensor:
+        return self.power * Y
+
+    def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """(p y)^(1/p) and its derivatives."""
+        lost = torch.where(self.inverse_is_defined(y), 0.0, torch.nan).to(y.dtype)
+        return super().inverse_differential(y + lost.unsqueeze(-1), *vectors)
+
+    def inverse_is_defined(self, y: Tensor) -> Tensor:
+        """Where ``p y`` is positive definite."""
+        return positive_definite(self._matrix(y))
 
 
 def check_power(owner: str, power: float) -> None:

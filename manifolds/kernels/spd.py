@@ -1,0 +1,32 @@
+"""Operations of symmetric positive definite matrices with their closed derivatives."""
+
+from __future__ import annotations
+
+from ..functional import pencil as plain
+from .dispatch import Operand, fused
+from .kernel import Kernel
+
+_PAIR = (Operand("x", 2), Operand("y", 2))
+
+pencil_function = fused(
+    Kernel(
+        "pencil_function",
+        plain.pencil_function,
+        plain.pencil_function_backward,
+        _PAIR,
+        numbers={"function": str},
+        saving=plain.pencil_function_saving,
+        saved=3,
+    )
+)
+pencil_moments = fused(
+    Kernel(
+        "pencil_moments",
+        plain.pencil_moments,
+        plain.pencil_moments_backward,
+        _PAIR,
+        results=2,
+        saving=plain.pencil_moments_saving,
+        saved=2,
+    )
+)
