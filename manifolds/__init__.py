@@ -37,5 +37,8 @@ from .parameter import ManifoldParameter as ManifoldParameter
 from .pullback import Pullback as Pullback
 from .pullback_metric import PullbackMetric as PullbackMetric
 from .spd import SPD as SPD
+from .spd import SPDAffineInvariant as SPDAffineInvariant
+from .spd import SPDBuresWasserstein as SPDBuresWasserstein
 from .spd import SPDLogEuclidean as SPDLogEuclidean
+from .spd import SPDPowerEuclidean as SPDPowerEuclidean
 from .wrapped_normal import WrappedNormal as WrappedNormal

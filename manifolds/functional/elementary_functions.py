@@ -7,8 +7,8 @@ With ``0 < m <= M`` for the smaller and the larger of two eigenvalues, ``s = (M 
     x^p [m, M] = M^{p-1} (1 - e^{-p r}) / s  for p >= 0,     -(m^p / M) (1 - e^{p r}) / s  for p < 0.
 
 No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Logarithm and exponential get it
-by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second differences of the roots
-have closed forms without cancellation; the others are quotients of first differences, which lose at most a digit
+by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second
+differences of the roots have closed forms without cancellation; the others are quotients of first differences, which lose at most a digit
 beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An eigenvalue of zero gives
 what the limit gives, infinite where that is; one below zero NaN.
 """
@@ -208,7 +208,7 @@ class Power:
 
     def value(self, a: Tensor) -> Tensor:
         """a^p."""
-        return a**self.exponent
+        return torch.where(a < 0, torch.nan, a**self.exponent)  # whole exponents know no sign
 
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """x^p [a, b]."""

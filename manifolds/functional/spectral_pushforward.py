@@ -9,6 +9,7 @@ with the inner sum over the six orders X, Y, Z of G, H, K (see `spectral` for th
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -59,14 +60,41 @@ def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Te
     return _Pushed.apply(*at, v.expand(batch), f)  # type: ignore[return-value]
 
 
+class _Sum(Function):
+    """Of tensors, None standing for zero: by autograd's operations a `jvp`, in which forward mode is switched off,
+    would lose the derivative of an outer level."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor) -> Any:
+        return G, G
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        return _sum(*tangents)
+
+
+def _sum(*terms: Tensor | None) -> Tensor:
+    return functools.reduce(_Sum.apply, [t for t in terms if t is not None])  # type: ignore[arg-type]
+
+
 class _Pushed(Function):
-    """The self-adjoint map V -> D F[V] of symmetric V as a function of A and V."""
+    """The self-adjoint map V -> D F[sym V] as a function of A and V."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
-        return Q @ (differences(f, a) * (Q.mT @ V @ Q)) @ Q.mT
+        return Q @ (differences(f, a) * (Q.mT @ sym(V) @ Q)) @ Q.mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -77,7 +105,6 @@ class _Pushed(Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> Any:
         A, a, Q, V = ctx.saved_tensors
-        G = sym(G)
         if function_loses_graph(G):
             value = _pushed_taylor(A, a, Q, V, ctx.f)
             in_A, in_V = torch.autograd.grad(value, (A, V), (G,), create_graph=True)
@@ -88,20 +115,18 @@ class _Pushed(Function):
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dV: Tensor | None, _f: Any) -> Any:
         A, a, Q, V = ctx.saved_tensors
-        change = torch.zeros_like(V)
-        if dA is not None:
-            change = change + _Curved.apply(A, a, Q, V, sym(dA), ctx.f)
-        return change if dV is None else change + _Pushed.apply(A, a, Q, sym(dV), ctx.f)
+        curved = None if dA is None else _Curved.apply(A, a, Q, V, dA, ctx.f)
+        return _sum(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
 
 
 class _Curved(Function):
-    """D^2 F[G, H] of symmetric G, H as a function of A, G and H."""
+    """D^2 F[sym G, sym H] as a function of A, G and H."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(A: Tensor, a: Tensor, Q: Tensor, G: Tensor, H: Tensor, f: SmoothFunction) -> Tensor:
-        return _second(a, Q, G, H, f)
+        return _second(a, Q, sym(G), sym(H), f)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -112,7 +137,6 @@ class _Curved(Function):
     @staticmethod
     def backward(ctx: Any, K: Tensor) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        K = sym(K)
         curved = LastDerivative.apply(A, _third(a, Q, G, H, K, ctx.f), NO_FOURTH)
         in_G, in_H = (_Curved.apply(A, a, Q, other, K, ctx.f) for other in (H, G))
         return curved, None, None, in_G, in_H, None
@@ -120,13 +144,9 @@ class _Curved(Function):
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dG: Tensor | None, dH: Tensor | None, _f: Any) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        change = torch.zeros_like(G)
-        if dA is not None:
-            change = change + last(_third(a, Q, G, H, sym(dA), ctx.f), A, G, H, dA)
-        for moved, other in ((dG, H), (dH, G)):
-            if moved is not None:
-                change = change + _Curved.apply(A, a, Q, sym(moved), other, ctx.f)
-        return change
+        third = None if dA is None else last(_third(a, Q, G, H, dA, ctx.f), A, G, H, dA)
+        moved = [_Curved.apply(A, a, Q, d, other, ctx.f) for d, other in ((dG, H), (dH, G)) if d is not None]
+        return _sum(third, *moved)
 
 
 def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -141,8 +161,8 @@ def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Te
 
 
 def _third(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunction) -> Tensor:
-    """D^3 F[G, H, K] for symmetric G, H, K."""
-    g, h, k = (Q.mT @ m @ Q for m in (G, H, K))
+    """D^3 F[sym G, sym H, sym K]."""
+    g, h, k = (Q.mT @ sym(m) @ Q for m in (G, H, K))
     return Q @ _contracted(a, f, itertools.permutations((g, h, k))) @ Q.mT
 
 
@@ -150,7 +170,7 @@ def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction
     """D F[V] to second order around A, by operations of torch alone (see `spectral._taylor`)."""
     first = differences(f, a)
     (second,) = second_differences(a, [f], [first])
-    e, w = Q.mT @ (A - A.detach()) @ Q, Q.mT @ V @ Q
+    e, w = Q.mT @ (A - A.detach()) @ Q, Q.mT @ sym(V) @ Q
     pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
     third = _contracted(a, f, ((e, e, w), (e, w, e), (w, e, e)))
     return Q @ (first * w + (second * pairs).sum(-2) + third) @ Q.mT
