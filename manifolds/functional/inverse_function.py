@@ -16,6 +16,7 @@ class InverseFunction:
     that is 0/0."""
 
     of: PositiveLinear
+    degree: None = None
 
     @property
     def key(self) -> str:

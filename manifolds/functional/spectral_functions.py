@@ -7,7 +7,14 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from .elementary_functions import Exponential, InverseSquareRoot, Logarithm, Power, SquareRoot
+from .elementary_functions import (
+    Exponential,
+    InverseSquareRoot,
+    Logarithm,
+    Power,
+    SemidefiniteSquareRoot,
+    SquareRoot,
+)
 from .inverse_function import InverseFunction
 from .matrix_function import ConstantFunction, MatrixFunction, QuadratureFunction, StepFunction
 from .piecewise_functions import PositiveLinear, PositivePart
@@ -42,6 +49,7 @@ POLAR_FACTOR = ConstantFunction()
 POSITIVE_PART, POSITIVE_LINEAR = PositivePart(), PositiveLinear()
 INVERSE_POSITIVE_LINEAR = InverseFunction(POSITIVE_LINEAR)
 LOG, EXP, SQRT, INVERSE_SQRT = Logarithm(), Exponential(), SquareRoot(), InverseSquareRoot()
+SEMIDEFINITE_SQRT = SemidefiniteSquareRoot()
 
 FUNCTIONS: Mapping[str, MatrixFunction] = MappingProxyType(
     {
@@ -50,7 +58,7 @@ FUNCTIONS: Mapping[str, MatrixFunction] = MappingProxyType(
             *(COS_SQRT, SINC_SQRT, VERSINE_SQRT, ANGLE_OVER_SINE),
             *(UPPER_PROJECTOR, POLAR_FACTOR),
             *(POSITIVE_PART, POSITIVE_LINEAR, INVERSE_POSITIVE_LINEAR),
-            *(LOG, EXP, SQRT, INVERSE_SQRT),
+            *(LOG, EXP, SQRT, INVERSE_SQRT, SEMIDEFINITE_SQRT),
         )
     }
 )

@@ -21,8 +21,16 @@ from torch.autograd import Function
 from .decompositions import eigh
 from .elementary_functions import SmoothFunction
 from .matrices import sym
-from .spectral import _coefficients, _second, _taylor, _Value, differences, last, second_differences
-from .tracing import LastDerivative, function_loses_graph
+from .spectral import (
+    coefficients,
+    differences,
+    second_derivative,
+    second_differences,
+    spectral_function_of,
+    symmetric_function,
+    taylor_polynomials,
+)
+from .tracing import function_loses_graph, last_derivative, transforms_or_forward_mode
 
 NO_FOURTH = "derivatives of spectral functions have first and second derivatives, not third ones"
 
@@ -34,10 +42,10 @@ def function_and_derivatives(A: Tensor, f: SmoothFunction, *directions: Tensor) 
     """
     A = sym(A)
     directions = tuple(map(sym, directions))
-    if torch.compiler.is_compiling():
-        return _taylor(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        return taylor_polynomials(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
     a, Q = eigh(A)
-    return _Value.apply(A, a, Q, f), *(_pushed(A, a, Q, v, f) for v in directions)  # type: ignore[return-value]
+    return spectral_function_of(A, f, a, Q), *(_pushed(A, a, Q, v, f) for v in directions)
 
 
 def function_and_inverse(
@@ -47,17 +55,19 @@ def function_and_inverse(
     map. From one eigendecomposition, whose vectors are those of f(A) too."""
     A = sym(A)
     if torch.compiler.is_compiling():
-        (value,) = _taylor(A, f.key)
+        value = symmetric_function(A, f)
         return value, lambda w: function_and_derivatives(value, inverse, w)[1]
     a, Q = eigh(A)
-    value: Tensor = _Value.apply(A, a, Q, f)  # type: ignore[assignment]
+    value = spectral_function_of(A, f, a, Q)
     return value, lambda w: _pushed(value, f.value(a), Q, sym(w), inverse)
 
 
 def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Tensor:
     batch = torch.broadcast_shapes(A.shape, v.shape)
-    at = (A.expand(batch), a.expand(batch[:-1]), Q.expand(batch))
-    return _Pushed.apply(*at, v.expand(batch), f)  # type: ignore[return-value]
+    A, a, Q, v = A.expand(batch), a.expand(batch[:-1]), Q.expand(batch), v.expand(batch)
+    if torch.compiler.is_compiling():
+        return spectral_function_of.derivative(v, A, f, a, Q)
+    return _Pushed.apply(A, a, Q, v, f)  # type: ignore[return-value]
 
 
 class _Sum(Function):
@@ -126,7 +136,7 @@ class _Curved(Function):
 
     @staticmethod
     def forward(A: Tensor, a: Tensor, Q: Tensor, G: Tensor, H: Tensor, f: SmoothFunction) -> Tensor:
-        return _second(a, Q, sym(G), sym(H), f)
+        return second_derivative(G, H, a, Q, f)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -137,14 +147,14 @@ class _Curved(Function):
     @staticmethod
     def backward(ctx: Any, K: Tensor) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        curved = LastDerivative.apply(A, _third(a, Q, G, H, K, ctx.f), NO_FOURTH)
+        curved = last_derivative(_third(a, Q, G, H, K, ctx.f), NO_FOURTH, A)
         in_G, in_H = (_Curved.apply(A, a, Q, other, K, ctx.f) for other in (H, G))
         return curved, None, None, in_G, in_H, None
 
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dG: Tensor | None, dH: Tensor | None, _f: Any) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        third = None if dA is None else last(_third(a, Q, G, H, dA, ctx.f), A, G, H, dA)
+        third = None if dA is None else last_derivative(_third(a, Q, G, H, dA, ctx.f), NO_FOURTH, A, G, H, dA)
         moved = [_Curved.apply(A, a, Q, d, other, ctx.f) for d, other in ((dG, H), (dH, G)) if d is not None]
         return _sum(third, *moved)
 
@@ -167,7 +177,7 @@ def _third(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunct
 
 
 def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
-    """D F[V] to second order around A, by operations of torch alone (see `spectral._taylor`)."""
+    """D F[V] to second order around A, by operations of torch alone (see `spectral.taylor_polynomials`)."""
     first = differences(f, a)
     (second,) = second_differences(a, [f], [first])
     e, w = Q.mT @ (A - A.detach()) @ Q, Q.mT @ sym(V) @ Q
@@ -177,13 +187,14 @@ def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction
 
 
 def _derivatives_by_taylor(A: Tensor, key: str, directions: tuple[Tensor, ...]) -> list[Tensor]:
-    """Of first order around A, whose value is that at A: see `spectral._taylor`."""
-    Q, _, first, second = _coefficients(A.detach(), key)
+    """Of first order around A, whose value is that at A: see `spectral.taylor_polynomials`."""
+    Q, _, first, second, scale = coefficients(A.detach(), key)
     first, second = first.squeeze(-3), second.squeeze(-4)
-    e = Q.mT @ (A - A.detach()) @ Q
+    e = Q.mT @ (A - A.detach()) @ Q / scale
     found = []
     for v in directions:
         w = Q.mT @ v @ Q
-        pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
+        small = w / scale
+        pairs = e.unsqueeze(-1) * small.unsqueeze(-3) + small.unsqueeze(-1) * e.unsqueeze(-3)
         found.append(Q @ (first * w + (second * pairs).sum(-2)) @ Q.mT)
     return found

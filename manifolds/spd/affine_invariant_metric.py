@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import frechet
+from ..functional.cone import inside_or_nan
 from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
 from ..functional.pencil import (
     congruent,
@@ -79,7 +80,7 @@ class AffineInvariantMetric(SPD, GyroManifold):
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """(x g x - beta/(alpha + n beta) tr(g x) x)/alpha."""
-        x, g = sym(x), sym(g)
+        x, g = inside_or_nan(x), sym(g)  # of no point it would be a number
         return self._raised(x, congruent(x, g), (g * x).sum((-2, -1), keepdim=True))
 
     @operation

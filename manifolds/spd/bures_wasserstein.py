@@ -13,7 +13,7 @@ from ..chart import Chart
 from ..functional.bures_wasserstein import bures_domain, bures_moved, bures_retracted
 from ..functional.bures_wasserstein_metric import bures_basis, bures_curvature, bures_log_volume, bures_noise
 from ..functional.bures_wasserstein_transport import bures_transport
-from ..functional.cone import positive_definite
+from ..functional.cone import inside_or_nan, positive_definite
 from ..functional.decompositions import eigenvalues
 from ..functional.matrices import sym
 from ..functional.spectral import symmetric_function
@@ -57,7 +57,7 @@ class _BuresWasserstein(SPD):
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """2 (g x + x g)."""
-        return 4 * sym(sym(g) @ sym(x))
+        return 4 * sym(sym(g) @ inside_or_nan(x))  # of no point it would be a number
 
     @operation
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class _BuresWasserstein(SPD):
     @in_full_precision
     def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
         """sqrt of the least eigenvalue: the distance to singular matrices, at which a geodesic ends. 0 without x."""
-        return 0.0 if x is None else eigenvalues(sym(x))[..., 0].sqrt()
+        return 0.0 if x is None else eigenvalues(inside_or_nan(x))[..., 0].sqrt()
 
     @operation
     def basis(self, x: Tensor) -> Tensor:

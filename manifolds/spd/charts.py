@@ -50,7 +50,7 @@ class MatrixPower(Chart):
         """From one eigendecomposition."""
         if self.power == 1:
             return Linearized(x, lambda v: v, sym)
-        y, pull = function_and_inverse(x, Power(self.power), Power(1 / self.power))
+        y, pull = function_and_inverse(inside_or_nan(x), Power(self.power), Power(1 / self.power))
         return Linearized(y, pull, pull)
 
     def inverse_is_defined(self, y: Tensor) -> Tensor:

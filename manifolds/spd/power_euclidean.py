@@ -8,8 +8,8 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from ..euclidean import Euclidean
+from ..functional.cone import inside_or_nan
 from ..functional.decompositions import eigenvalues
-from ..functional.matrices import sym
 from ..kernels.spd import pencil_function
 from ..operation import in_full_precision, operation
 from ..pullback_metric import PullbackMetric
@@ -80,7 +80,7 @@ class SPDPowerEuclidean(SPD, PullbackMetric):
         if x is None:
             return 0.0
         self.check_operands("injectivity_radius", [x])
-        values = eigenvalues(sym(x))
+        values = eigenvalues(inside_or_nan(x))
         return (values[..., 0] if self.power > 0 else values[..., -1]) ** self.power / abs(self.power)
 
     # ---- the retraction ---------------------------------------------------------------------------------------

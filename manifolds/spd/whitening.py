@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..chart import Chart
-from ..functional.cone import positive_definite
+from ..functional.cone import inside_or_nan, positive_definite
 from ..functional.matrices import sym
 from .charts import MatrixPower
 
@@ -27,7 +27,7 @@ class Whitening(Chart):
 
     def forward(self, x: Tensor) -> Tensor:
         """The image."""
-        return self._whitened(MatrixPower(self.power).forward(sym(x)))
+        return self._whitened(MatrixPower(self.power).forward(inside_or_nan(x)))
 
     def inverse(self, y: Tensor) -> Tensor:
         """(p^2 N y N^T)^(1/p)."""
