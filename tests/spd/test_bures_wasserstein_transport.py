@@ -116,6 +116,6 @@ def test_compiled_with_gradients():
 
     torch.compiler.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=False)(x, y, v)
-    want = torch.autograd.grad(loss(x, y, v), (x, y, v))
-    for got, want in zip(torch.autograd.grad(compiled, (x, y, v)), want, strict=True):
+    found = torch.autograd.grad(compiled, (x, y, v))
+    for got, want in zip(found, torch.autograd.grad(loss(x, y, v), (x, y, v)), strict=True):
         assert torch.allclose(got, want, atol=1e-12)
