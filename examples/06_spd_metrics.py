@@ -280,7 +280,7 @@ def show_field(axes, x: Tensor, shown: Tensor, colours: Any) -> None:
     """Ellipsoids as they are seen from above, their axes as long as the eigenvalues."""
     i, j = shown.nonzero().T
     seen = (x @ x)[i, j, :2, :2]
-    shapes = outlines(seen, 0.31) + torch.stack([j, -i], -1).unsqueeze(-2)
+    shapes = outlines(seen, 0.33) + torch.stack([j, -i], -1).unsqueeze(-2)
     side = len(x)
     axes.add_collection(PolyCollection(list(shapes.numpy()), facecolors=colours[i, j], edgecolors="0.25", lw=0.4))
     axes.set(xlim=(-0.8, side - 0.2), ylim=(0.8 - side, 0.8), aspect="equal", xticks=[], yticks=[])
@@ -316,13 +316,13 @@ def show_fields(figure, panels, field: Field) -> None:
 
 def draw(field: Field):
     """The figure of the page."""
-    figure = plt.figure(figsize=(17, 13), layout="constrained")
+    figure = plt.figure(figsize=(17, 12.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     left, right = top.subfigures(1, 2, width_ratios=(2.5, 1))
     strips = left.subplots()
-    left.colorbar(
-        show_strips(strips), ax=strips, label="determinant / that of the ends", shrink=0.5, ticks=[1, 2, 4], format="%g"
-    )
+    bar = left.colorbar(show_strips(strips), ax=strips, label="determinant / that of the ends", shrink=0.5)
+    bar.set_ticks([1, 2, 4], labels=["1", "2", "4"])
+    bar.minorticks_off()
     show_curves(right.subplots(3, 1, sharex=True))
     show_fields(bottom, bottom.subplots(1, 5), field)
     return figure
