@@ -12,7 +12,7 @@ from torch import Tensor
 from ..chart import Chart
 from ..functional.bures_wasserstein import bures_domain, bures_moved, bures_retracted
 from ..functional.bures_wasserstein_metric import bures_basis, bures_curvature, bures_log_volume, bures_noise
-from ..functional.cone import inside_or_nan, positive_definite
+from ..functional.cone import inside_or_nan, lifted, positive_definite
 from ..functional.decompositions import eigenvalues
 from ..functional.matrices import sym
 from ..functional.spectral import symmetric_function
@@ -132,7 +132,7 @@ class _BuresWasserstein(SPD):
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """f(S) x f(S), with f(s) = 1 + s, or 1/(1 - s + s^2) for s < 0: a point for every u."""
-        return bures_retracted(x, symmetric_function(lyapunov(x, sym(u)), POSITIVE_LINEAR))
+        return lifted(bures_retracted(x, symmetric_function(lyapunov(x, sym(u)), POSITIVE_LINEAR)))
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
