@@ -40,7 +40,8 @@ from .operators import Operand, define
 from .tracing import derivative_wanted
 
 INTERVALS, STAGES = 2, 8
-SWEEPS = 14  # to 1e-12 for endpoints of condition 1e4, to rounding for 1e2
+# By dtype: in float64 to 1e-12 for endpoints of condition 1e4, and to rounding for 1e2.
+SWEEPS = {torch.float32: 9, torch.float64: 14}
 _ORDERS = 2  # of derivatives that are right
 
 
@@ -83,27 +84,29 @@ class _Path(NamedTuple):
 
 
 class _Generator(NamedTuple):
-    """K at some nodes, constants: with F the frame, [G F, G' F]^T, [G' F, -G F], F and the sums of eigenvalues."""
+    """K at some nodes, constants: with F the frame, [G F, G' F]^T, [G' F, -G F], F and 1/(sums of eigenvalues)."""
 
     left: Tensor
     right: Tensor
     frame: Tensor
-    sums: Tensor
+    weights: Tensor
 
     @classmethod
     def of(cls, path: _Path) -> _Generator:
         g, velocity = path.g.detach() @ path.frame, path.velocity.detach() @ path.frame
-        return cls(torch.cat([g, velocity], -1).mT, torch.cat([velocity, -g], -1), path.frame, path.sums.unsqueeze(-3))
+        left, right = torch.cat([g, velocity], -1).mT, torch.cat([velocity, -g], -1)
+        return cls(left, right, path.frame, path.sums.reciprocal().unsqueeze(-3))
 
     def on(self, interval: int) -> _Generator:
         """That of the nodes of one interval."""
-        parts = (self.left, self.right, self.frame)
         first = interval * STAGES
-        return _Generator(*(part.narrow(-3, first, STAGES) for part in parts), self.sums.narrow(-4, first, STAGES))
+        parts = [part.narrow(-3, first, STAGES) for part in (self.left, self.right, self.frame)]
+        weights = self.weights.narrow(-4, first, STAGES)
+        return _Generator(*(part.contiguous() for part in (*parts, weights)))  # products would copy them every time
 
     def __call__(self, y: Tensor) -> Tensor:
         m = (self.left @ (y @ self.frame)).unflatten(-2, (2, -1))
-        w = (m - m.mT) / self.sums
+        w = (m - m.mT) * self.weights
         return self.right @ w.flatten(-3, -2) @ self.frame.mT
 
 
@@ -130,7 +133,7 @@ def _integrated(y: Tensor, generator: _Generator, change: Tensor | None) -> tupl
         at = generator.on(interval)
         added = 0.0 if change is None else change.narrow(-3, interval * STAGES, STAGES)
         stage = y
-        for _ in range(SWEEPS):
+        for _ in range(SWEEPS[y.dtype]):
             stage = y + combined(matrix, at(stage) + added)
         y = y + combined(weights.unsqueeze(0), at(stage) + added)
         stages.append(stage)
