@@ -55,7 +55,9 @@ METRICS: dict[str, Manifold] = {
     "log-Euclidean": SPDLogEuclidean(),
     "affine-invariant": SPDAffineInvariant(),
 }
-COLOURS = dict(zip(METRICS, ("#000000", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9", "#009E73", "#0072B2"), strict=True))
+COLOURS: dict[str, str] = dict(
+    zip(METRICS, ("#000000", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9", "#009E73", "#0072B2"), strict=True)
+)
 SIDE, NOISE, SCANS = 16, 0.07, 8
 Row = dict[str, float]
 
@@ -278,8 +280,10 @@ def main(quick: bool = False) -> dict[str, Any]:
     """Run, print the tables, save the figure; returns what was measured. `quick` takes little and proves nothing."""
     start = time.perf_counter()
     torch.set_num_threads(1)
-    jobs = Parallel(n_jobs=1 if quick else 2, return_as="generator")(delayed(measure)(name, quick) for name in METRICS)
-    results = dict(zip(METRICS, tqdm(jobs, total=len(METRICS), unit="metric"), strict=True))
+    jobs: Any = Parallel(n_jobs=1 if quick else 2, return_as="generator")(
+        delayed(measure)(name, quick) for name in METRICS
+    )
+    results: dict[str, Any] = dict(zip(METRICS, tqdm(jobs, total=len(METRICS), unit="metric"), strict=True))
     for name, m in tqdm(METRICS.items(), desc="time", unit="metric"):
         results[name]["costs"] = costs(m, 16 if quick else 256, 0.0 if quick else 0.2)
     print(tables(results))
