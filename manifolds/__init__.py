@@ -37,5 +37,7 @@ from .parameter import ManifoldParameter as ManifoldParameter
 from .pullback import Pullback as Pullback
 from .pullback_metric import PullbackMetric as PullbackMetric
 from .spd import SPD as SPD
+from .spd import SPDLogCholesky as SPDLogCholesky
 from .spd import SPDLogEuclidean as SPDLogEuclidean
+from .spd import SPDPowerCholesky as SPDPowerCholesky
 from .wrapped_normal import WrappedNormal as WrappedNormal

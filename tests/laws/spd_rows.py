@@ -1,12 +1,13 @@
 """Rows of the table of laws: positive definite matrices."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchriemann.manifolds import SPD, SPDLogEuclidean
+from torchriemann.manifolds import SPD, SPDLogCholesky, SPDLogEuclidean, SPDPowerCholesky
 from torchriemann.testing import Case, Trial
 
 
@@ -76,6 +77,50 @@ LOG_EUCLIDEAN = spd(
     exempt={"infinite_injectivity_radius": "exp(30) in one eigenvalue is beyond what the others keep digits for"},
 )
 
+# ---- Cholesky factors ----
+
+
+def signs(t: Trial):
+    """x -> s x s with signs s: the only congruences that all metrics of Cholesky factors respect."""
+    s = t.noise(t.shape[-1]).sign()
+    return {"change of signs": lambda x: s.unsqueeze(-1) * x * s}
+
+
+def shrinking(t: Trial, x: Tensor) -> Tensor:
+    """Along the entry of the diagonal of the factor that is nearest to the boundary."""
+    power, L = t.manifold.power, torch.linalg.cholesky(x)
+    d = L.diagonal(dim1=-2, dim2=-1)
+    size = t.manifold.chart.root_weights(d) * d ** (power - 1)
+    first = torch.nn.functional.one_hot((size * d).argmin(-1), d.shape[-1]).to(d.dtype)
+    X = torch.diag_embed(-math.copysign(1.0, power) * first / size)
+    return L @ X.mT + X @ L.mT
+
+
+LOG_CHOLESKY = spd(
+    SPDLogCholesky(),
+    costly=(*CHART, "parallel_transport", "from_normal", "to_normal", "gyroadd"),
+    isometries=signs,
+    tolerance={
+        "*": 400,
+        "geodesic_transport_reaches_beyond_the_cut_locus": 3000,  # entries of the diagonal grow as exp of twice lengths
+    },
+    exempt={"infinite_injectivity_radius": "exp(30) in one entry of the factor is beyond what the others keep digits for"},
+)
+
+
+def power_cholesky(power: float) -> Case:
+    return spd(
+        SPDPowerCholesky(power),
+        order=2,
+        isometries=signs,
+        cut=shrinking,
+        tolerance={"*": 400},
+    )
+
+
 SPD_ROWS = [
     LOG_EUCLIDEAN,
+    LOG_CHOLESKY,
+    power_cholesky(0.5),
+    power_cholesky(-0.7),
 ]
