@@ -60,8 +60,7 @@ class Chart(ByOptions, abc.ABC):
         return torch.func.vjp(self.inverse, y)[1](g)[0]
 
     def linearized(self, x: Tensor) -> Linearized:
-        """f(x), and the derivative of the inverse there: that of `inverse_differential` at f(x), which a class overrides
-        that has it from what it needs for f(x)."""
+        """f(x), and the derivative of the inverse there; overridden where that follows from what f(x) takes."""
         y = self.forward(x)
         return Linearized(y, lambda v: self.inverse_differential(y, v)[1], lambda g: self.inverse_adjoint(y, g))
 
@@ -112,7 +111,7 @@ def derivative_along(function: Callable[[Tensor], Tensor], at: Tensor, v: Tensor
     """The value of `function`, and its derivative along `v`, also inside of torch's own forward mode."""
     if not forward_mode_is_taken():
         # In a compiled graph a slice of a dual number that is an input of the graph fails.
-        at = at.clone() if torch.compiler.is_compiling() else at
+        at = at.clone() if torch.compiler.is_compiling() else at.contiguous()  # no dual number is broadcast
         value, derivative, *_ = torch.func.jvp(function, (at,), (v,))
         return value, derivative
     # By reverse mode alone: the pull-back is linear in its cotangent, and the transpose of that map is the derivative.
