@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from tests.laws.composites import again
-from torchriemann.manifolds import SPD, SPDAffineInvariant, SPDBuresWasserstein, SPDLogEuclidean, SPDPowerEuclidean
+from torchriemann.manifolds import (
+    SPD,
+    SPDAffineInvariant,
+    SPDBuresWasserstein,
+    SPDLogCholesky,
+    SPDLogEuclidean,
+    SPDPowerCholesky,
+    SPDPowerEuclidean,
+)
 from torchriemann.testing import Case, Trial
 
 
@@ -192,6 +200,44 @@ def bures_again(manifold: SPDBuresWasserstein, **options: Any) -> Case:
     )
 
 
+# ---- Cholesky factors -----------------------------------------------------------------------------------------
+
+
+def signs(t: Trial):
+    """x -> s x s with signs s, which changes signs of the factor below the diagonal."""
+    s = t.noise(t.shape[-1]).sign()
+    return {"change of signs": lambda x: s.unsqueeze(-1) * x * s}
+
+
+LOG_CHOLESKY = spd(
+    SPDLogCholesky(),
+    costly=(*CHART, "from_normal", "to_normal"),
+    isometries=signs,
+    tolerance={
+        "*": 400,
+        "geodesic_transport_reaches_beyond_the_cut_locus": 3000,  # the diagonal grows as exp of twice the length
+    },
+    exempt={"infinite_injectivity_radius": "exp(30) on the diagonal is beyond what the other entries keep digits for"},
+)
+
+
+def power_cholesky(power: float, **options: Any) -> Case:
+    rim = "geodesics end there"
+    return spd(
+        SPDPowerCholesky(power, **options),
+        order=2,
+        fraction=0.7,  # of the radius, of which laws ask for 1.25 times as much
+        isometries=signs,
+        tolerance={"*": 400},
+        exempt={
+            "injectivity_radius_is_exact": rim,
+            "infinite_injectivity_radius": rim,
+            "extreme_numbers_give_no_nan": LONG,
+            "extreme_vectors_transport_without_nan": LONG,
+        },
+    )
+
+
 SPD_ROWS = [
     LOG_EUCLIDEAN,
     again(dataclasses.replace(LOG_EUCLIDEAN, manifold=SPDLogEuclidean(2.0, -0.2)), LOG_EUCLIDEAN, "inner", "logmap"),
@@ -203,4 +249,13 @@ SPD_ROWS = [
     BURES_WASSERSTEIN,
     bures_again(SPDBuresWasserstein(BASE), shapes=((3, 3),)),
     bures_again(SPDBuresWasserstein(power=0.5)),
+    LOG_CHOLESKY,
+    again(
+        dataclasses.replace(LOG_CHOLESKY, manifold=SPDLogCholesky((0.5, 2.0, 3.0)), shapes=((3, 3),)),
+        LOG_CHOLESKY,
+        "inner",
+        "dist2",
+    ),
+    again(power_cholesky(0.5), LOG_CHOLESKY, "expmap", "logmap", "expmap_transp", "dist2", "retr", "inverse_retr"),
+    again(power_cholesky(-0.7), LOG_CHOLESKY, "expmap", "logmap"),
 ]
