@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Operation = Callable[[Tensor, Tensor], Tensor]
@@ -20,13 +21,16 @@ POWER = 0.5  # of the power-Euclidean metric
 
 
 def _import(name: str) -> Any:
-    """The module, or None."""
+    """The module, or None. geomstats makes float64 the default dtype while it is imported: put back."""
+    dtype = torch.get_default_dtype()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
     except ImportError:
         return None
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def geoopt() -> dict[str, Operations]:

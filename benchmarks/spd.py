@@ -32,8 +32,6 @@ from torchriemann.manifolds import (  # noqa: E402
     SPDPowerEuclidean,
 )
 
-torch.set_default_dtype(torch.float32)  # geomstats makes float64 the default while it is imported
-
 BATCH, SIZES = 256, (8, 16, 32, 64)
 METRICS = (
     SPDAffineInvariant(),
@@ -67,7 +65,7 @@ def wishart(generator: torch.Generator, count: int, n: int) -> Tensor:
 def with_gradients(operation: Operation, x: Tensor, other: Tensor) -> Callable[[], Any]:
     """A call that computes the operation and both gradients of its product with a fixed cotangent."""
     x, other = (z.clone().requires_grad_() for z in (x, other))
-    cotangent = torch.randn(operation(x, other).shape, generator=torch.Generator().manual_seed(1))
+    cotangent = torch.randn(operation(x, other).shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
     return lambda: torch.autograd.grad(operation(x, other), (x, other), cotangent)
 
 
