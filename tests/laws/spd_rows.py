@@ -76,6 +76,7 @@ LOG_EUCLIDEAN = spd(
     exempt={"infinite_injectivity_radius": "exp(30) in one eigenvalue is beyond what the others keep digits for"},
 )
 
+
 def affine_invariant(manifold: SPDAffineInvariant, **options: Any) -> Case:
     return spd(
         manifold,
