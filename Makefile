@@ -59,7 +59,7 @@ wheel: $(VENV)/.lint
 	@$(BIN)/python -m build --outdir dist . > dist/build.log 2>&1 || { cat dist/build.log; exit 1; }
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test $(VENV)/.bench
 	@set -e; for script in benchmarks/*.py; do \
 		case $$script in */common.py|*/_*) continue;; esac; \
 		echo "== $$script"; $(BIN)/python $$script; \
@@ -85,7 +85,8 @@ $(VENV)/.examples: EXTRAS := examples
 $(VENV)/.test:     EXTRAS := test,examples
 $(VENV)/.lint:     EXTRAS := lint
 $(VENV)/.docs:     EXTRAS := docs
-$(VENV)/.examples $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml $(VENV)/constraints.txt | $(BIN)/python
+$(VENV)/.bench:    EXTRAS := bench
+$(VENV)/.examples $(VENV)/.bench $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml $(VENV)/constraints.txt | $(BIN)/python
 	@echo "== installing torchriemann[$(EXTRAS)] into $(VENV)"
 	@$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@

@@ -30,6 +30,15 @@ from .frames import axis_angle_from_rotation as axis_angle_from_rotation
 from .frames import quaternion_from_rotation as quaternion_from_rotation
 from .frames import rotation_from_axis_angle as rotation_from_axis_angle
 from .frames import rotation_from_quaternion as rotation_from_quaternion
+from .functional.matrix_functions import matrix_exp as matrix_exp
+from .functional.matrix_functions import matrix_inverse_sqrt as matrix_inverse_sqrt
+from .functional.matrix_functions import matrix_log as matrix_log
+from .functional.matrix_functions import matrix_power as matrix_power
+from .functional.matrix_functions import matrix_sqrt as matrix_sqrt
+from .functional.spectral_cones import project_condition as project_condition
+from .functional.spectral_cones import project_eigenvalue_floor as project_eigenvalue_floor
+from .functional.spectral_cones import project_rank as project_rank
+from .functional.spectral_cones import project_trace_one as project_trace_one
 from .gyro import GyroManifold as GyroManifold
 from .kernels import use_kernels as use_kernels
 from .operation import operation as operation
@@ -38,5 +47,7 @@ from .pullback import Pullback as Pullback
 from .pullback_metric import PullbackMetric as PullbackMetric
 from .spd import SPD as SPD
 from .spd import SPDAffineInvariant as SPDAffineInvariant
+from .spd import SPDBuresWasserstein as SPDBuresWasserstein
 from .spd import SPDLogEuclidean as SPDLogEuclidean
+from .spd import SPDPowerEuclidean as SPDPowerEuclidean
 from .wrapped_normal import WrappedNormal as WrappedNormal

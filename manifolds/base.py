@@ -32,6 +32,7 @@ class Manifold(ByOptions, Primitives):
     """
 
     reversible: ClassVar[bool] = False  # read by geoopt's samplers
+    _mean_descends: bool = False  # see `frechet.MeanSpace`
 
     # ---- derived: metric --------------------------------------------------------------------------------------
 

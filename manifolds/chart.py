@@ -60,8 +60,7 @@ class Chart(ByOptions, abc.ABC):
         return torch.func.vjp(self.inverse, y)[1](g)[0]
 
     def linearized(self, x: Tensor) -> Linearized:
-        """f(x), and the derivative of the inverse there: that of `inverse_differential` at f(x), which a class overrides
-        that has it from what it needs for f(x)."""
+        """f(x), and the derivative of the inverse there; overridden where that follows from what f(x) takes."""
         y = self.forward(x)
         return Linearized(y, lambda v: self.inverse_differential(y, v)[1], lambda g: self.inverse_adjoint(y, g))
 

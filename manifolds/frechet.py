@@ -23,6 +23,8 @@ LinearMap = Callable[[Tensor], Tensor]
 class MeanSpace(Protocol):
     """What an iteration for a mean asks of a space: a manifold, or one in other coordinates of its tangent vectors."""
 
+    _mean_descends: bool = False  # whether no step leads to a larger mean squared distance
+
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """The tangent vector at `x` whose geodesic ends in `y`."""
         ...
@@ -76,7 +78,7 @@ def karcher_flow(
 
     The manifold says what the step is, by default that mean itself. A step after which the mean squared distance is not
     enough smaller (Armijo's condition) is taken back and halved: under negative curvature a plain step overshoots
-    as soon as the points are some radii of curvature away.
+    as soon as the points are some radii of curvature away. Not so of a space that says that its steps descend.
 
     Finished items stand still where nobody differentiates the flow itself; there every item keeps moving, because an
     item that starts at its mean has the right derivative only after it moved.
@@ -96,7 +98,8 @@ def karcher_flow(
         moves = norm > goal  # no item whose mean is NaN
         if readable and not bool(moves.any()):
             break
-        rises = now > square - 0.2 * gain + 64 * eps * square
+        # Where steps descend by a theorem, a rise is the rounding of close points.
+        rises = (now > square - 0.2 * gain + 64 * eps * square) & (not manifold._mean_descends)
         onwards = manifold._mean_step(mu, logs, w)
         step = torch.where(rises, 0.5 * step, onwards)
         gain = torch.where(rises, 0.5 * gain, manifold.inner(mu, onwards, mean, keepdim=True))

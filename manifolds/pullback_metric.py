@@ -123,7 +123,7 @@ class PullbackMetric(GyroManifold):
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
         """Df^-1 of the Hessian on `codomain` of the function carried there, whose Euclidean one is (Df^-1)^T h and the
         derivative along Df u of (Df^-1)^T g."""
-        x, g, h, u = torch.broadcast_tensors(x, g, h, u)
+        x, g, h, u = (t.contiguous() for t in torch.broadcast_tensors(x, g, h, u))  # for dual numbers
         y, w = self.chart.differential(x, u)
         carried, turned = derivative_along(lambda at: self.chart.inverse_adjoint(at, g), y, w)
         hessian = turned + self.chart.inverse_adjoint(y, h)

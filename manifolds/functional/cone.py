@@ -14,7 +14,7 @@ from .spectral_functions import POSITIVE_PART
 def positive_definite(x: Tensor) -> Tensor:
     """Whether the symmetric part has a Cholesky factor in float64. ``*B,n,n -> *B`` (bool); no derivative."""
     factor, info = torch.linalg.cholesky_ex(sym(x.detach()).double())
-    return (info == 0) & factor.isfinite().flatten(-2).all(-1)
+    return (info == 0) & factor.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)  # what is not finite ends in a pivot
 
 
 def inside_or_nan(x: Tensor) -> Tensor:
@@ -41,6 +41,15 @@ def raised(x: Tensor) -> Tensor:
     other = torch.where(definite, 0.0, x)  # in the other items no eigenvalues are sought
     lifted = _plus_diagonal(symmetric_function(_plus_diagonal(other, -floor), POSITIVE_PART), floor)
     return torch.where(definite, x, sym(lifted))
+
+
+def lifted(x: Tensor) -> Tensor:
+    """Symmetric `x` itself where it is positive definite; else, if that is enough to be, with 4 n eps times the trace
+    added to every eigenvalue."""
+    n, trace = x.shape[-1], x.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
+    higher = _plus_diagonal(x, 4 * n * torch.finfo(x.dtype).eps * trace)
+    keep = positive_definite(x) | ~positive_definite(higher)
+    return torch.where(keep[..., None, None], x, higher)
 
 
 def inside_cone(x: Tensor, margin: float) -> Tensor:

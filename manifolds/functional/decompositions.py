@@ -56,7 +56,23 @@ def _plain(A: Tensor) -> bool:
 
 def eigh_of_plain(A: Tensor) -> tuple[Tensor, Tensor]:
     """`eigh` outside transforms."""
-    return _decompose(torch.linalg.eigh, A)
+    return _resolved(A, *_decompose(torch.linalg.eigh, A))
+
+
+def _resolved(A: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """In float32, a decomposition of which the smallest value is next to zero beside the largest is made again in
+    float64: of positive definite matrices of condition 3e3 and more, whose small eigenvalues float32 does not find."""
+    if A.dtype != torch.float32 or A.shape[-1] < 2:
+        return values, vectors
+    low, high = values[..., 0], values[..., -1]
+    poor = low.abs() < torch.finfo(A.dtype).eps ** 0.5 * high
+    if not bool(poor.any()):
+        return values, vectors
+    exact = _decompose(torch.linalg.eigh, A[poor].double())
+    values, vectors = (
+        found.index_put((poor,), e.to(A.dtype)) for found, e in zip((values, vectors), exact, strict=True)
+    )
+    return values, vectors
 
 
 def svd_of_plain(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:

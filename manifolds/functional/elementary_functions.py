@@ -93,6 +93,7 @@ class Exponential:
     """exp, of any real eigenvalues."""
 
     key: str = "exp"
+    degree: None = None
 
     def value(self, a: Tensor) -> Tensor:
         """e^a."""
@@ -124,6 +125,7 @@ class Logarithm:
     """log, of positive eigenvalues."""
 
     key: str = "log"
+    degree: float = 0.0
 
     def value(self, a: Tensor) -> Tensor:
         """log(a)."""
@@ -158,6 +160,7 @@ class SquareRoot:
     """sqrt, of eigenvalues that are not negative."""
 
     key: str = "sqrt"
+    degree: float = 0.5
 
     def value(self, a: Tensor) -> Tensor:
         """sqrt(a)."""
@@ -174,10 +177,42 @@ class SquareRoot:
 
 
 @dataclass(frozen=True)
+class SemidefiniteSquareRoot:
+    """sqrt of matrices of norm one, with eigenvalues of zero that rounding has made negative.
+
+    The derivative between two of them, which would be infinite, is zero.
+    """
+
+    key: str = "semidefinite_sqrt"
+    degree: None = None
+    vanishing: float = 16.0  # in eps
+
+    def value(self, a: Tensor) -> Tensor:
+        """sqrt(a)."""
+        rounded = (a < 0) & (a >= -self.vanishing * torch.finfo(a.dtype).eps)
+        return torch.where(rounded, 0.0, a).sqrt()
+
+    def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """1/(sqrt a + sqrt b)."""
+        return _reciprocal(self.value(a) + self.value(b))
+
+    def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
+        """-1/((sqrt a + sqrt b)(sqrt b + sqrt c)(sqrt c + sqrt a))."""
+        a, b, c = self.value(a), self.value(b), self.value(c)
+        return -_reciprocal(a + b) * _reciprocal(b + c) * _reciprocal(c + a)
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """1/x, and zero of zero."""
+    return torch.where(x == 0, 0.0, 1 / torch.where(x == 0, 1.0, x))
+
+
+@dataclass(frozen=True)
 class InverseSquareRoot:
     """1/sqrt, of positive eigenvalues."""
 
     key: str = "inverse_sqrt"
+    degree: float = -0.5
 
     def value(self, a: Tensor) -> Tensor:
         """1/sqrt(a)."""
@@ -207,9 +242,14 @@ class Power:
         """``"power 0.3"``."""
         return f"power {self.exponent!r}"
 
+    @property
+    def degree(self) -> float:
+        """The exponent."""
+        return self.exponent
+
     def value(self, a: Tensor) -> Tensor:
         """a^p."""
-        return a**self.exponent
+        return torch.where(a < 0, torch.nan, a**self.exponent)  # whole exponents know no sign
 
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """x^p [a, b]."""

@@ -23,6 +23,11 @@ class MatrixFunction(Protocol):
         """The name by which `spectral_functions.named` finds the function: operators carry strings."""
         ...
 
+    @property
+    def degree(self) -> float | None:
+        """p, if ``f[t a, t b] = t^(p - 1) f[a, b]`` for all t > 0; None of a function with a scale of its own."""
+        ...
+
     def value(self, a: Tensor) -> Tensor:
         """f(a)."""
         ...
@@ -93,6 +98,7 @@ class QuadratureFunction:
     first: Callable[[Tensor], Tensor]
     second: Callable[[Tensor], Tensor]
     quadrature_gap: float
+    degree: None = None
 
     def value(self, a: Tensor) -> Tensor:
         """f(a)."""
@@ -125,6 +131,7 @@ class ConstantFunction:
     """One. As a function of singular values it gives the polar factor."""
 
     key: str = "one"
+    degree: float = 0.0
 
     def value(self, a: Tensor) -> Tensor:
         """1."""
@@ -147,6 +154,7 @@ class StepFunction:
     """
 
     key: str = "step"
+    degree: float = 0.0
 
     def value(self, a: Tensor) -> Tensor:
         """1 where a > 0."""

@@ -12,17 +12,16 @@ all derivatives are finite, and zero at M = 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from .decompositions import svd_of_plain
 from .matrices import sym
 from .operators import Operand, define
-from .spectral import NO_THIRD, last
-from .tracing import LastDerivative, derivative_wanted, function_loses_graph, values_readable
+from .self_adjoint import SelfAdjointMap
+from .tracing import derivative_wanted, values_readable
 
 _VANISHING = 16  # eps of the largest singular value: what rounding leaves of one that is zero
 
@@ -42,7 +41,7 @@ def nearest_frame(x: Tensor) -> Tensor:
     if not derivative_wanted(x):
         return _decomposed(x)[0]
     parts = _parts(x.detach()) if values_readable(x) else _parts_operator(x.detach())
-    return _Value.apply(x, *parts)  # type: ignore[return-value]
+    return _frame_of(x, None, *parts)
 
 
 def _decomposed(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,66 +119,24 @@ def _curved(e: Tensor, k: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return _second(e, _first(e, *parts[:4]), _first(k, *parts[:4]), *parts)
 
 
-class _Value(Function):
-    """P as a function of M."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, frame: Tensor, *others: Tensor) -> Tensor:
-        return frame.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
-        x, *parts = ctx.saved_tensors
-        if function_loses_graph(g):
-            return *torch.autograd.grad(_taylor(x, *parts), x, g, create_graph=True), *(None,) * 5
-        return _Derivative.apply(g, x, *parts), *(None,) * 5
-
-    @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: Any) -> Any:
-        return _Derivative.apply(dx, *ctx.saved_tensors)
-
-
-class _Derivative(Function):
-    """The self-adjoint map G -> D P[G] as a function of G and M."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(g: Tensor, x: Tensor, *parts: Tensor) -> Tensor:
-        return _first(g, *parts[:4]).frame
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, h: Tensor) -> Any:
-        g, x, *parts = ctx.saved_tensors
-        curved = LastDerivative.apply(x, _curved(g, h, parts), NO_THIRD)
-        return _Derivative.apply(h, x, *parts), curved, *(None,) * 5
-
-    @staticmethod
-    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: Any) -> Any:
-        g, x, *parts = ctx.saved_tensors
-        change = torch.zeros_like(g)
-        if dx is not None:
-            change = change + last(_curved(g, dx, parts), x, g, dx)
-        if dg is not None:
-            change = change + _Derivative.apply(dg, x, *parts)
-        return change
-
-
 def _taylor(x: Tensor, *parts: Tensor) -> Tensor:
     """The second-order Taylor polynomial at M, in a difference whose value is zero: for compilers, which know no custom
     jvp."""
     e = x - x.detach()
     first = _first(e, *parts[:4])
     return parts[0] + first.frame + 0.5 * _second(e, first, first, *parts)
+
+
+def _frame_value(frame: Tensor, *_: object) -> Tensor:
+    return frame.clone()
+
+
+_frame_of = SelfAdjointMap(
+    "nearest_frame_of",
+    (2, 2, 2, 2, 2),
+    _frame_value,
+    lambda e, *parts: _first(e, *parts[:4]).frame,
+    lambda e, k, *parts: _curved(e, k, parts[:5]),
+    lambda x, _: _taylor(x, *_parts_operator(x.detach())),
+    "the nearest frame has first and second derivatives, not third ones",
+)

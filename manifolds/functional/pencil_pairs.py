@@ -116,7 +116,10 @@ def _refined(L: Tensor, Q: Tensor, w: Tensor, U: Tensor, resolved: float) -> tup
         return w, U
     poor, shape = ~good, (*w.shape, w.shape[-1])
     exact, vectors = _by_singular_values(L.expand(shape)[poor], Q.expand(shape)[poor])
-    return w.index_put((poor,), exact), U.index_put((poor,), vectors[..., : U.shape[-1]].to(U.dtype))
+    vectors = vectors[..., : U.shape[-1]].to(U.dtype)
+    if poor.dim() == 0:  # an index without dimensions adds one
+        return exact[0], vectors[0]
+    return w.index_put((poor,), exact), U.index_put((poor,), vectors)
 
 
 def _by_singular_values(L: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ class PositivePart:
     """
 
     key: str = "positive_part"
+    degree: float = 1.0
 
     def value(self, a: Tensor) -> Tensor:
         """max(a, 0)."""
@@ -48,6 +49,7 @@ class PositiveLinear:
     """
 
     key: str = "positive_linear"
+    degree: None = None
 
     def value(self, a: Tensor) -> Tensor:
         """f(a)."""

@@ -11,19 +11,17 @@ and in the second derivative only two kinds of second differences are left, ``f[
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from .decompositions import svd, svd_of_plain
 from .matrices import skew, sym
 from .matrix_function import MatrixFunction
 from .operators import Operand, define
-from .spectral import NO_THIRD, differences, last, second_differences
+from .self_adjoint import SelfAdjointMap
+from .spectral import NO_THIRD, differences, differences_scale, second_differences
 from .spectral_functions import POLAR_FACTOR, named
-from .tracing import LastDerivative, function_loses_graph
+from .tracing import transforms_or_forward_mode
 
 
 def _across(f: MatrixFunction, c: Tensor) -> Tensor:
@@ -55,75 +53,32 @@ def _second_inner(alike: Tensor, apart: Tensor, g: Tensor, h: Tensor) -> Tensor:
     return (even + left + right).sum(-2)
 
 
-def _first(U: Tensor, c: Tensor, V: Tensor, G: Tensor, f: MatrixFunction) -> Tensor:
+def _tables(f: MatrixFunction, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """t^2 f[c_i, c_k, c_j], t^2 f[c_i, -c_k, c_j] and t, as for symmetric matrices."""
+    t = differences_scale(f, c)
+    d = c / t
+    first = differences(f, d)
+    (alike,), apart = second_differences(d, [f], [first]), _second_across(first, _across(f, d), d)
+    power = t[..., None, None] ** f.degree if f.degree else 1.0
+    return power * alike, power * apart, t
+
+
+def _value(U: Tensor, c: Tensor, V: Tensor, f: MatrixFunction) -> Tensor:
+    """U f(c) V^T."""
+    return (U * f.value(c).unsqueeze(-2)) @ V.mT
+
+
+def _first(G: Tensor, U: Tensor, c: Tensor, V: Tensor, f: MatrixFunction) -> Tensor:
+    """D F[G]."""
     g = U.mT @ G @ V
     return U @ (differences(f, c) * sym(g) + _across(f, c) * skew(g)) @ V.mT
 
 
-def _second(U: Tensor, c: Tensor, V: Tensor, G: Tensor, H: Tensor, f: MatrixFunction) -> Tensor:
-    first = differences(f, c)
-    (alike,), apart = second_differences(c, [f], [first]), _second_across(first, _across(f, c), c)
-    g, h = U.mT @ G @ V, U.mT @ H @ V
+def _second(G: Tensor, H: Tensor, U: Tensor, c: Tensor, V: Tensor, f: MatrixFunction) -> Tensor:
+    """D^2 F[G, H]."""
+    alike, apart, t = _tables(f, c)
+    g, h = (U.mT @ (x / t.unsqueeze(-1)) @ V for x in (G, H))
     return U @ (_second_inner(alike, apart, g, h) + _second_inner(alike, apart, h, g)) @ V.mT
-
-
-class _Value(Function):
-    """U f(c) V^T as a function of the square matrix M = U diag(c) V^T."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(M: Tensor, U: Tensor, c: Tensor, V: Tensor, f: MatrixFunction) -> Tensor:
-        return (U * f.value(c).unsqueeze(-2)) @ V.mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.save_for_forward(*inputs[:4])
-        ctx.f = inputs[4]
-
-    @staticmethod
-    def backward(ctx: Any, G: Tensor) -> Any:
-        M, U, c, V = ctx.saved_tensors
-        if function_loses_graph(G):
-            return *torch.autograd.grad(_taylor(M, ctx.f.key), M, G, create_graph=True), None, None, None, None
-        return _Derivative.apply(M, U, c, V, G, ctx.f), None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, dM: Tensor, *_: Any) -> Any:
-        return _Derivative.apply(*ctx.saved_tensors, dM, ctx.f)
-
-
-class _Derivative(Function):
-    """The self-adjoint derivative of `_Value` in direction G, as a function of M and G."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(M: Tensor, U: Tensor, c: Tensor, V: Tensor, G: Tensor, f: MatrixFunction) -> Tensor:
-        return _first(U, c, V, G, f)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs[:5])
-        ctx.save_for_forward(*inputs[:5])
-        ctx.f = inputs[5]
-
-    @staticmethod
-    def backward(ctx: Any, H: Tensor) -> Any:
-        M, U, c, V, G = ctx.saved_tensors
-        curved = LastDerivative.apply(M, _second(U, c, V, G, H, ctx.f), NO_THIRD)
-        return curved, None, None, None, _Derivative.apply(M, U, c, V, H, ctx.f), None
-
-    @staticmethod
-    def jvp(ctx: Any, dM: Tensor | None, _u: Any, _c: Any, _v: Any, dG: Tensor | None, _f: Any) -> Any:
-        M, U, c, V, G = ctx.saved_tensors
-        change = torch.zeros_like(G)
-        if dM is not None:
-            change = change + last(_second(U, c, V, G, dM, ctx.f), M, G, dM)
-        if dG is not None:
-            change = change + _Derivative.apply(M, U, c, V, dG, ctx.f)
-        return change
 
 
 def singular_value_function(M: Tensor, f: MatrixFunction) -> Tensor:
@@ -132,10 +87,9 @@ def singular_value_function(M: Tensor, f: MatrixFunction) -> Tensor:
     `f` is used on [0, inf) only; where it does not vanish at zero the result jumps at singular `M`. Matrices that are
     not finite give NaN, as in `symmetric_functions`.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
         return _taylor(M, f.key)
-    U, c, V = svd(M)
-    return _Value.apply(M, U, c, V, f)  # type: ignore[return-value]
+    return _singular_value_function(M, f, *svd(M))
 
 
 def polar_factor(M: Tensor) -> Tensor:
@@ -143,29 +97,29 @@ def polar_factor(M: Tensor) -> Tensor:
     return singular_value_function(M, POLAR_FACTOR)
 
 
-# ---- under a compiler -----------------------------------------------------------------------------------------
+# ---- under a compiler, where transforms differentiate ---------------------------------------------------------
 
 
 def _taylor(M: Tensor, key: str) -> Tensor:
     """The second-order Taylor polynomial at M, as for symmetric matrices."""
-    U, V, value, first, across, alike, apart = _coefficients(M.detach(), key)
+    U, V, value, first, across, alike, apart, t = _coefficients(M.detach(), key)
     e = U.mT @ (M - M.detach()) @ V
-    linear = first * sym(e) + across * skew(e)
-    return U @ (torch.diag_embed(value) + linear + _second_inner(alike, apart, e, e)) @ V.mT
+    linear, small = first * sym(e) + across * skew(e), e / t.unsqueeze(-1)
+    return U @ (torch.diag_embed(value) + linear + _second_inner(alike, apart, small, small)) @ V.mT
 
 
 def _coefficients_of_plain(M: Tensor, key: str) -> tuple[Tensor, ...]:
-    """U, V, f(c), f[c_i, c_j], f[c_i, -c_j], f[c_i, c_k, c_j] and f[c_i, -c_k, c_j]."""
+    """U, V, f(c), f[c_i, c_j], f[c_i, -c_j], and the tables of the second derivative with their scale."""
     U, c, V = svd_of_plain(M)
     f = named(key)
-    first, across = differences(f, c), _across(f, c)
-    return U, V, f.value(c), first, across, *second_differences(c, [f], [first]), _second_across(first, across, c)
+    return U, V, f.value(c), differences(f, c), _across(f, c), *_tables(f, c)
 
 
 def _coefficient_shapes(M: Tensor, key: str) -> tuple[Tensor, ...]:
     named(key)  # an unknown name raises where it is compiled
     batch, n = M.shape[:-2], M.shape[-1]
-    return tuple(M.new_empty((*batch, *[n] * order)) for order in (2, 2, 1, 2, 2, 3, 3))
+    tables = (M.new_empty((*batch, *[n] * order)) for order in (2, 2, 1, 2, 2, 3, 3))
+    return *tables, M.new_empty((*batch, 1))
 
 
 _coefficients = define(
@@ -174,5 +128,17 @@ _coefficients = define(
     (Operand("matrices", 2),),
     _coefficient_shapes,
     numbers={"function": str},
-    count=7,
+    count=8,
+)
+
+_singular_value_function = SelfAdjointMap(
+    "singular_value_function",
+    (2, 1, 2),
+    _value,
+    _first,
+    _second,
+    lambda M, f: _taylor(M, f.key),
+    NO_THIRD,
+    key=lambda f: f.key,
+    named=named,
 )

@@ -7,7 +7,15 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from .elementary_functions import Exponential, InverseSquareRoot, Logarithm, Power, SquareRoot
+from .elementary_functions import (
+    Exponential,
+    InverseSquareRoot,
+    Logarithm,
+    Power,
+    SemidefiniteSquareRoot,
+    SquareRoot,
+)
+from .inverse_function import InverseFunction
 from .matrix_function import ConstantFunction, MatrixFunction, QuadratureFunction, StepFunction
 from .piecewise_functions import PositiveLinear, PositivePart
 from .series import angle_over_sine, bessel_sqrt, cos_sqrt, sinc_sqrt, versine_sqrt
@@ -39,7 +47,9 @@ ANGLE_OVER_SINE = QuadratureFunction(
 UPPER_PROJECTOR = StepFunction()
 POLAR_FACTOR = ConstantFunction()
 POSITIVE_PART, POSITIVE_LINEAR = PositivePart(), PositiveLinear()
+INVERSE_POSITIVE_LINEAR = InverseFunction(POSITIVE_LINEAR)
 LOG, EXP, SQRT, INVERSE_SQRT = Logarithm(), Exponential(), SquareRoot(), InverseSquareRoot()
+SEMIDEFINITE_SQRT = SemidefiniteSquareRoot()
 
 FUNCTIONS: Mapping[str, MatrixFunction] = MappingProxyType(
     {
@@ -47,8 +57,8 @@ FUNCTIONS: Mapping[str, MatrixFunction] = MappingProxyType(
         for f in (
             *(COS_SQRT, SINC_SQRT, VERSINE_SQRT, ANGLE_OVER_SINE),
             *(UPPER_PROJECTOR, POLAR_FACTOR),
-            *(POSITIVE_PART, POSITIVE_LINEAR),
-            *(LOG, EXP, SQRT, INVERSE_SQRT),
+            *(POSITIVE_PART, POSITIVE_LINEAR, INVERSE_POSITIVE_LINEAR),
+            *(LOG, EXP, SQRT, INVERSE_SQRT, SEMIDEFINITE_SQRT),
         )
     }
 )

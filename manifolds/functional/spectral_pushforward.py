@@ -9,6 +9,7 @@ with the inner sum over the six orders X, Y, Z of G, H, K (see `spectral` for th
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,8 +21,16 @@ from torch.autograd import Function
 from .decompositions import eigh
 from .elementary_functions import SmoothFunction
 from .matrices import sym
-from .spectral import _coefficients, _second, _taylor, _Value, differences, last, second_differences
-from .tracing import LastDerivative, function_loses_graph
+from .spectral import (
+    coefficients,
+    differences,
+    second_derivative,
+    second_differences,
+    spectral_function_of,
+    symmetric_function,
+    taylor_polynomials,
+)
+from .tracing import function_loses_graph, last_derivative, transforms_or_forward_mode
 
 NO_FOURTH = "derivatives of spectral functions have first and second derivatives, not third ones"
 
@@ -33,10 +42,10 @@ def function_and_derivatives(A: Tensor, f: SmoothFunction, *directions: Tensor) 
     """
     A = sym(A)
     directions = tuple(map(sym, directions))
-    if torch.compiler.is_compiling():
-        return _taylor(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        return taylor_polynomials(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
     a, Q = eigh(A)
-    return _Value.apply(A, a, Q, f), *(_pushed(A, a, Q, v, f) for v in directions)  # type: ignore[return-value]
+    return spectral_function_of(A, f, a, Q), *(_pushed(A, a, Q, v, f) for v in directions)
 
 
 def function_and_inverse(
@@ -46,27 +55,56 @@ def function_and_inverse(
     map. From one eigendecomposition, whose vectors are those of f(A) too."""
     A = sym(A)
     if torch.compiler.is_compiling():
-        (value,) = _taylor(A, f.key)
+        value = symmetric_function(A, f)
         return value, lambda w: function_and_derivatives(value, inverse, w)[1]
     a, Q = eigh(A)
-    value: Tensor = _Value.apply(A, a, Q, f)  # type: ignore[assignment]
+    value = spectral_function_of(A, f, a, Q)
     return value, lambda w: _pushed(value, f.value(a), Q, sym(w), inverse)
 
 
 def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Tensor:
     batch = torch.broadcast_shapes(A.shape, v.shape)
-    at = (A.expand(batch), a.expand(batch[:-1]), Q.expand(batch))
-    return _Pushed.apply(*at, v.expand(batch), f)  # type: ignore[return-value]
+    A, a, Q, v = A.expand(batch), a.expand(batch[:-1]), Q.expand(batch), v.expand(batch)
+    if torch.compiler.is_compiling():
+        return spectral_function_of.derivative(v, A, f, a, Q)
+    return _Pushed.apply(A, a, Q, v, f)  # type: ignore[return-value]
+
+
+class _Sum(Function):
+    """Of tensors, None standing for zero: by autograd's operations a `jvp`, in which forward mode is switched off,
+    would lose the derivative of an outer level."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor) -> Any:
+        return G, G
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        return _sum(*tangents)
+
+
+def _sum(*terms: Tensor | None) -> Tensor:
+    return functools.reduce(_Sum.apply, [t for t in terms if t is not None])  # type: ignore[arg-type]
 
 
 class _Pushed(Function):
-    """The self-adjoint map V -> D F[V] of symmetric V as a function of A and V."""
+    """The self-adjoint map V -> D F[sym V] as a function of A and V."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
-        return Q @ (differences(f, a) * (Q.mT @ V @ Q)) @ Q.mT
+        return Q @ (differences(f, a) * (Q.mT @ sym(V) @ Q)) @ Q.mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -77,7 +115,6 @@ class _Pushed(Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> Any:
         A, a, Q, V = ctx.saved_tensors
-        G = sym(G)
         if function_loses_graph(G):
             value = _pushed_taylor(A, a, Q, V, ctx.f)
             in_A, in_V = torch.autograd.grad(value, (A, V), (G,), create_graph=True)
@@ -88,20 +125,18 @@ class _Pushed(Function):
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dV: Tensor | None, _f: Any) -> Any:
         A, a, Q, V = ctx.saved_tensors
-        change = torch.zeros_like(V)
-        if dA is not None:
-            change = change + _Curved.apply(A, a, Q, V, sym(dA), ctx.f)
-        return change if dV is None else change + _Pushed.apply(A, a, Q, sym(dV), ctx.f)
+        curved = None if dA is None else _Curved.apply(A, a, Q, V, dA, ctx.f)
+        return _sum(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
 
 
 class _Curved(Function):
-    """D^2 F[G, H] of symmetric G, H as a function of A, G and H."""
+    """D^2 F[sym G, sym H] as a function of A, G and H."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(A: Tensor, a: Tensor, Q: Tensor, G: Tensor, H: Tensor, f: SmoothFunction) -> Tensor:
-        return _second(a, Q, G, H, f)
+        return second_derivative(G, H, a, Q, f)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -112,21 +147,16 @@ class _Curved(Function):
     @staticmethod
     def backward(ctx: Any, K: Tensor) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        K = sym(K)
-        curved = LastDerivative.apply(A, _third(a, Q, G, H, K, ctx.f), NO_FOURTH)
+        curved = last_derivative(_third(a, Q, G, H, K, ctx.f), NO_FOURTH, A)
         in_G, in_H = (_Curved.apply(A, a, Q, other, K, ctx.f) for other in (H, G))
         return curved, None, None, in_G, in_H, None
 
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dG: Tensor | None, dH: Tensor | None, _f: Any) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        change = torch.zeros_like(G)
-        if dA is not None:
-            change = change + last(_third(a, Q, G, H, sym(dA), ctx.f), A, G, H, dA)
-        for moved, other in ((dG, H), (dH, G)):
-            if moved is not None:
-                change = change + _Curved.apply(A, a, Q, sym(moved), other, ctx.f)
-        return change
+        third = None if dA is None else last_derivative(_third(a, Q, G, H, dA, ctx.f), NO_FOURTH, A, G, H, dA)
+        moved = [_Curved.apply(A, a, Q, d, other, ctx.f) for d, other in ((dG, H), (dH, G)) if d is not None]
+        return _sum(third, *moved)
 
 
 def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -141,29 +171,30 @@ def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Te
 
 
 def _third(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunction) -> Tensor:
-    """D^3 F[G, H, K] for symmetric G, H, K."""
-    g, h, k = (Q.mT @ m @ Q for m in (G, H, K))
+    """D^3 F[sym G, sym H, sym K]."""
+    g, h, k = (Q.mT @ sym(m) @ Q for m in (G, H, K))
     return Q @ _contracted(a, f, itertools.permutations((g, h, k))) @ Q.mT
 
 
 def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
-    """D F[V] to second order around A, by operations of torch alone (see `spectral._taylor`)."""
+    """D F[V] to second order around A, by operations of torch alone (see `spectral.taylor_polynomials`)."""
     first = differences(f, a)
     (second,) = second_differences(a, [f], [first])
-    e, w = Q.mT @ (A - A.detach()) @ Q, Q.mT @ V @ Q
+    e, w = Q.mT @ (A - A.detach()) @ Q, Q.mT @ sym(V) @ Q
     pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
     third = _contracted(a, f, ((e, e, w), (e, w, e), (w, e, e)))
     return Q @ (first * w + (second * pairs).sum(-2) + third) @ Q.mT
 
 
 def _derivatives_by_taylor(A: Tensor, key: str, directions: tuple[Tensor, ...]) -> list[Tensor]:
-    """Of first order around A, whose value is that at A: see `spectral._taylor`."""
-    Q, _, first, second = _coefficients(A.detach(), key)
+    """Of first order around A, whose value is that at A: see `spectral.taylor_polynomials`."""
+    Q, _, first, second, scale = coefficients(A.detach(), key)
     first, second = first.squeeze(-3), second.squeeze(-4)
-    e = Q.mT @ (A - A.detach()) @ Q
+    e = Q.mT @ (A - A.detach()) @ Q / scale
     found = []
     for v in directions:
         w = Q.mT @ v @ Q
-        pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
+        small = w / scale
+        pairs = e.unsqueeze(-1) * small.unsqueeze(-3) + small.unsqueeze(-1) * e.unsqueeze(-3)
         found.append(Q @ (first * w + (second * pairs).sum(-2)) @ Q.mT)
     return found

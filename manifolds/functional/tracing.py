@@ -32,11 +32,16 @@ def transforms_are_on() -> bool:
 transforms_are_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def transforms_or_forward_mode() -> bool:
+    """Whether something else than plain autograd may differentiate. To a compiler a constant that its guards hold."""
+    return transforms_are_on() or forward_ad._current_level >= 0
+
+
 def derivative_wanted(x: Tensor) -> bool:
     """Whether a derivative with respect to `x` may be asked for; true where that cannot be seen."""
     if torch.compiler.is_compiling():
-        # Each answer is a constant of the graph that its guards hold. What is exported serves other tensors later.
-        if transforms_are_on() or forward_ad._current_level >= 0:
+        # What is exported serves other tensors later.
+        if transforms_or_forward_mode():
             return True
         return torch.is_grad_enabled() and (x.requires_grad or torch.compiler.is_exporting())
     if not values_readable(x):
@@ -84,3 +89,11 @@ class LastDerivative(Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise NotImplementedError(ctx.message)
+
+
+def last_derivative(value: Tensor, message: str, *anchors: Tensor) -> Tensor:
+    """`value` with a `LastDerivative` for each of the anchors. In a `jvp`, where forward mode is switched off, it would
+    be a constant to an outer level that moves one of them."""
+    for anchor in anchors:
+        value = LastDerivative.apply(anchor, value, message)  # type: ignore[assignment]
+    return value

@@ -9,6 +9,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from .. import frechet
+from ..functional.cone import inside_or_nan
 from ..functional.matrices import sym
 from ..functional.pencil import (
     congruent,
@@ -59,14 +60,14 @@ class AffineInvariantMetric(AffineInvariantFrames):
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """(x g x - beta/(alpha + n beta) tr(g x) x)/alpha."""
-        x, g = sym(x), sym(g)
+        x, g = inside_or_nan(x), sym(g)  # of no point it would be a number
         return self._raised(x, congruent(x, g), (g * x).sum((-2, -1), keepdim=True))
 
     @operation
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
         """The covariant derivative of `egrad2rgrad`: x h x + sym(u g x), and for the trace, x itself being parallel,
         tr(h x + g u) x."""
-        x, g, h, u = sym(x), sym(g), sym(h), sym(u)
+        x, g, h, u = inside_or_nan(x), sym(g), sym(h), sym(u)
         trace = (h * x).sum((-2, -1), keepdim=True) + (g * u).sum((-2, -1), keepdim=True)
         return self._raised(x, congruent(x, h) + sym(u @ g @ x), trace)
 

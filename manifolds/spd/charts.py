@@ -52,7 +52,7 @@ class MatrixPower(Chart):
         """From one eigendecomposition."""
         if self.power == 1:
             return Linearized(x, lambda v: v, sym)
-        y, pull = function_and_inverse(x, Power(self.power), Power(1 / self.power))
+        y, pull = function_and_inverse(inside_or_nan(x), Power(self.power), Power(1 / self.power))
         return Linearized(y, pull, pull)
 
     def inverse_is_defined(self, y: Tensor) -> Tensor:
@@ -61,9 +61,8 @@ class MatrixPower(Chart):
 
 
 class SpectralVector(Chart):
-    """The n(n+1)/2 coordinates of ``phi(f(x))``, with f a function of eigenvalues and phi a self-adjoint linear map that
-    commutes with orthogonal congruence: orthonormal ones for the Frobenius product of these matrices. An item that is
-    not positive definite gives NaN.
+    """The n(n+1)/2 coordinates of ``phi(f(x))``, with f a function of eigenvalues and phi a self-adjoint linear map of
+    symmetric matrices: orthonormal for the Frobenius product of these. An item that is not positive definite gives NaN.
 
     A class states f and its inverse, None for the identity, and phi and its inverse.
     """

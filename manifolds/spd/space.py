@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
-from ..functional.cone import inside_cone, positive_definite, raised, with_spectrum
+from ..functional.cone import inside_cone, lifted, positive_definite, raised, with_spectrum
 from ..functional.matrices import sym
 from ..functional.rounding import within_numbers
 from ..functional.tracing import values_readable
@@ -71,8 +71,8 @@ class SPD(Manifold, abc.ABC):
 
     @operation
     def restore(self, x: Tensor) -> Tensor:
-        """The symmetric part."""
-        return sym(x)
+        """The symmetric part, lifted into the cone where it is outside by no more than rounding: by 4 n eps tr(x) I."""
+        return lifted(sym(x))
 
     def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The nearest numbers; where these are not positive definite, those of x + eps tr(x) I, which are."""
@@ -146,7 +146,8 @@ class SPD(Manifold, abc.ABC):
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Uniformly random eigenvectors, and eigenvalues whose logarithms are uniform between those of
-        ``condition^(-1/2)`` and ``condition^(1/2)``, both of which occur: the condition number is `condition`."""
+        ``condition^(-1/2)`` and ``condition^(1/2)``, both of which occur: the condition number is `condition`, where the
+        dtype holds it."""
         self._raise(self._shape_reason(size))
         if not condition >= 1:
             raise ValueError(f"{type(self).__name__}.random_spectrum: condition must be at least 1, got {condition}")
@@ -157,7 +158,8 @@ class SPD(Manifold, abc.ABC):
 
     @in_full_precision(points_of="self")
     def _spectral(self, noise: Tensor, places: Tensor, condition: float) -> Tensor:
-        return with_spectrum(noise, places, condition)
+        # In float64: of large conditions the dtype may not hold the smallest eigenvalue, and points stay points.
+        return self.round_to(with_spectrum(noise.double(), places.double(), condition), noise.dtype)
 
     def random_normal(self, *size: int, mean: Tensor | None = None, std: float | Tensor = 1.0, **draw) -> Tensor:
         """Wrapped normal law ``exp_mean(std * z)``; in an incomplete metric given that the geodesic stays inside: what

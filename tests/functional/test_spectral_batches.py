@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchriemann.manifolds.functional import decompositions
+from torchriemann.manifolds.functional import decompositions, singular_values, spectral
 from torchriemann.manifolds.functional.elementary_functions import Power
 from torchriemann.manifolds.functional.matrix_function import QuadratureFunction
 from torchriemann.manifolds.functional.singular_values import polar_factor, singular_value_function
@@ -150,6 +150,64 @@ def test_a_function_without_a_name_is_refused_when_compiled():
     with pytest.raises(Exception, match="has to stand in spectral_functions"):
         torch.compile(lambda A: symmetric_function(A, unknown), fullgraph=True, backend="eager")(A)
     torch.compiler.reset()
+
+
+# Plain autograd, also where a backend leaves the graph to it and where dynamo traces `torch.autograd.grad`.
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("name", ["log", "polar", "angle"])
+def test_second_derivatives_of_compiled_code(name, inside):
+    function = FUNCTIONS[name]
+    weight = torch.arange(9.0, dtype=F64).reshape(3, 3)
+    x = A.clone().requires_grad_()
+
+    def first(value, x):
+        return torch.autograd.grad((value * weight).sum(), x, create_graph=True)[0]
+
+    def inner(x):
+        return first(function(x), x)
+
+    torch.compiler.reset()
+    if inside:
+        if getattr(torch._dynamo.config, "trace_autograd_ops", None) is None:
+            pytest.skip("this torch has no such option")
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            gradient = torch.compile(inner, fullgraph=True, backend="aot_eager")(x)
+    else:
+        gradient = first(torch.compile(function, fullgraph=True, backend="eager")(x), x)
+    (second,) = torch.autograd.grad((gradient * weight).sum(), x, create_graph=not inside)
+    (want,) = torch.autograd.grad((inner(x) * weight).sum(), x)
+    torch.testing.assert_close(second, want, rtol=1e-12, atol=1e-12)
+    if not inside:
+        with pytest.raises(NotImplementedError, match="third"):
+            torch.autograd.grad(second.sum(), x)
+    torch.compiler.reset()
+
+
+def test_compiled_code_forms_no_second_differences_that_nobody_asks_for(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("second differences are n^3 numbers a matrix")
+
+    monkeypatch.setattr(spectral, "second_differences", refuse)
+    monkeypatch.setattr(singular_values, "second_differences", refuse)
+    x = A.clone().requires_grad_()
+    torch.compiler.reset()
+    for name in ("two", "angle"):
+        torch.compile(FUNCTIONS[name], fullgraph=True, backend="aot_eager")(x).sum().backward()
+    torch.compiler.reset()
+    assert x.grad is not None and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e26, 1e30])
+@pytest.mark.parametrize("name", ["log", "power", "polar"])
+def test_second_derivatives_reach_as_far_as_numbers(name, scale):  # f'' at an eigenvalue of 1e-20 is no float32
+    function = FUNCTIONS[name]
+    weight = torch.arange(9.0, dtype=F64).reshape(3, 3) / 9
+    seconds = []
+    for dtype in (torch.float32, F64):
+        x = (scale * A).float().to(dtype).requires_grad_()
+        (first,) = torch.autograd.grad((function(x) * weight.to(dtype)).sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad((first * (scale * weight).to(dtype)).sum(), x)[0].to(F64))
+    assert (seconds[0] - seconds[1]).norm() <= 1e-5 * seconds[1].norm()
 
 
 def test_exponential_and_logarithm_are_inverse_under_vmap_of_grad():

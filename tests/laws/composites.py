@@ -13,6 +13,11 @@ DRAWS = 2  # the formulas are those of the parts, which have rows of their own
 OF_A_PRODUCT = ("uniform_law_is_invariant", "extreme_vectors_transport_without_nan", "infinite_injectivity_radius")
 
 
+def again(case: Case, repeats: Case, *costly: str) -> Case:
+    """The row makes few draws, and costly laws look at these operations only: `repeats` has tested the formulas."""
+    return dataclasses.replace(case, repeats=repeats.manifold, costly=costly, draws=2)
+
+
 def inside(t: Trial, case: Case, shape: tuple[int, ...]) -> Trial:
     """The trial of a part."""
     return dataclasses.replace(t, case=case, shape=shape, seed=t.seed + 1)

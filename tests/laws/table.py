@@ -8,7 +8,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from tests.laws.composites import SUMS, power, product, scaled
+from tests.laws.composites import SUMS, again, power, product, scaled
 from tests.laws.spd_rows import SPD_ROWS
 from torchriemann.manifolds import Chart, Euclidean, Grassmann, Orthogonal, Pullback, SpecialOrthogonal, Sphere
 from torchriemann.manifolds.constant_curvature.klein import Klein
@@ -357,11 +357,6 @@ LONG_TRANSPORT = "the series ends at twice the injectivity radius; NaN beyond, a
 METRIC = ("expmap", "logmap", "expmap_transp", "dist2")  # another parameter of the metric
 RETRACTIONS = ("retr", "inverse_retr", "retr_transp")  # another retraction
 CURVATURE = ("expmap", "dist2")  # another curvature, of a space where it is but a unit of length
-
-
-def again(case: Case, repeats: Case, *costly: str) -> Case:
-    """The row makes few draws, and costly laws look at these operations only: `repeats` has tested the formulas."""
-    return dataclasses.replace(case, repeats=repeats.manifold, costly=costly, draws=2)
 
 
 SPHERE, LORENTZ, BALL, KLEIN, PROJECTED = (

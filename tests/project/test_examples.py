@@ -118,7 +118,7 @@ def test_precision():
 
 
 def test_learned_chart():
-    printed, distances = run("06_learned_chart.py")
+    printed, distances = run("08_learned_chart.py")
     assert set(distances) == {"ring", "wave", "spiral"}
     for curve, found in distances.items():
         assert set(found) == {"straight lines", "geodesics"} and all(0 < d < 10 for d in found.values()), curve

@@ -10,7 +10,7 @@ geodesics between the same data points, on average and at the worst place of a p
 curve. Four networks a curve, each with its own data. The data itself is 0.8 away on average. Where a curve has to be
 cut and unrolled, as at the ends of the spiral, coordinate lines leave the data, and paths make detours.
 
-    python examples/06_learned_chart.py [--quick]
+    python examples/08_learned_chart.py [--quick]
 """
 
 # %%
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from torchriemann.manifolds import Chart, Euclidean, Manifold, Pullback
 
-FIGURE = Path(__file__).parent / "figures" / "06_learned_chart.png"
+FIGURE = Path(__file__).parent / "figures" / "08_learned_chart.png"
 NOISE, POINTS, PAIRS, LAYERS, WIDTH, SEEDS = 0.05, 2000, 200, 12, 48, 4
 
 
