@@ -120,7 +120,8 @@ def pencil_moments(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
     """sum (log w)^2 and sum log w. ``*B,n,n -> *B`` each."""
     if _value_alone(P, Q):
         return _moments(exact_values_of_plain(P, Q).log(), P.dtype)
-    return _differentiable_moments(P, Q)[:2]
+    squares, total, *_ = _differentiable_moments(P, Q)
+    return squares, total
 
 
 def pencil_moments_saving(P: Tensor, Q: Tensor) -> tuple[Tensor, ...]:
@@ -149,7 +150,8 @@ def pencil_moments_backward(
     slope = 2 * g.unsqueeze(-1) * logarithms + h.unsqueeze(-1)
     slopes = torch.stack((-slope, slope * (-logarithms).exp()), -2)
     both = (B.unsqueeze(-3) * slopes.unsqueeze(-2)).flatten(-3, -2) @ B.mT
-    return both.unflatten(-2, (2, -1)).unbind(-3)
+    of_P, of_Q = both.unflatten(-2, (2, -1)).unbind(-3)
+    return of_P, of_Q
 
 
 def _moments(logarithms: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

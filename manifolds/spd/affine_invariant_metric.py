@@ -55,7 +55,8 @@ class AffineInvariantMetric(AffineInvariantFrames):
         if v is None:
             (u,) = self._whitened(x, u)
             return self._product(u, u, keepdim)
-        return self._product(*self._whitened(x, u, v), keepdim)
+        u, v = self._whitened(x, u, v)
+        return self._product(u, v, keepdim)
 
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
@@ -79,14 +80,16 @@ class AffineInvariantMetric(AffineInvariantFrames):
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """alpha sum (log w)^2 + beta (sum log w)^2, w the eigenvalues of x^-1 y."""
-        squares, total = pencil_moments(x, y)
-        value = self.alpha * squares + self.beta * total.square() if self.beta else self.alpha * squares
-        return self._with_keepdim(value, keepdim)
+        return self._with_keepdim(self._square(x, y), keepdim)
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The root of `dist2`; between coincident points rounding, some eps, with a gradient of at most unit norm."""
-        return safe_sqrt(self.dist2(x, y, keepdim=keepdim))
+        return self._with_keepdim(safe_sqrt(self._square(x, y)), keepdim)
+
+    def _square(self, x: Tensor, y: Tensor) -> Tensor:
+        squares, total = pencil_moments(x, y)
+        return self.alpha * squares + self.beta * total.square() if self.beta else self.alpha * squares
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:

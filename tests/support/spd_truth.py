@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mpmath
 import torch
 from torch import Tensor
@@ -9,16 +11,16 @@ from torch import Tensor
 DIGITS = 60
 
 
-def exact(a: Tensor) -> mpmath.matrix:
+def exact(a: Tensor) -> Any:
     """The numbers of a matrix as they are."""
     return mpmath.matrix(a.double().tolist())
 
 
-def rounded(a: mpmath.matrix) -> Tensor:
+def rounded(a: Any) -> Tensor:
     return torch.tensor([[float(a[i, j]) for j in range(a.cols)] for i in range(a.rows)], dtype=torch.float64)
 
 
-def pencil(x: mpmath.matrix, y: mpmath.matrix) -> tuple[mpmath.matrix, list]:
+def pencil(x: Any, y: Any) -> tuple[Any, list]:
     """A and w with x = A A^T and y = A diag(w) A^T."""
     factor = mpmath.cholesky(x)
     inverse = factor**-1
