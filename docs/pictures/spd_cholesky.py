@@ -1,4 +1,4 @@
-"""Left and middle: geodesics of both metrics in a plane of Cholesky factors. Right: the order of coordinates matters."""
+"""Left and middle: geodesics of both metrics in a plane of Cholesky factors. Right: the order of coordinates."""
 
 import torch
 from common import GREEN, GREY, ORANGE, SKY, panels, save

@@ -40,7 +40,8 @@ from .operators import Operand, define
 from .tracing import derivative_wanted
 
 INTERVALS, STAGES = 2, 8
-SWEEPS = 14  # to 1e-12 for endpoints of condition 1e4, to rounding for 1e2
+# By dtype: in float64 to 1e-12 for endpoints of condition 1e4, and to rounding for 1e2.
+SWEEPS = {torch.float32: 9, torch.float64: 14}
 _ORDERS = 2  # of derivatives that are right
 
 
@@ -83,27 +84,33 @@ class _Path(NamedTuple):
 
 
 class _Generator(NamedTuple):
-    """K at some nodes, constants: with F the frame, [G F, G' F]^T, [G' F, -G F], F and the sums of eigenvalues."""
+    """K at some nodes, constants: with F the frame, [G F, G' F]^T, [G' F, -G F], F and 1/(sums of eigenvalues)."""
 
     left: Tensor
     right: Tensor
     frame: Tensor
-    sums: Tensor
+    weights: Tensor
 
     @classmethod
     def of(cls, path: _Path) -> _Generator:
         g, velocity = path.g.detach() @ path.frame, path.velocity.detach() @ path.frame
-        return cls(torch.cat([g, velocity], -1).mT, torch.cat([velocity, -g], -1), path.frame, path.sums.unsqueeze(-3))
+        left, right = torch.cat([g, velocity], -1).mT, torch.cat([velocity, -g], -1)
+        return cls(left, right, path.frame, path.sums.reciprocal().unsqueeze(-3))
 
     def on(self, interval: int) -> _Generator:
         """That of the nodes of one interval."""
-        parts = (self.left, self.right, self.frame)
         first = interval * STAGES
-        return _Generator(*(part.narrow(-3, first, STAGES) for part in parts), self.sums.narrow(-4, first, STAGES))
+        parts = [part.narrow(-3, first, STAGES) for part in (self.left, self.right, self.frame)]
+        weights = self.weights.narrow(-4, first, STAGES)
+        return _Generator(*(part.contiguous() for part in (*parts, weights)))  # products would copy them every time
+
+    def reversed(self) -> _Generator:
+        """That of the way back."""
+        return _Generator(self.left.flip(-3), -self.right.flip(-3), self.frame.flip(-3), self.weights.flip(-4))
 
     def __call__(self, y: Tensor) -> Tensor:
         m = (self.left @ (y @ self.frame)).unflatten(-2, (2, -1))
-        w = (m - m.mT) / self.sums
+        w = (m - m.mT) * self.weights
         return self.right @ w.flatten(-3, -2) @ self.frame.mT
 
 
@@ -130,7 +137,7 @@ def _integrated(y: Tensor, generator: _Generator, change: Tensor | None) -> tupl
         at = generator.on(interval)
         added = 0.0 if change is None else change.narrow(-3, interval * STAGES, STAGES)
         stage = y
-        for _ in range(SWEEPS):
+        for _ in range(SWEEPS[y.dtype]):
             stage = y + combined(matrix, at(stage) + added)
         y = y + combined(weights.unsqueeze(0), at(stage) + added)
         stages.append(stage)
@@ -160,18 +167,52 @@ def bures_transport(p: Tensor, s: Tensor, v: Tensor) -> Tensor:
 
 
 def _transported(p: Tensor, s: Tensor, v: Tensor) -> Tensor:
+    return bures_transport_saving(p, s, v)[0]
+
+
+def bures_transport_saving(p: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`bures_transport`, and the lifted vector at all nodes and at the end."""
     p, s = sym(p), sym(s)
-    root = _root(p)
-    lifted = lyapunov(p, sym(v)) @ root
-    time, speed = (t[..., None, None] for t in _times(s))
-    g = identity_plus(time * s.unsqueeze(-3)) @ root.unsqueeze(-3)
-    path = _Path(g, speed * (s @ root).unsqueeze(-3), *sylvester_frame(sym(g.mT @ g)))
+    time, speed = _times(s)
+    lifted, last, g, velocity = _lifted(p, s, v, time, speed)
+    path = _Path(g, velocity, *sylvester_frame(sym(g.mT @ g)))
     generator = _Generator.of(path)
     stages, end = _integrated(lifted, generator, None)
     for _ in range(_ORDERS if derivative_wanted(p) or derivative_wanted(s) else 0):
         change = tangent_to_zero(_generated(path, stages) - generator(stages))
         stages, end = _integrated(lifted, generator, change)
-    return 2 * sym(end @ (root + s @ root).mT)
+    return 2 * sym(end @ last.mT), stages, end
+
+
+def _lifted(p: Tensor, s: Tensor, v: Tensor, time: Tensor, speed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The lifted vector at the start, G at the end, and G and G' at the nodes."""
+    root = _root(p)
+    turned = s @ root
+    time, speed = (t[..., None, None] for t in (time, speed))
+    g = root.unsqueeze(-3) + time * turned.unsqueeze(-3)
+    return lyapunov(p, sym(v)) @ root, root + turned, g, speed * turned.unsqueeze(-3)
+
+
+def bures_transport_backward(
+    grad: Tensor, p: Tensor, s: Tensor, v: Tensor, stages: Tensor, end: Tensor
+) -> tuple[Tensor, ...]:
+    """By the adjoint of Gauss's method, which is itself with the nodes in reverse order and -K, and so goes back from
+    the end: ``sum b_j <Z_j, dK_j Y_j>`` of the adjoint stages Z and the stages Y, and Z_0 in the lifted vector."""
+    p, s, grad = sym(p), sym(s), 2 * sym(grad)
+    time, speed = _times(s)
+    _, last, g, velocity = _lifted(p, s, v, time, speed)
+    frame = sylvester_frame(sym(g.mT @ g))
+    back = _Generator.of(_Path(g, velocity, *frame)).reversed()
+    adjoint, start = _integrated(grad @ last, back, None)
+    weights = torch.tensor(_WEIGHTS, dtype=p.dtype, device=p.device).repeat(INTERVALS)[:, None, None] / INTERVALS
+
+    def pieces(p: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        lifted, last, g, velocity = _lifted(p, s, v, time, speed)
+        return lifted, last, _generated(_Path(g, velocity, *frame), stages)
+
+    pull_back = torch.func.vjp(pieces, p, s, v)[1]
+    gp, gs, gv = pull_back((start, grad @ end, weights * adjoint.flip(-3)))
+    return sym(gp), sym(gs), sym(gv)
 
 
 _transport_operator = define(

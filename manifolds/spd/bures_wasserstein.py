@@ -12,7 +12,6 @@ from torch import Tensor
 from ..chart import Chart
 from ..functional.bures_wasserstein import bures_domain, bures_moved, bures_retracted
 from ..functional.bures_wasserstein_metric import bures_basis, bures_curvature, bures_log_volume, bures_noise
-from ..functional.bures_wasserstein_transport import bures_transport
 from ..functional.cone import inside_or_nan, lifted, positive_definite
 from ..functional.decompositions import eigenvalues
 from ..functional.matrices import sym
@@ -20,7 +19,7 @@ from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import INVERSE_POSITIVE_LINEAR, POSITIVE_LINEAR
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
-from ..kernels.bures_wasserstein import bures_displacement, bures_dist, bures_dist2, lyapunov
+from ..kernels.bures_wasserstein import bures_displacement, bures_dist, bures_dist2, bures_transport, lyapunov
 from ..kernels.cholesky import cholesky
 from ..operation import in_full_precision, operation
 from ..pullback_metric import PullbackMetric

@@ -117,6 +117,28 @@ def test_precision():
     assert sum(line.startswith("RAdam, float32") for line in printed) == 4
 
 
+def test_spd_metrics():
+    printed, results = run("06_spd_metrics.py")
+    kept = {  # to rounding; whatever is not listed changes
+        "rotation": {"Euclidean", "power-Euclidean", "Bures-Wasserstein", "log-Euclidean", "affine-invariant"},
+        "scaling by 2": {"log-Euclidean", "affine-invariant"},
+        "inversion": {"log-Euclidean", "affine-invariant"},
+        "congruence": {"affine-invariant"},
+    }
+    for name, found in results.items():
+        between, swells = found["between"], not name.startswith(("log-", "affine-"))
+        for measure in ("swelling, mean", "det of mean"):
+            assert between[measure] > 1 if swells else between[measure] == pytest.approx(1, abs=1e-9), (name, measure)
+        for change, value in found["changes"].items():
+            assert value < 1e-10 if name in kept[change] else value > 1e-3, (name, change)
+        for task in ("interpolated", "smoothed"):
+            assert 0 < found[task]["size, %"] < 30 and 0 < found[task]["anisotropy"] < 0.2, (name, task)
+        assert set(found["costs"]) == {"dist", "exp", "log", "mean"}
+        assert all(error < 1e-3 for *_, error in found["costs"].values()), name
+        assert sum(line.startswith(name) for line in printed) == 5  # one a table
+    assert len(results) == 7
+
+
 def test_learned_chart():
     printed, distances = run("08_learned_chart.py")
     assert set(distances) == {"ring", "wave", "spiral"}

@@ -281,7 +281,7 @@ def test_bad_items_are_nan_and_neighbours_are_not_touched(n):
 
 
 def test_the_domain_of_the_exponential_map():
-    """Along the eigenvector of the least eigenvalue geodesics end at the injectivity radius, NaN beyond; others later."""
+    """Along the eigenvector of the least eigenvalue geodesics end at the injectivity radius, NaN beyond."""
     x = points(4, 10.0)
     radius = METRIC.injectivity_radius(x)
     vector = torch.linalg.eigh(x)[1][..., :1]
