@@ -61,16 +61,19 @@ class AffineInvariantMetric(AffineInvariantFrames):
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
         """(x g x - beta/(alpha + n beta) tr(g x) x)/alpha."""
-        x, g = inside_or_nan(x), sym(g)  # of no point it would be a number
-        return self._raised(x, congruent(x, g), (g * x).sum((-2, -1), keepdim=True))
+        dtype = x.dtype
+        # In float64: g is as large as x^-1, and next to singular matrices x g x is a difference of large numbers.
+        x, g = inside_or_nan(x).double(), sym(g).double()  # of no point it would be a number
+        return self._raised(x, congruent(x, g), (g * x).sum((-2, -1), keepdim=True)).to(dtype)
 
     @operation
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
         """The covariant derivative of `egrad2rgrad`: x h x + sym(u g x), and for the trace, x itself being parallel,
         tr(h x + g u) x."""
-        x, g, h, u = inside_or_nan(x), sym(g), sym(h), sym(u)
+        dtype = x.dtype
+        x, g, h, u = (a.double() for a in (inside_or_nan(x), sym(g), sym(h), sym(u)))  # as above
         trace = (h * x).sum((-2, -1), keepdim=True) + (g * u).sum((-2, -1), keepdim=True)
-        return self._raised(x, congruent(x, h) + sym(u @ g @ x), trace)
+        return self._raised(x, congruent(x, h) + sym(u @ g @ x), trace).to(dtype)
 
     def _raised(self, x: Tensor, vector: Tensor, trace: Tensor) -> Tensor:
         if not self.beta:
