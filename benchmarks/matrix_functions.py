@@ -157,7 +157,9 @@ def times(n: int, *, rounds: int) -> list[dict]:
 def main() -> None:
     """Print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a look: one condition number, small sizes, writes nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a look: one condition number, small sizes, writes nothing"
+    )
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     with mpmath.workdps(60):
