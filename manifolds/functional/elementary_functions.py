@@ -178,7 +178,7 @@ class SquareRoot:
 
 @dataclass(frozen=True)
 class SemidefiniteSquareRoot:
-    """sqrt of matrices of norm one, with eigenvalues of zero that rounding has made negative.
+    """sqrt of matrices of a norm between one and two, with eigenvalues of zero that rounding has made negative.
 
     The derivative between two of them, which would be infinite, is zero.
     """
