@@ -82,6 +82,12 @@ class Manifold(ByOptions, Primitives):
         can be. The optimizers call it."""
         return self.projx(x)
 
+    @property
+    def restore_every(self) -> int:
+        """After how many steps a stepwise optimizer calls `restore`. Rounding moves a point off by about eps a step, at
+        random: 64 steps stay below 1e-6 in float32. A space with a rim, beyond which nothing is defined, gives 1."""
+        return 64
+
     def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The points `x` in `dtype`, as points: in the words of torch ``x.to(dtype)``, but where that would lead out of
         the space the nearest one that `dtype` holds inside. ``*B,P -> *B,P``.

@@ -49,6 +49,11 @@ class Power(Composite):
         return self.manifold.ndim + 1
 
     @property
+    def restore_every(self) -> int:
+        """That of the part that needs it most often."""
+        return self.manifold.restore_every
+
+    @property
     def retraction_order(self) -> int:
         """That of `manifold`."""
         return self.manifold.retraction_order

@@ -71,6 +71,11 @@ class Product(Composite):
         return [math.prod(shape) for shape in self.shapes]
 
     @property
+    def restore_every(self) -> int:
+        """That of the part that needs it most often."""
+        return min(factor.restore_every for factor in self.factors)
+
+    @property
     def retraction_order(self) -> int:
         """The lowest of the factors'."""
         return min(factor.retraction_order for factor in self.factors)

@@ -60,6 +60,11 @@ class Scaled(Composite):
         return self.manifold.ndim
 
     @property
+    def restore_every(self) -> int:
+        """That of the part that needs it most often."""
+        return self.manifold.restore_every
+
+    @property
     def retraction_order(self) -> int:
         """That of `manifold`, whose geodesics these are."""
         return self.manifold.retraction_order

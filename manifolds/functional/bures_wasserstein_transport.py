@@ -104,6 +104,10 @@ class _Generator(NamedTuple):
         weights = self.weights.narrow(-4, first, STAGES)
         return _Generator(*(part.contiguous() for part in (*parts, weights)))  # products would copy them every time
 
+    def reversed(self) -> _Generator:
+        """That of the way back."""
+        return _Generator(self.left.flip(-3), -self.right.flip(-3), self.frame.flip(-3), self.weights.flip(-4))
+
     def __call__(self, y: Tensor) -> Tensor:
         m = (self.left @ (y @ self.frame)).unflatten(-2, (2, -1))
         w = (m - m.mT) * self.weights
@@ -163,18 +167,52 @@ def bures_transport(p: Tensor, s: Tensor, v: Tensor) -> Tensor:
 
 
 def _transported(p: Tensor, s: Tensor, v: Tensor) -> Tensor:
+    return bures_transport_saving(p, s, v)[0]
+
+
+def bures_transport_saving(p: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`bures_transport`, and the lifted vector at all nodes and at the end."""
     p, s = sym(p), sym(s)
-    root = _root(p)
-    lifted = lyapunov(p, sym(v)) @ root
-    time, speed = (t[..., None, None] for t in _times(s))
-    g = identity_plus(time * s.unsqueeze(-3)) @ root.unsqueeze(-3)
-    path = _Path(g, speed * (s @ root).unsqueeze(-3), *sylvester_frame(sym(g.mT @ g)))
+    time, speed = _times(s)
+    lifted, last, g, velocity = _lifted(p, s, v, time, speed)
+    path = _Path(g, velocity, *sylvester_frame(sym(g.mT @ g)))
     generator = _Generator.of(path)
     stages, end = _integrated(lifted, generator, None)
     for _ in range(_ORDERS if derivative_wanted(p) or derivative_wanted(s) else 0):
         change = tangent_to_zero(_generated(path, stages) - generator(stages))
         stages, end = _integrated(lifted, generator, change)
-    return 2 * sym(end @ (root + s @ root).mT)
+    return 2 * sym(end @ last.mT), stages, end
+
+
+def _lifted(p: Tensor, s: Tensor, v: Tensor, time: Tensor, speed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The lifted vector at the start, G at the end, and G and G' at the nodes."""
+    root = _root(p)
+    turned = s @ root
+    time, speed = (t[..., None, None] for t in (time, speed))
+    g = root.unsqueeze(-3) + time * turned.unsqueeze(-3)
+    return lyapunov(p, sym(v)) @ root, root + turned, g, speed * turned.unsqueeze(-3)
+
+
+def bures_transport_backward(
+    grad: Tensor, p: Tensor, s: Tensor, v: Tensor, stages: Tensor, end: Tensor
+) -> tuple[Tensor, ...]:
+    """By the adjoint of Gauss's method, which is itself with the nodes in reverse order and -K, and so goes back from
+    the end: ``sum b_j <Z_j, dK_j Y_j>`` of the adjoint stages Z and the stages Y, and Z_0 in the lifted vector."""
+    p, s, grad = sym(p), sym(s), 2 * sym(grad)
+    time, speed = _times(s)
+    _, last, g, velocity = _lifted(p, s, v, time, speed)
+    frame = sylvester_frame(sym(g.mT @ g))
+    back = _Generator.of(_Path(g, velocity, *frame)).reversed()
+    adjoint, start = _integrated(grad @ last, back, None)
+    weights = torch.tensor(_WEIGHTS, dtype=p.dtype, device=p.device).repeat(INTERVALS)[:, None, None] / INTERVALS
+
+    def pieces(p: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        lifted, last, g, velocity = _lifted(p, s, v, time, speed)
+        return lifted, last, _generated(_Path(g, velocity, *frame), stages)
+
+    pull_back = torch.func.vjp(pieces, p, s, v)[1]
+    gp, gs, gv = pull_back((start, grad @ end, weights * adjoint.flip(-3)))
+    return sym(gp), sym(gs), sym(gv)
 
 
 _transport_operator = define(

@@ -44,11 +44,14 @@ def raised(x: Tensor) -> Tensor:
 
 
 def lifted(x: Tensor) -> Tensor:
-    """Symmetric `x` itself where it is positive definite; else, if that is enough to be, with 4 n eps times the trace
-    added to every eigenvalue."""
-    n, trace = x.shape[-1], x.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
-    higher = _plus_diagonal(x, 4 * n * torch.finfo(x.dtype).eps * trace)
-    keep = positive_definite(x) | ~positive_definite(higher)
+    """Symmetric `x` itself where it is positive definite, by more than the rounding of an eigenvalue in float64; else, if
+    that is enough to be, with 4 n eps times the trace added to every eigenvalue."""
+    n, wide = x.shape[-1], x.detach().double()
+    trace = wide.diagonal(dim1=-2, dim2=-1).sum(-1)
+    higher = _plus_diagonal(x, (4 * n * torch.finfo(x.dtype).eps * trace).to(x.dtype))
+    keep = positive_definite(_plus_diagonal(wide, -n * torch.finfo(wide.dtype).eps * trace)) | ~positive_definite(
+        higher
+    )
     return torch.where(keep[..., None, None], x, higher)
 
 

@@ -68,11 +68,11 @@ def _resolved(A: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tenso
     poor = low.abs() < torch.finfo(A.dtype).eps ** 0.5 * high
     if not bool(poor.any()):
         return values, vectors
-    exact = _decompose(torch.linalg.eigh, A[poor].double())
-    values, vectors = (
-        found.index_put((poor,), e.to(A.dtype)) for found, e in zip((values, vectors), exact, strict=True)
-    )
-    return values, vectors
+    n, place = A.shape[-1], poor.reshape(-1).nonzero().squeeze(-1)
+    exact = _decompose(torch.linalg.eigh, A.reshape(-1, n, n)[place].double())
+    mended = values.reshape(-1, n).index_copy(0, place, exact[0].to(A.dtype))
+    turned = vectors.reshape(-1, n, n).index_copy(0, place, exact[1].to(A.dtype))
+    return mended.reshape(values.shape), turned.reshape(vectors.shape)
 
 
 def svd_of_plain(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:

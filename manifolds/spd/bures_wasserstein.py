@@ -12,15 +12,14 @@ from torch import Tensor
 from ..chart import Chart
 from ..functional.bures_wasserstein import bures_domain, bures_moved, bures_retracted
 from ..functional.bures_wasserstein_metric import bures_basis, bures_curvature, bures_log_volume, bures_noise
-from ..functional.bures_wasserstein_transport import bures_transport
-from ..functional.cone import inside_or_nan, positive_definite
+from ..functional.cone import inside_or_nan, lifted, positive_definite
 from ..functional.decompositions import eigenvalues
 from ..functional.matrices import sym
 from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import INVERSE_POSITIVE_LINEAR, POSITIVE_LINEAR
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
-from ..kernels.bures_wasserstein import bures_displacement, bures_dist, bures_dist2, lyapunov
+from ..kernels.bures_wasserstein import bures_displacement, bures_dist, bures_dist2, bures_transport, lyapunov
 from ..kernels.cholesky import cholesky
 from ..operation import in_full_precision, operation
 from ..pullback_metric import PullbackMetric
@@ -133,7 +132,7 @@ class _BuresWasserstein(SPD):
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """f(S) x f(S), with f(s) = 1 + s, or 1/(1 - s + s^2) for s < 0: a point for every u."""
-        return bures_retracted(x, symmetric_function(lyapunov(x, sym(u)), POSITIVE_LINEAR))
+        return lifted(bures_retracted(x, symmetric_function(lyapunov(x, sym(u)), POSITIVE_LINEAR)))
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from ..euclidean import Euclidean
-from ..functional.cone import inside_or_nan
+from ..functional.cone import inside_or_nan, lifted
 from ..functional.decompositions import eigenvalues
+from ..functional.matrices import sym
 from ..kernels.spd import pencil_function
 from ..operation import in_full_precision, operation
 from ..pullback_metric import PullbackMetric
@@ -89,17 +90,21 @@ class SPDPowerEuclidean(SPD, PullbackMetric):
     def _power(self) -> MatrixPower:
         return MatrixPower(self.power)
 
+    def _retracted(self, z: Tensor, h: Tensor) -> Tensor:
+        """A diag(f(theta)) A^T, inside of the cone as numbers too."""
+        return lifted(pencil_function(z, h, "positive_linear"))
+
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """The p-th root of ``A diag(f(theta)) A^T``."""
-        return self._power.inverse(pencil_function(*self._power.differential(x, u), "positive_linear"))
+        return lifted(sym(self._power.inverse(self._retracted(*self._power.differential(x, u)))))
 
     @operation
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`retr`, and the parallel transport to its end."""
         z, h, w = self._power.differential(x, u, v)
-        y, v = self._power.inverse_differential(pencil_function(z, h, "positive_linear"), w)
-        return y, v.clone() if self.power == 1 else v
+        y, v = self._power.inverse_differential(self._retracted(z, h), w)
+        return lifted(sym(y)), sym(v)
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:

@@ -69,6 +69,11 @@ class SPD(Manifold, abc.ABC):
         """The symmetric part."""
         return sym(u).expand(torch.broadcast_shapes(x.shape, u.shape)).clone()
 
+    @property
+    def restore_every(self) -> int:
+        """1: next to singular matrices rounding alone leaves the space."""
+        return 1
+
     @operation
     def restore(self, x: Tensor) -> Tensor:
         """The symmetric part, lifted into the cone where it is outside by no more than rounding: by 4 n eps tr(x) I."""

@@ -161,6 +161,8 @@ class PointFactor(Factor):
     def squared_injectivity_radius(self, x: Tensor) -> float:
         try:
             radius = self.manifold.injectivity_radius(x)
+            # Of a space that is not complete it is the way to the rim, which shrinks there; retractions stay inside.
+            radius = math.inf if self.manifold.injectivity_radius() == 0 else radius
         except NotImplementedError:
             radius = math.inf
         shape = self.parameters[0].shape

@@ -19,10 +19,6 @@ from torchriemann.manifolds.base import Manifold
 from ..entries import Entry, State, StateNames, bookkeeping
 from ..sharding import is_dtensor, laid_out_as, local, local_gradient
 
-# Rounding moves a point off its manifold by about eps a step, at random: 64 steps stay below 1e-6 in float32, and one
-# correction in 64 costs nothing. It falls on multiples of the step count, so a resumed run corrects at the same steps.
-RESTORE_EVERY = 64
-
 _DTYPE = attrgetter("dtype")
 
 
@@ -143,7 +139,8 @@ class PointBucket:
             return None
         downhill = -batch.grads if self.group["maximize"] else batch.grads
         moved, new = update(self.group, self.manifold, batch.points, downhill, batch.state, batch.step)
-        moved = self._restored(moved, batch.step % RESTORE_EVERY == 0)
+        # On multiples of the step count, so that a resumed run corrects at the same steps.
+        moved = self._restored(moved, batch.step % self.manifold.restore_every == 0)
         self._verify({"point": moved, **new}, {"point": batch.points, **batch.state})
         checked = [batch.grads, moved, *new.values()]
         return Proposal(
