@@ -104,9 +104,8 @@ def affine_invariant(manifold: SPDAffineInvariant, **options: Any) -> Case:
 AFFINE_INVARIANT = affine_invariant(
     SPDAffineInvariant(),
     costly=(
-        *("inner", "egrad2rgrad", "ehess2rhess", "expmap", "logmap", "parallel_transport", "expmap_transp", "dist"),
-        *("dist2", "geodesic", "sectional_curvature", "logdet_dexp", "basis", "to_coordinates", "from_coordinates"),
-        *("from_normal", "to_normal", "gyroadd", "gyroscale", "gyration"),
+        *("inner", "egrad2rgrad", "ehess2rhess", "expmap", "logmap", "parallel_transport", "expmap_transp", "dist2"),
+        *("geodesic", "sectional_curvature", "logdet_dexp", "basis", "from_normal", "to_normal", "gyroadd", "gyration"),
     ),
 )
 AGAIN = {"repeats": SPDAffineInvariant(), "draws": 2}
@@ -221,21 +220,26 @@ LOG_CHOLESKY = spd(
 )
 
 
-def power_cholesky(power: float, **options: Any) -> Case:
-    rim = "geodesics end there"
-    return spd(
-        SPDPowerCholesky(power, **options),
+def to_the_edge(t: Trial, x: Tensor) -> Tensor:
+    """Along the last entry of the diagonal of the factor: no other one moves."""
+    u = torch.zeros_like(x)
+    u[..., -1, -1] = -t.manifold.power
+    return u / t.manifold.norm(x, u, keepdim=True)
+
+
+def power_cholesky(power: float) -> Case:
+    case = spd(
+        SPDPowerCholesky(power),
         order=2,
         fraction=0.7,  # of the radius, of which laws ask for 1.25 times as much
         isometries=signs,
-        tolerance={"*": 400},
-        exempt={
-            "injectivity_radius_is_exact": rim,
-            "infinite_injectivity_radius": rim,
-            "extreme_numbers_give_no_nan": LONG,
-            "extreme_vectors_transport_without_nan": LONG,
-        },
+        cut=to_the_edge,
+        # The retraction has a jump in its third derivative, which the quotient meets.
+        tolerance={"*": 400, "forward_derivatives_match_finite_differences": 1e9},
+        exempt={"injectivity_radius_is_exact": "it ends at the rim, beyond which there are no points"},
     )
+    long = "extreme_vectors_transport_without_nan"  # the draws of this law end outside for powers below zero only
+    return case if power < 0 else dataclasses.replace(case, exempt={k: v for k, v in case.exempt.items() if k != long})
 
 
 SPD_ROWS = [
@@ -244,7 +248,7 @@ SPD_ROWS = [
     POWER_EUCLIDEAN,
     again(power_euclidean(-1.0), POWER_EUCLIDEAN, "expmap", "logmap", "retr"),
     AFFINE_INVARIANT,
-    affine_invariant(SPDAffineInvariant(power=0.5), costly=("expmap", "logmap", "expmap_transp", "dist2"), **AGAIN),
+    affine_invariant(SPDAffineInvariant(power=0.5), costly=("expmap", "expmap_transp", "dist2"), **AGAIN),
     affine_invariant(SPDAffineInvariant(alpha=2.0, beta=-0.3), costly=("inner", "egrad2rgrad", "dist2"), **AGAIN),
     BURES_WASSERSTEIN,
     bures_again(SPDBuresWasserstein(BASE), shapes=((3, 3),)),
