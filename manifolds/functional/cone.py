@@ -44,8 +44,8 @@ def raised(x: Tensor) -> Tensor:
 
 
 def lifted(x: Tensor) -> Tensor:
-    """Symmetric `x` itself where it is positive definite, by more than the rounding of an eigenvalue in float64; else, if
-    that is enough to be, with 4 n eps times the trace added to every eigenvalue."""
+    """Symmetric `x` itself where it is positive definite, by more than the rounding of an eigenvalue in float64; else,
+    if that is enough to be, with 4 n eps times the trace added to every eigenvalue."""
     n, wide = x.shape[-1], x.detach().double()
     trace = wide.diagonal(dim1=-2, dim2=-1).sum(-1)
     higher = _plus_diagonal(x, (4 * n * torch.finfo(x.dtype).eps * trace).to(x.dtype))
