@@ -39,7 +39,6 @@ METRICS = [
     Metric(SPDLogCholesky(), None),
     Metric(SPDPowerCholesky(0.5), None),
     Metric(SPDPowerCholesky(1.0), 0.5),
-    Metric(SPDPowerCholesky(-0.7), None),
     Metric(SPDBuresWasserstein(), 0.5),
     Metric(SPDBuresWasserstein(power=0.5), 0.25),
 ]
