@@ -174,6 +174,11 @@ class SquareRoot:
         a, b, c = a.sqrt(), b.sqrt(), c.sqrt()
         return -1 / (a + b) / (b + c) / (c + a)
 
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """The sum of the four roots over the product of the sums of two."""
+        a, b, c, d = a.sqrt(), b.sqrt(), c.sqrt(), d.sqrt()
+        return (a + b + c + d) / (a + b) / (c + d) / (a + c) / (b + d) / (a + d) / (b + c)
+
 
 @dataclass(frozen=True)
 class SemidefiniteSquareRoot:

@@ -151,8 +151,8 @@ class SPD(Manifold, abc.ABC):
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Uniformly random eigenvectors, and eigenvalues whose logarithms are uniform between those of
-        ``condition^(-1/2)`` and ``condition^(1/2)``, both of which occur: the condition number is `condition`, where the
-        dtype holds it."""
+        ``condition^(-1/2)`` and ``condition^(1/2)``, both of which occur: the condition number is `condition`, where
+        the dtype holds it."""
         self._raise(self._shape_reason(size))
         if not condition >= 1:
             raise ValueError(f"{type(self).__name__}.random_spectrum: condition must be at least 1, got {condition}")
