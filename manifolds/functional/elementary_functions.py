@@ -47,6 +47,7 @@ def _relative_gap(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 def _polynomial_difference(coefficients: tuple[float, ...], x: Tensor, z: Tensor) -> Tensor:
     """f[x, 0, z] of ``f(t) = sum_k c_k t^(k+2)``: Horner's rule, differenced."""
+    coefficients = coefficients[: math.ceil(-math.log(torch.finfo(x.dtype).eps, 8)) + 2]  # of a step of 1/8
     value = torch.full_like(x, coefficients[-1])
     difference = torch.zeros_like(x)
     for c in reversed((0.0, *coefficients[:-1])):
