@@ -67,7 +67,9 @@ def main() -> None:
     wrong = [f"{p.relative_to(SITE.resolve())}: {c}" for p in sorted(pages) for c in complaints(p, pages)]
     totals = {tag: sum(page.count[tag] for page in pages.values()) for tag in ("math", "img", "table", "td")}
     wrong += [f"no {tag} on any page" for tag, number in totals.items() if number == 0]
-    for spaces in ("sphere", "lorentz", "stereographic", "klein", "stiefel", "grassmann", "orthogonal", "product"):
+    curved = ("sphere", "lorentz", "stereographic", "klein", "stiefel", "grassmann", "orthogonal", "product")
+    definite = ("spd", "spd-affine-invariant", "spd-flat", "spd-cholesky", "spd-bures-wasserstein")
+    for spaces in (*curved, *definite):
         page = pages[(SITE / "manifolds" / f"{spaces}.html").resolve()]
         wrong += [f"manifolds/{spaces}.html has no {tag}" for tag in ("math", "img", "table") if page.count[tag] == 0]
     print(*wrong, sep="\n", end="\n" if wrong else "")

@@ -20,10 +20,12 @@ RESULTS = Path(__file__).parent / "results"
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 
 
-def fix_allocator() -> None:
-    """Start this script again with `ALLOCATOR`, unless that has been done. Call it before importing torch."""
-    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
+def fix_allocator(**variables: str) -> None:
+    """Start this script again with `ALLOCATOR` and those variables of the environment, unless that has been done. Call
+    it before importing torch."""
+    wanted = {**ALLOCATOR, **variables}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **wanted})
 
 
 @dataclasses.dataclass
@@ -44,23 +46,31 @@ class Line:
     peers: dict[str, float | None]
 
 
-def interleaved(contenders: list[Contender], *, rounds: int, block: int, warmup: int = 3) -> dict[str, list[float]]:
+def interleaved(
+    contenders: list[Contender],
+    *,
+    rounds: int,
+    block: int,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Milliseconds a call, `rounds` samples each. In every round each contender makes `block` calls in turn, so that
-    a change of load or clock meets all of them; the sample is the median call, which a preemption does not move."""
+    a change of load or clock meets all of them; the sample is the median call, which a preemption does not move.
+    `clock` counts seconds: of the wall, or with `time.thread_time` those of this thread on the processor."""
     samples: dict[str, list[float]] = {c.name: [] for c in contenders}
     for c in contenders:
         for _ in range(warmup):
             c.run()
     for _ in range(rounds):
         for c in contenders:
-            samples[c.name].append(statistics.median(_timed(c.run) for _ in range(block)))
+            samples[c.name].append(statistics.median(_timed(c.run, clock) for _ in range(block)))
     return samples
 
 
-def _timed(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _timed(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    start = clock()
     run()
-    return (time.perf_counter() - start) * 1e3
+    return (clock() - start) * 1e3
 
 
 def summary(samples: list[float]) -> dict[str, float]:
@@ -123,10 +133,11 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def publish(name: str, lines: list[dict[str, Any]]) -> None:
-    """Write ``results/NAME.json``."""
+def publish(name: str, lines: list[dict[str, Any]], **versions: str) -> None:
+    """Write ``results/NAME.json``; `versions` are those of further peers."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"environment": environment(), "lines": lines}, indent=1) + "\n")
+    result = {"environment": {**environment(), **versions}, "lines": lines}
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def show(result: dict[str, Any]) -> None:

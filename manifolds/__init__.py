@@ -48,6 +48,8 @@ from .pullback_metric import PullbackMetric as PullbackMetric
 from .spd import SPD as SPD
 from .spd import SPDAffineInvariant as SPDAffineInvariant
 from .spd import SPDBuresWasserstein as SPDBuresWasserstein
+from .spd import SPDLogCholesky as SPDLogCholesky
 from .spd import SPDLogEuclidean as SPDLogEuclidean
+from .spd import SPDPowerCholesky as SPDPowerCholesky
 from .spd import SPDPowerEuclidean as SPDPowerEuclidean
 from .wrapped_normal import WrappedNormal as WrappedNormal

@@ -178,6 +178,8 @@ def solve(manifold: MeanSpace, mu: Tensor, hessian: LinearMap, b: Tensor, *, rou
         # Rounding is normal to the manifold as much as tangent, and along a normal residual H is next to nothing.
         z, r = z + alpha * p, manifold.proju(mu, r - alpha * hp)
         previous, rr = rr, manifold.inner(mu, r, keepdim=True)
+        if values_readable(rr) and not bool((active & (rr > goal)).any()):
+            break
         beta = torch.where(active, rr / torch.where(active, previous, 1.0), 0.0)
         p = torch.where(active, r + beta * p, 0.0)
     return z

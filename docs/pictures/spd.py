@@ -61,7 +61,7 @@ def cone(axes) -> None:
     for name, (m, colour) in METRICS.items():
         axes.plot(*places(m.geodesic(x, y, t)).mT, color=colour, lw=2.4, label=name)
     axes.plot(*places(torch.stack([x, y])).mT, "o", color="black", ms=5)
-    bare_space(axes, 22, -60, low=0.0, zoom=1.6)
+    bare_space(axes, 22, -60, low=0.0, zoom=1.33)
     axes.set_title("Geodesics in the cone; the net has one determinant")
 
 

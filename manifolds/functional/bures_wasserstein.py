@@ -208,10 +208,10 @@ def bures_displacement_backward(
 def bures_dist2(p: Tensor, q: Tensor) -> Tensor:
     """The squared distance. ``*B,n,n -> *B``."""
     p, q = sym(p), sym(q)
-    return _square(p, q, pair_of(p, q))
+    return _squared_by(p, q, pair_of(p, q))
 
 
-def _square(p: Tensor, q: Tensor, pair: Pair) -> Tensor:
+def _squared_by(p: Tensor, q: Tensor, pair: Pair) -> Tensor:
     square = pair.d.square().sum((-2, -1)) * pair.unit[..., 0, 0]
     if not _wanted(p, q):
         return square
@@ -231,7 +231,7 @@ def bures_dist2_saving(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     """`bures_dist2`, and its gradients I - T and I - T^-1."""
     p, q = sym(p), sym(q)
     pair = pair_of(p, q)
-    return _square(p, q, pair), -pair.displacement(), -pair.swapped().displacement()
+    return _squared_by(p, q, pair), -pair.displacement(), -pair.swapped().displacement()
 
 
 def bures_dist_saving(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
@@ -267,14 +267,3 @@ def bures_moved(p: Tensor, s: Tensor) -> Tensor:
     """(I + S) P (I + S), NaN where I + S is not positive definite: there the geodesic has left the cone."""
     a = identity_plus(s)
     return sym(a @ sym(p) @ a) * _mark(torch.linalg.cholesky_ex(a.detach()).info, a)
-
-
-def bures_retracted(p: Tensor, f: Tensor) -> Tensor:
-    """F P F for a positive definite F; where rounding left no positive definite matrix, that much more of the
-    identity."""
-    y = sym(f @ sym(p) @ f)
-    n = y.shape[-1]
-    lost = torch.linalg.cholesky_ex(y.detach().double()).info != 0
-    shift = 4 * n * torch.finfo(y.dtype).eps * y.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
-    eye = torch.eye(n, dtype=y.dtype, device=y.device)
-    return y + torch.where(lost, shift, 0.0 * shift)[..., None, None] * eye

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .matrices import sym
+from .triangular import diagonal, half, lower_inverse
 
 
 def cholesky(P: Tensor) -> Tensor:
@@ -44,34 +45,22 @@ def cholesky_with_inverse_saving(P: Tensor) -> tuple[Tensor, ...]:
 
 def cholesky_backward(G: Tensor, P: Tensor, L: Tensor) -> tuple[Tensor]:
     """The gradient of `cholesky` in P, of G in L, of which the upper triangle counts for nothing but must be finite."""
-    return _pulled_back(L.mT @ G, lower_inverse(L))
+    return (pulled_back(L.mT @ G, lower_inverse(L)),)
 
 
 def cholesky_with_inverse_backward(G: Tensor, H: Tensor, P: Tensor, L: Tensor, inverse: Tensor) -> tuple[Tensor]:
     """The gradient of `cholesky_with_inverse` in P, of G in L and H in L^-1: since ``d L^-1 = -L^-1 dL L^-1``, H counts
     as ``-L^-T H L^-T`` in L."""
-    return _pulled_back(L.mT @ G - H @ inverse.mT, inverse)
-
-
-def half(M: Tensor) -> Tensor:
-    """The lower triangle with half of the diagonal: ``half(M) + half(M)^T = M`` for symmetric M. ``*B,n,n``."""
-    weights = torch.ones(M.shape[-2:], dtype=M.dtype, device=M.device)
-    return M * (weights.tril() + weights.tril(-1)).mul(0.5)  # a fifth of the time of the triangles of a batch
-
-
-def lower_inverse(L: Tensor) -> Tensor:
-    """L^-1 of a lower triangular L. ``*B,n,n``."""
-    identity = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
-    # The transpose, by a solve from the right: LAPACK takes half the time of one from the left.
-    return torch.linalg.solve_triangular(L.mT, identity, upper=True, left=False).mT
+    return (pulled_back(L.mT @ G - H @ inverse.mT, inverse),)
 
 
 def _factor(P: Tensor) -> tuple[Tensor, Tensor]:
     """The factors, and one, or NaN where there is none. ``-> *B,n,n and *B,1,1``."""
     L, info = torch.linalg.cholesky_ex(sym(P))
-    found = (info == 0) & (L.diagonal(dim1=-2, dim2=-1).sum(-1) < torch.inf)  # to LAPACK infinity has a root
-    return L, torch.where(found, 1.0, torch.nan).to(L.dtype)[..., None, None]
+    size = torch.where(info == 0, diagonal(L.detach()).sum(-1), torch.nan)  # to LAPACK infinity has a root
+    return L, (size / size)[..., None, None]
 
 
-def _pulled_back(M: Tensor, inverse: Tensor) -> tuple[Tensor]:
-    return (sym(inverse.mT @ (half(M) @ inverse)),)
+def pulled_back(M: Tensor, inverse: Tensor) -> Tensor:
+    """The gradient in P, of L^T G in the lower triangle of M. ``*B,n,n``."""
+    return sym(inverse.mT @ (half(M) @ inverse))

@@ -3,14 +3,15 @@ r"""Logarithm, exponential and powers as functions of matrices, with divided dif
 With ``0 < m <= M`` for the smaller and the larger of two eigenvalues, ``s = (M - m)/M`` and ``r = log(M/m)``, which is
 ``log1p((M - m)/m)``, every first divided difference is a product of factors of full relative accuracy:
 
-    log[m, M] = 2 log(1 + q) / (q d),  d = m + sqrt(m M), q = (M - m)/d,    exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
+    log[m, M] = 2 log(1 + q) / (q d)  with d = m + sqrt(m M), q = (M - m)/d,
+    exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
     x^p [m, M] = M^{p-1} (1 - e^{-p r}) / s  for p >= 0,     -(m^p / M) (1 - e^{p r}) / s  for p < 0.
 
-No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Logarithm and exponential get it
-by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second
-differences of the roots have closed forms without cancellation; the others are quotients of first differences, which lose at most a digit
-beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An eigenvalue of zero gives
-what the limit gives, infinite where that is; one below zero NaN.
+No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Logarithm and exponential get
+it by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second
+differences of the roots have closed forms without cancellation; the others are quotients of first differences, which
+lose at most a digit beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An
+eigenvalue of zero gives what the limit gives, infinite where that is; one below zero NaN.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ class SquareRoot:
 
 @dataclass(frozen=True)
 class SemidefiniteSquareRoot:
-    """sqrt of matrices of norm one, with eigenvalues of zero that rounding has made negative.
+    """sqrt of matrices of a norm between one and two, with eigenvalues of zero that rounding has made negative.
 
     The derivative between two of them, which would be infinite, is zero.
     """

@@ -21,7 +21,7 @@ def matrix_sqrt(x: Tensor, method: str = "eigh", degree: int | None = None) -> T
     """The positive semidefinite square root. ``*B,n,n -> *B,n,n``.
 
     Args:
-        x: positive semidefinite. Eigenvalues below zero by rounding (16 eps of the Frobenius norm) count as zero, and
+        x: positive semidefinite. Eigenvalues below zero by rounding (8 to 16 eps of the norm) count as zero, and
             the derivative in directions within the null space, where it would be infinite, is zero.
         method: ``"eigh"``, from the eigendecomposition, the accurate one; ``"newton_schulz"``, matrix products until
             the residual says that they are done; ``"taylor"`` and ``"pade"``, one polynomial or quotient of

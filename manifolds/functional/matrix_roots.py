@@ -48,8 +48,9 @@ def semidefinite_root(A: Tensor) -> Tensor:
     The derivative in directions within the null space, where it would be infinite, is zero.
     """
     norm = safe_norm(A.detach(), (-2, -1), keepdim=True)
-    norm = torch.where(norm == 0, 1.0, norm)
-    return symmetric_function(A / norm, SEMIDEFINITE_SQRT) * norm.sqrt()
+    # A power of two rounds nothing: small eigenvalues of ill-conditioned matrices feel the rounding of entries.
+    scale = torch.exp2(torch.where(norm == 0, 1.0, norm).log2().floor())
+    return symmetric_function(A / scale, SEMIDEFINITE_SQRT) * scale.sqrt()
 
 
 def iterative_root(A: Tensor, inverse: bool, method: str, degree: int | None) -> Tensor:

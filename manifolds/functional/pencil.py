@@ -120,7 +120,8 @@ def pencil_moments(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
     """sum (log w)^2 and sum log w. ``*B,n,n -> *B`` each."""
     if _value_alone(P, Q):
         return _moments(exact_values_of_plain(P, Q).log(), P.dtype)
-    return _differentiable_moments(P, Q)[:2]
+    squares, total, *_ = _differentiable_moments(P, Q)
+    return squares, total
 
 
 def pencil_moments_saving(P: Tensor, Q: Tensor) -> tuple[Tensor, ...]:
@@ -149,7 +150,8 @@ def pencil_moments_backward(
     slope = 2 * g.unsqueeze(-1) * logarithms + h.unsqueeze(-1)
     slopes = torch.stack((-slope, slope * (-logarithms).exp()), -2)
     both = (B.unsqueeze(-3) * slopes.unsqueeze(-2)).flatten(-3, -2) @ B.mT
-    return both.unflatten(-2, (2, -1)).unbind(-3)
+    of_P, of_Q = both.unflatten(-2, (2, -1)).unbind(-3)
+    return of_P, of_Q
 
 
 def _moments(logarithms: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -163,19 +165,19 @@ def pencil_transport(P: Tensor, Q: Tensor, V: Tensor) -> Tensor:
     """Parallel transport of V along the affine-invariant geodesic from P to Q: E V E^T with E = (Q P^-1)^(1/2).
 
     E = L_Q O^T L_P^-1 with O the polar factor of L_P^-1 L_Q, since E P E^T = Q and E is self-adjoint in the metric: an
-    isometry to rounding, where a product with A sqrt(w) A^-1 loses what the condition of P takes.
+    isometry to rounding, where a product with A sqrt(w) A^-1 loses what the condition of P takes. In float64 inside.
     """
-    L, K = cholesky(P), cholesky(Q)
+    L, K = cholesky(P.double()), cholesky(Q.double())
     O = polar_factor(torch.linalg.solve_triangular(L, K, upper=False))  # noqa: E741
-    return congruent(K @ O.mT, whitened(L, V))
+    return congruent(K @ O.mT, whitened(L, V.double())).to(P.dtype)
 
 
 def pencil_exp_transport(P: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
     """The end of the geodesic from P with velocity U, and V transported along it: M M^T and M V~ M^T with
-    M = L exp(U~/2), where X~ = L^-1 X L^-T."""
-    L, W, (_, w, E) = _differentiable(P, 0.5 * U, False)
+    M = L exp(U~/2), where X~ = L^-1 X L^-T; in float64 inside."""
+    L, W, (_, w, E) = _differentiable(P.double(), 0.5 * U.double(), False)
     M = L @ function_at(W, w, E, EXP)
-    return sym(M @ M.mT), congruent(M, whitened(L, V))
+    return sym(M @ M.mT).to(P.dtype), congruent(M, whitened(L, V.double())).to(P.dtype)
 
 
 # ---- curvature ------------------------------------------------------------------------------------------------
@@ -189,12 +191,12 @@ def sinh_ratios(W: Tensor) -> Tensor:
     return log_sin_ratio_k(-a.square(), -1).sum(-1)
 
 
-def pencil_hessian(P: Tensor, Q: Tensor, weights: Tensor) -> Callable[[Tensor], Tensor]:
-    """The Hessian at P of half the mean squared distance to the Q, weights ``N,*B,1,1``, as a map of tangent vectors:
-    sum_i w_i A_i (C_i * B_i^T V B_i) A_i^T with C = a coth a, a half the difference of two log w. No derivative."""
-    L, w, U = pairs(P, Q, True)
+def pencil_hessian(P: Tensor, logarithms: Tensor, weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """The Hessian at P of half the mean squared distance to points with these logarithms at P, as a map of tangent
+    vectors: sum_i w_i A_i (C_i * B_i^T V B_i) A_i^T with C = a coth a, a half the difference of two eigenvalues of
+    L^-1 logarithm L^-T. weights ``N,*B,1,1``. The derivative is in V alone."""
+    L, theta, U = pairs(P, logarithms, False)
     A, B = L @ U, torch.linalg.solve_triangular(L.mT, U, upper=True)
-    logarithms = w.log()
-    a = 0.5 * (logarithms.unsqueeze(-1) - logarithms.unsqueeze(-2))
-    factors = weights * (1 + a.square() * cot_excess_k(-a.square(), -1))
+    a = 0.5 * (theta.unsqueeze(-1) - theta.unsqueeze(-2))
+    factors = weights.detach() * (1 + a.square() * cot_excess_k(-a.square(), -1))
     return lambda V: sym((A @ (factors * (B.mT @ V @ B)) @ A.mT).sum(0))

@@ -1,6 +1,10 @@
 """Operations with fused kernels, of the same signatures as the plain formulas on which they fall back."""
 
 from .cholesky import cholesky as cholesky
+from .cholesky import cholesky_difference as cholesky_difference
+from .cholesky import cholesky_dist as cholesky_dist
+from .cholesky import cholesky_exp as cholesky_exp
+from .cholesky import cholesky_log as cholesky_log
 from .cholesky import cholesky_with_inverse as cholesky_with_inverse
 from .lorentz import lorentz_dist as lorentz_dist
 from .lorentz import lorentz_exp as lorentz_exp

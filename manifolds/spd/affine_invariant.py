@@ -22,19 +22,21 @@ class SPDAffineInvariant(SPD, PullbackMetric):
         <u, v>_x = alpha tr(x^-1 u x^-1 v) + beta tr(x^-1 u) tr(x^-1 v),
         dist(x, y)^2 = alpha sum_i (log w_i)^2 + beta (sum_i log w_i)^2,    w the eigenvalues of x^-1 y,
 
-    and with a power p that of ``x^p`` over p^2, which only orthogonal congruences leave: p = 1 is the metric of Fisher and
-    Rao of centred normal laws, twice, and for p -> 0 it tends to the log-Euclidean one. Complete, of curvature between
-    -p^2/(2 alpha) and 0, with unique geodesics everywhere: the injectivity radius is infinite. Inversion is an isometry.
+    and with a power p that of ``x^p`` over p^2, which only orthogonal congruences leave: p = 1 is twice the metric of
+    Fisher and Rao of centred normal laws, and for p -> 0 it tends to the log-Euclidean one. Complete, of curvature
+    between ``-p^2/(2 alpha)`` and 0, with unique geodesics: the injectivity radius is infinite. Inversion is an
+    isometry.
 
-    With x = L L^T, ``L^-1 y L^-T = U diag(w) U^T`` and A = L U, every operation is ``A diag(f(w)) A^T``: exp, log, powers;
-    one Cholesky factor and one eigendecomposition a pair, and a closed backward pass without either. `parallel_transport`
-    is an isometry to rounding at any condition; `transp` and `retr_transp` are it. `retr` is the exponential map.
-    A gyro manifold: ``x (+) y = x^(1/2) y x^(1/2)`` (of powers: that of x^p), inverse ``x^-1``, multiples ``x^t``.
-    Means have no closed form: `frechet_mean` iterates, and converges from any start. `hyperplane_dist` has none either.
+    With x = L L^T, ``L^-1 y L^-T = U diag(w) U^T`` and A = L U, every operation is ``A diag(f(w)) A^T``: exp, log,
+    powers; one Cholesky factor and one eigendecomposition a pair, and a closed backward pass without either.
+    `parallel_transport` is an isometry to rounding at any condition; `transp` and `retr_transp` are it, and `retr` is
+    the exponential map. A gyro manifold: ``x (+) y = x^(1/2) y x^(1/2)`` (of powers: that of x^p), inverse ``x^-1``,
+    multiples ``x^t``. Means have no closed form: `frechet_mean` takes Newton's steps from the midpoint of arithmetic
+    and harmonic mean, three or four as a rule. `hyperplane_dist` has none either, and raises.
 
-    Accuracy. A round trip in float64 is right to some ``eps cond(x)``, a distance to eps times the root of the condition
-    of x^-1 y. In float32 x^-1 y is formed in float64: logarithms of near points of any condition keep their digits, and
-    distances are right to 1e-6 of themselves. With a power, what the condition of x^p takes.
+    Accuracy. A round trip in float64 is right to some ``eps cond(x)``, a distance to eps times the root of the
+    condition of x^-1 y. In float32 x^-1 y is formed in float64: logarithms of near points of any condition keep their
+    digits, and distances are right to 1e-6 of themselves. A power takes what the condition of x^p takes.
 
     Args:
         power: p, not zero.

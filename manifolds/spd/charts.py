@@ -28,7 +28,7 @@ class MatrixPower(Chart):
 
     def forward(self, x: Tensor) -> Tensor:
         """x^p."""
-        return x if self.power == 1 else symmetric_function(x, power_function(self.power))
+        return x if self.power == 1 else symmetric_function(inside_or_nan(x), power_function(self.power))
 
     def inverse(self, y: Tensor) -> Tensor:
         """y^(1/p)."""
@@ -36,7 +36,9 @@ class MatrixPower(Chart):
 
     def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """x^p and its derivatives along `vectors`, from one eigendecomposition."""
-        return (x, *vectors) if self.power == 1 else function_and_derivatives(x, power_function(self.power), *vectors)
+        if self.power == 1:
+            return x, *vectors
+        return function_and_derivatives(inside_or_nan(x), power_function(self.power), *vectors)
 
     def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """y^(1/p) and its derivatives along `vectors`."""

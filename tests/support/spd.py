@@ -5,7 +5,15 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from torchriemann.manifolds import SPD, SPDAffineInvariant, SPDBuresWasserstein, SPDLogEuclidean, SPDPowerEuclidean
+from torchriemann.manifolds import (
+    SPD,
+    SPDAffineInvariant,
+    SPDBuresWasserstein,
+    SPDLogCholesky,
+    SPDLogEuclidean,
+    SPDPowerCholesky,
+    SPDPowerEuclidean,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +36,10 @@ METRICS = [
     Metric(SPDPowerEuclidean(0.5), 0.5),
     Metric(SPDPowerEuclidean(1.0), 1.0),
     Metric(SPDPowerEuclidean(-1.0), -1.0),
+    Metric(SPDLogCholesky(), None),
+    Metric(SPDPowerCholesky(0.5), None),
+    Metric(SPDPowerCholesky(1.0), 0.5),
+    Metric(SPDPowerCholesky(-0.7), None),
     Metric(SPDBuresWasserstein(), 0.5),
     Metric(SPDBuresWasserstein(power=0.5), 0.25),
 ]

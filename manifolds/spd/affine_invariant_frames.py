@@ -1,0 +1,119 @@
+"""Coordinates and gyro structure of the affine-invariant metric."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
+from ..functional.pencil import congruent
+from ..functional.singular_values import polar_factor
+from ..functional.spectral import symmetric_function
+from ..functional.spectral_functions import EXP
+from ..gyro import GyroManifold
+from ..kernels.cholesky import cholesky, cholesky_with_inverse
+from ..operation import in_full_precision, operation
+from .charts import _on_trace
+from .space import SPD
+
+
+@dataclass(frozen=True, eq=False)
+class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
+    r"""Orthonormal coordinates for ``alpha tr(u^2) + beta (tr u)^2`` at the identity, carried to x = L L^T by L . L^T;
+    and the closed forms of gyro-operations, which ``x^(1/2) . x^(1/2)`` makes.
+
+    Nguyen and Yang 2023, arXiv:2305.04560, for the gyro structure.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.0
+
+    def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
+        n = point_shape[-1]
+        if n > 0 and not self.beta > -self.alpha / n:
+            return f"beta must be above -alpha/n = {-self.alpha / n:.4g} for {n} x {n} matrices, got {self.beta!r}"
+        return super()._shape_complaint(point_shape)
+
+    def _whitened(self, x: Tensor, *vectors: Tensor) -> list[Tensor]:
+        """L^-1 V L^-T of each vector, in float64 inside: in float32 the condition of x takes too much."""
+        inverse = cholesky_with_inverse(x.double())[1]
+        return [congruent(inverse, v.double()).to(x.dtype) for v in vectors]
+
+    # ---- coordinates ------------------------------------------------------------------------------------------
+
+    @operation
+    def basis(self, x: Tensor) -> Tensor:
+        """L e L^T for the orthonormal e at the identity."""
+        d = self.dimension(x.shape)
+        e = self.tangent_from_normal(torch.eye(d, dtype=x.dtype, device=x.device))
+        return congruent(cholesky(x).unsqueeze(-3), e)
+
+    @operation
+    def to_coordinates(self, x: Tensor, u: Tensor) -> Tensor:
+        """Normal coordinates of u~."""
+        return self.normal_from_tangent(*self._whitened(x, u))
+
+    @in_full_precision
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        """L . L^T of the vector with normal coordinates `z`."""
+        self.check_operands("from_coordinates", [x])
+        return congruent(cholesky(x), self.tangent_from_normal(z))
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A standard normal tangent vector in this metric."""
+        self.check_operands("random_tangent", [x])
+        size = (*x.shape[:-2], self.dimension(x.shape))
+        return self.from_coordinates(x, torch.randn(size, generator=generator, dtype=x.dtype, device=x.device))
+
+    # ---- gyro structure ---------------------------------------------------------------------------------------
+
+    def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """n(n+1)/2."""
+        return (self.dimension(point_shape),)
+
+    @in_full_precision
+    def tangent_from_normal(self, z: Tensor) -> Tensor:
+        """The symmetric matrix with this upper triangle row by row, entries off the diagonal over sqrt 2, where
+        alpha = 1 and beta = 0; else such a combination of it and its trace that the metric is |z|^2."""
+        self._check_normal("tangent_from_normal", z)
+        S = symmetric_from_vector(z)
+        return _on_trace(S, self.alpha**-0.5, (self.alpha + S.shape[-1] * self.beta) ** -0.5)
+
+    @operation
+    def normal_from_tangent(self, u: Tensor) -> Tensor:
+        """Its inverse, of the symmetric part."""
+        n = u.shape[-1]
+        return symmetric_vector(_on_trace(sym(u), self.alpha**0.5, (self.alpha + n * self.beta) ** 0.5))
+
+    @operation
+    def expmap0(self, u: Tensor) -> Tensor:
+        """The matrix exponential."""
+        return sym(symmetric_function(u, EXP))
+
+    @operation
+    def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
+        """x^(1/2) y x^(1/2)."""
+        return congruent(self._root(x), y)
+
+    @operation
+    def gyroinv(self, x: Tensor) -> Tensor:
+        """x^-1."""
+        inverse = cholesky_with_inverse(x)[1]
+        return sym(inverse.mT @ inverse)
+
+    @in_full_precision
+    def gyroscale(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """x^t."""
+        self._check_beside("gyroscale", "t", t, x)
+        return self.geodesic(self._origin_of(x), x, t)
+
+    @operation
+    def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """O z O^T, O the polar factor of x^(1/2) y^(1/2), which is ``(x (+) y)^(-1/2) x^(1/2) y^(1/2)``."""
+        return congruent(polar_factor(self._root(x) @ self._root(y)), z)
+
+    def _root(self, x: Tensor) -> Tensor:
+        return self.midpoint(self._origin_of(x), x)
