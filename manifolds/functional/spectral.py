@@ -80,8 +80,9 @@ def second_derivative(G: Tensor, K: Tensor, a: Tensor, Q: Tensor, f: MatrixFunct
     """D^2 F[sym G, sym K]."""
     t = differences_scale(f, a)
     g, k = (Q.mT @ (sym(x) / t.unsqueeze(-1)) @ Q for x in (G, K))
-    pairs = g.unsqueeze(-1) * k.unsqueeze(-3) + k.unsqueeze(-1) * g.unsqueeze(-3)  # [i, k, j]
-    return Q @ (scaled_second_differences(f, a, t) * pairs).sum(-2) @ Q.mT
+    # The differences do not change with i and j: the term with g and k exchanged is the transpose of this one.
+    half = (scaled_second_differences(f, a, t) * (g.unsqueeze(-1) * k.unsqueeze(-3))).sum(-2)  # [i, k, j]
+    return Q @ (half + half.mT) @ Q.mT
 
 
 NO_THIRD = "spectral functions have first and second derivatives, not third ones"

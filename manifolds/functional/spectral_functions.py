@@ -13,12 +13,14 @@ from .elementary_functions import (
     Logarithm,
     Power,
     SemidefiniteSquareRoot,
+    SmoothFunction,
     SquareRoot,
 )
 from .inverse_function import InverseFunction
 from .matrix_function import ConstantFunction, MatrixFunction, QuadratureFunction, StepFunction
 from .piecewise_functions import PositiveLinear, PositivePart
 from .series import angle_over_sine, bessel_sqrt, cos_sqrt, sinc_sqrt, versine_sqrt
+from .whole_powers import Reciprocal, Square
 
 
 def _versine_first(z: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ POLAR_FACTOR = ConstantFunction()
 POSITIVE_PART, POSITIVE_LINEAR = PositivePart(), PositiveLinear()
 INVERSE_POSITIVE_LINEAR = InverseFunction(POSITIVE_LINEAR)
 LOG, EXP, SQRT, INVERSE_SQRT = Logarithm(), Exponential(), SquareRoot(), InverseSquareRoot()
-SEMIDEFINITE_SQRT = SemidefiniteSquareRoot()
+SEMIDEFINITE_SQRT, SQUARE, RECIPROCAL = SemidefiniteSquareRoot(), Square(), Reciprocal()
 
 FUNCTIONS: Mapping[str, MatrixFunction] = MappingProxyType(
     {
@@ -58,10 +60,16 @@ FUNCTIONS: Mapping[str, MatrixFunction] = MappingProxyType(
             *(COS_SQRT, SINC_SQRT, VERSINE_SQRT, ANGLE_OVER_SINE),
             *(UPPER_PROJECTOR, POLAR_FACTOR),
             *(POSITIVE_PART, POSITIVE_LINEAR, INVERSE_POSITIVE_LINEAR),
-            *(LOG, EXP, SQRT, INVERSE_SQRT, SEMIDEFINITE_SQRT),
+            *(LOG, EXP, SQRT, INVERSE_SQRT, SEMIDEFINITE_SQRT, SQUARE, RECIPROCAL),
         )
     }
 )
+
+
+def power_function(p: float) -> SmoothFunction:
+    """a^p of positive eigenvalues, in closed form where there is one."""
+    closed: dict[float, SmoothFunction] = {0.5: SQRT, 2.0: SQUARE, -1.0: RECIPROCAL}
+    return closed.get(p, Power(p))
 
 
 def named(key: str) -> MatrixFunction:

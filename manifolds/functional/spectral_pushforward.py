@@ -172,8 +172,9 @@ def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Te
 
 def _third(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunction) -> Tensor:
     """D^3 F[sym G, sym H, sym K]."""
-    g, h, k = (Q.mT @ sym(m) @ Q for m in (G, H, K))
-    return Q @ _contracted(a, f, itertools.permutations((g, h, k))) @ Q.mT
+    rotated = [Q.mT @ sym(m) @ Q for m in (G, H, K)]
+    orders = [(rotated[i], rotated[j], rotated[k]) for i, j, k in itertools.permutations(range(3))]
+    return Q @ _contracted(a, f, orders) @ Q.mT
 
 
 def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:

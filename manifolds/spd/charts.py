@@ -14,7 +14,7 @@ from ..functional.cone import inside_or_nan, positive_definite
 from ..functional.elementary_functions import SmoothFunction
 from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
 from ..functional.spectral import symmetric_function
-from ..functional.spectral_functions import EXP, LOG, Power
+from ..functional.spectral_functions import EXP, LOG, power_function
 from ..functional.spectral_pushforward import function_and_derivatives, function_and_inverse
 
 
@@ -28,21 +28,23 @@ class MatrixPower(Chart):
 
     def forward(self, x: Tensor) -> Tensor:
         """x^p."""
-        return x if self.power == 1 else symmetric_function(inside_or_nan(x), Power(self.power))
+        return x if self.power == 1 else symmetric_function(inside_or_nan(x), power_function(self.power))
 
     def inverse(self, y: Tensor) -> Tensor:
         """y^(1/p)."""
-        return y if self.power == 1 else symmetric_function(y, Power(1 / self.power))
+        return y if self.power == 1 else symmetric_function(y, power_function(1 / self.power))
 
     def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """x^p and its derivatives along `vectors`, from one eigendecomposition."""
         if self.power == 1:
             return x, *vectors
-        return function_and_derivatives(inside_or_nan(x), Power(self.power), *vectors)
+        return function_and_derivatives(inside_or_nan(x), power_function(self.power), *vectors)
 
     def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """y^(1/p) and its derivatives along `vectors`."""
-        return (y, *vectors) if self.power == 1 else function_and_derivatives(y, Power(1 / self.power), *vectors)
+        return (
+            (y, *vectors) if self.power == 1 else function_and_derivatives(y, power_function(1 / self.power), *vectors)
+        )
 
     def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
         """The derivative of the inverse, which is self-adjoint, along the symmetric part of `g`."""
@@ -52,7 +54,7 @@ class MatrixPower(Chart):
         """From one eigendecomposition."""
         if self.power == 1:
             return Linearized(x, lambda v: v, sym)
-        y, pull = function_and_inverse(inside_or_nan(x), Power(self.power), Power(1 / self.power))
+        y, pull = function_and_inverse(inside_or_nan(x), power_function(self.power), power_function(1 / self.power))
         return Linearized(y, pull, pull)
 
     def inverse_is_defined(self, y: Tensor) -> Tensor:
@@ -163,12 +165,12 @@ class PowerVector(SpectralVector):
     @property
     def function(self) -> SmoothFunction | None:  # type: ignore[override]
         """x^p."""
-        return None if self.power == 1 else Power(self.power)
+        return None if self.power == 1 else power_function(self.power)
 
     @property
     def inverse_function(self) -> SmoothFunction | None:  # type: ignore[override]
         """x^(1/p)."""
-        return None if self.power == 1 else Power(1 / self.power)
+        return None if self.power == 1 else power_function(1 / self.power)
 
     def _phi(self, X: Tensor) -> Tensor:
         return X / self.power

@@ -12,6 +12,7 @@ from torchriemann.manifolds.functional.cone import lifted, positive_definite
 from torchriemann.manifolds.functional.decompositions import eigh
 from torchriemann.manifolds.functional.elementary_functions import Exponential, Logarithm, Power
 from torchriemann.manifolds.functional.matrices import symmetric_from_vector, symmetric_vector
+from torchriemann.manifolds.functional.spectral_functions import RECIPROCAL, SQRT, SQUARE
 from torchriemann.manifolds.functional.spectral_pushforward import function_and_derivatives, function_and_inverse
 
 F64, F32 = torch.float64, torch.float32
@@ -223,10 +224,25 @@ def test_first_and_second_derivatives_at_repeated_eigenvalues(m, name):
 
 
 FUNCTIONS = {
+    "sqrt": (SQRT, mpmath.sqrt),
+    "square": (SQUARE, lambda t: t**2),
+    "reciprocal": (RECIPROCAL, lambda t: 1 / t),
     "exp": (Exponential(), mpmath.exp),
     "log": (Logarithm(), mpmath.log),
     **{f"power {p}": (Power(p), lambda t, p=p: t ** mpmath.mpf(p)) for p in (0.5, 2.0, -1.0, 0.3, 1.0)},
 }
+
+
+@pytest.mark.parametrize("f, p", [(SQRT, 0.5), (SQUARE, 2.0), (RECIPROCAL, -1.0)], ids=["sqrt", "square", "reciprocal"])
+def test_closed_powers_are_powers(f, p):
+    a, b, c = torch.rand(3, 50, generator=generator(), dtype=F64) + 0.1
+    for mine, general in (
+        (f.value(a), Power(p).value(a)),
+        (f.divided_difference(a, b), Power(p).divided_difference(a, b)),
+        (f.second_divided_difference(a, b, c), Power(p).second_divided_difference(a, b, c)),
+    ):
+        torch.testing.assert_close(mine, general, rtol=1e-12, atol=1e-12)
+    assert f.value(torch.tensor([-1.0, torch.nan])).isnan().all()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -263,7 +279,12 @@ def test_the_inverse_of_a_derivative():
     a = torch.stack(list(spectra().values()))
     v = torch.randn(4, 4, generator=generator(), dtype=F64)
     v = v + v.mT
-    for f, inverse in ((Logarithm(), Exponential()), (Power(0.5), Power(2.0)), (Power(-1.0), Power(-1.0))):
+    for f, inverse in (
+        (Logarithm(), Exponential()),
+        (SQRT, SQUARE),
+        (RECIPROCAL, RECIPROCAL),
+        (Power(-0.3), Power(-1 / 0.3)),
+    ):
         value, pull = function_and_inverse(a, f, inverse)
         again, pushed = function_and_derivatives(a, f, v)
         torch.testing.assert_close(value, again)
