@@ -251,6 +251,8 @@ def show_fields(figure, panels, field: Field) -> None:
 def draw(field: Field):
     """The figure of the page."""
     figure = plt.figure(figsize=(17, 12.4), layout="constrained")
+    top: Any
+    bottom: Any
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     left, right = top.subfigures(1, 2, width_ratios=(2.5, 1))
     strips = left.subplots()
