@@ -251,16 +251,15 @@ def show_fields(figure, panels, field: Field) -> None:
 def draw(field: Field):
     """The figure of the page."""
     figure = plt.figure(figsize=(17, 12.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
-    left, right = top.subfigures(1, 2, width_ratios=(2.5, 1))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.75, 1))
+    left, right = parts[0].subfigures(1, 2, width_ratios=(2.5, 1))
     strips = left.subplots()
-    bar = left.colorbar(
-        show_strips(strips, METRICS, COLOURS), ax=strips, label="determinant / that of the ends", shrink=0.5
-    )
+    ellipses = show_strips(strips, METRICS, COLOURS)
+    bar = left.colorbar(ellipses, ax=strips, label="determinant / that of the ends", shrink=0.5)
     bar.set_ticks([1, 2, 4], labels=["1", "2", "4"])
     bar.minorticks_off()
     show_curves(right.subplots(3, 1, sharex=True), METRICS, COLOURS)
-    show_fields(bottom, bottom.subplots(1, 5), field)
+    show_fields(parts[1], parts[1].subplots(1, 5), field)
     return figure
 
 

@@ -44,8 +44,9 @@ def orders(axes, count: int = 5) -> None:
 
 def main() -> None:
     L = torch.tensor([[1.0, 0.0], [0.3, 0.8]])
-    steps = (torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
-    plane = Slice(L @ L.mT, *(L @ X.mT + X @ L.mT for X in steps), second_row)
+    steps = torch.tensor([[[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])
+    first, second = L @ steps.mT + steps @ L.mT
+    plane = Slice(L @ L.mT, first, second, second_row)
     figure, axes = panels(3, width=12.5, height=4.9)
     spaces = ((SPDLogCholesky(), "log-Cholesky: no geodesic ends"), (SPDPowerCholesky(0.5), "power-Cholesky, 1/2"))
     for a, (m, title) in zip(axes, spaces, strict=False):
