@@ -3,9 +3,10 @@
     python benchmarks/matrix_functions.py [--quick]
 
 Errors are the largest relative ones, in the Frobenius norm, over 4 matrices of n = 16 with logarithmically uniform
-eigenvalues, of the value and of the gradient of ``sum(W * f(X))`` with a random symmetric W, against 60 digits from the
-same stored numbers. Times are of 256 matrices in float32 with eigenvalues of a Wishart law of 2 n degrees of freedom, as
-multiples of one ``torch.linalg.eigh`` of the same batch, which runs in turn with them: time of the processor, one thread.
+eigenvalues, of the value and of the gradient of ``sum(W * f(X))`` with a random symmetric W, against 60 digits from
+the same stored numbers. Times are of 256 matrices in float32 with eigenvalues of a Wishart law of 2 n degrees of
+freedom, as multiples of one ``torch.linalg.eigh`` of the same batch, which runs in turn with them: time of the
+processor, one thread.
 """
 
 from common import Contender, fix_allocator, interleaved, publish, summary

@@ -8,9 +8,9 @@ With ``0 < m <= M`` for the smaller and the larger of two eigenvalues, ``s = (M 
 
 No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Logarithm and exponential get it
 by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second
-differences of the roots have closed forms without cancellation; the others are quotients of first differences, which lose at most a digit
-beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An eigenvalue of zero gives
-what the limit gives, infinite where that is; one below zero NaN.
+differences of the roots have closed forms without cancellation; the others are quotients of first differences, which
+lose at most a digit beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An
+eigenvalue of zero gives what the limit gives, infinite where that is; one below zero NaN.
 """
 
 from __future__ import annotations
