@@ -103,10 +103,12 @@ def errors(function, name: str, condition: float, dtype: torch.dtype) -> tuple[f
     x = spread(condition, dtype).requires_grad_()
     value = function(x)
     (gradient,) = torch.autograd.grad((value * weight().to(dtype)).sum(), x)
-    return tuple(
-        ((got.detach().double() - want).norm(dim=(1, 2)) / want.norm(dim=(1, 2))).max().item()
-        for got, want in zip((value, gradient), exact, strict=True)
-    )
+    return relative(value.detach(), exact[0]), relative(gradient, exact[1])
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    """The largest error of an item."""
+    return float(((got.double() - want).norm(dim=(1, 2)) / want.norm(dim=(1, 2))).max())
 
 
 def shown(error: float) -> float | str:
@@ -119,7 +121,7 @@ def accuracy(conditions) -> list[dict]:
     lines = []
     for dtype in (torch.float32, torch.float64):
         for title, function, name in contenders():
-            line = {"name": f"{title}, {str(dtype).removeprefix('torch.')}"}
+            line: dict[str, float | str] = {"name": f"{title}, {str(dtype).removeprefix('torch.')}"}
             for condition in conditions:
                 pair = errors(function, name, condition, dtype)
                 line[f"value {condition:.0e}"], line[f"gradient {condition:.0e}"] = map(shown, pair)
