@@ -128,7 +128,7 @@ def accuracy(conditions) -> list[dict]:
             lines.append(line)
             figures = [v if isinstance(v, str) else f"{v:.0e}" for k, v in line.items() if k != "name"]
             pairs = [f"{a} {b}" for a, b in zip(figures[::2], figures[1::2], strict=True)]
-            print("| " + " | ".join([line["name"], *pairs]) + " |", flush=True)
+            print("| " + " | ".join([str(line["name"]), *pairs]) + " |", flush=True)
     return lines
 
 
