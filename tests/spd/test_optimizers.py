@@ -26,7 +26,7 @@ SOLVERS = {"lbfgs": RiemannianLBFGS, "cg": RiemannianCG, "trust region": Riemann
 
 def start_next_to_the_rim(m, condition=1e9, dtype=F64):
     """Of that condition, with the eigenvalues of the targets, about one, at the end that the metric sees best."""
-    sized = condition**0.5 if getattr(m, "power", 1) < 0 else condition**-0.5
+    sized = condition**0.5 if m == SPDPowerEuclidean(-1.0) else condition**-0.5
     x = sized * m.random_spectrum(4, 4, condition=condition, generator=generator(2), dtype=dtype)
     return ManifoldParameter(m.projx(x), m)
 
