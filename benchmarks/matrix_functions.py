@@ -3,9 +3,10 @@
     python benchmarks/matrix_functions.py [--quick]
 
 Errors are the largest relative ones, in the Frobenius norm, over 4 matrices of n = 16 with logarithmically uniform
-eigenvalues, of the value and of the gradient of ``sum(W * f(X))`` with a random symmetric W, against 60 digits from the
-same stored numbers. Times are of 256 matrices in float32 with eigenvalues of a Wishart law of 2 n degrees of freedom,
-as multiples of one ``torch.linalg.eigh`` of the same batch, which runs in turn with them: processor time, one thread.
+eigenvalues, of the value and of the gradient of ``sum(W * f(X))`` with a random symmetric W, against 60 digits from
+the same stored numbers. Times are of 256 matrices in float32 with eigenvalues of a Wishart law of 2 n degrees of
+freedom, as multiples of one ``torch.linalg.eigh`` of the same batch, which runs in turn with them: time of the
+processor, one thread.
 """
 
 from common import Contender, fix_allocator, interleaved, publish, summary
@@ -102,10 +103,12 @@ def errors(function, name: str, condition: float, dtype: torch.dtype) -> tuple[f
     x = spread(condition, dtype).requires_grad_()
     value = function(x)
     (gradient,) = torch.autograd.grad((value * weight().to(dtype)).sum(), x)
-    return tuple(
-        ((got.detach().double() - want).norm(dim=(1, 2)) / want.norm(dim=(1, 2))).max().item()
-        for got, want in zip((value, gradient), exact, strict=True)
-    )
+    return relative(value.detach(), exact[0]), relative(gradient, exact[1])
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    """The largest error of an item."""
+    return float(((got.double() - want).norm(dim=(1, 2)) / want.norm(dim=(1, 2))).max())
 
 
 def shown(error: float) -> float | str:
@@ -118,14 +121,14 @@ def accuracy(conditions) -> list[dict]:
     lines = []
     for dtype in (torch.float32, torch.float64):
         for title, function, name in contenders():
-            line = {"name": f"{title}, {str(dtype).removeprefix('torch.')}"}
+            line: dict[str, float | str] = {"name": f"{title}, {str(dtype).removeprefix('torch.')}"}
             for condition in conditions:
                 pair = errors(function, name, condition, dtype)
                 line[f"value {condition:.0e}"], line[f"gradient {condition:.0e}"] = map(shown, pair)
             lines.append(line)
             figures = [v if isinstance(v, str) else f"{v:.0e}" for k, v in line.items() if k != "name"]
             pairs = [f"{a} {b}" for a, b in zip(figures[::2], figures[1::2], strict=True)]
-            print("| " + " | ".join([line["name"], *pairs]) + " |", flush=True)
+            print("| " + " | ".join([str(line["name"]), *pairs]) + " |", flush=True)
     return lines
 
 

@@ -3,12 +3,11 @@ r"""Logarithm, exponential and powers as functions of matrices, with divided dif
 With ``0 < m <= M`` for the smaller and the larger of two eigenvalues, ``s = (M - m)/M`` and ``r = log(M/m)``, which is
 ``log1p((M - m)/m)``, every first divided difference is a product of factors of full relative accuracy:
 
-    log[m, M] = 2 log(1 + q) / (q d)  with d = m + sqrt(m M), q = (M - m)/d,
-    exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
+    log[m, M] = 2 log(1 + q) / (q d),  d = m + sqrt(m M), q = (M - m)/d,    exp[m, M] = e^M (1 - e^{m - M}) / (M - m),
     x^p [m, M] = M^{p-1} (1 - e^{-p r}) / s  for p >= 0,     -(m^p / M) (1 - e^{p r}) / s  for p < 0.
 
-No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Logarithm and exponential get
-it by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second
+No threshold is taken: quotients such as r/s need their limit only where M = m exactly. Logarithm and exponential get it
+by a number added that rounding takes away elsewhere, since `torch.where` costs more than a logarithm. Second
 differences of the roots have closed forms without cancellation; the others are quotients of first differences, which
 lose at most a digit beyond a relative gap of 1/8, and Taylor polynomials at the middle eigenvalue within it. An
 eigenvalue of zero gives what the limit gives, infinite where that is; one below zero NaN.
@@ -48,7 +47,6 @@ def _relative_gap(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 def _polynomial_difference(coefficients: tuple[float, ...], x: Tensor, z: Tensor) -> Tensor:
     """f[x, 0, z] of ``f(t) = sum_k c_k t^(k+2)``: Horner's rule, differenced."""
-    coefficients = coefficients[: math.ceil(-math.log(torch.finfo(x.dtype).eps, 8)) + 2]  # of a step of 1/8
     value = torch.full_like(x, coefficients[-1])
     difference = torch.zeros_like(x)
     for c in reversed((0.0, *coefficients[:-1])):
@@ -178,11 +176,6 @@ class SquareRoot:
         """-1/((sqrt a + sqrt b)(sqrt b + sqrt c)(sqrt c + sqrt a))."""
         a, b, c = a.sqrt(), b.sqrt(), c.sqrt()
         return -1 / (a + b) / (b + c) / (c + a)
-
-    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-        """The sum of the four roots over the product of the sums of two."""
-        a, b, c, d = a.sqrt(), b.sqrt(), c.sqrt(), d.sqrt()
-        return (a + b + c + d) / (a + b) / (c + d) / (a + c) / (b + d) / (a + d) / (b + c)
 
 
 @dataclass(frozen=True)
