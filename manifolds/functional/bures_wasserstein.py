@@ -59,7 +59,7 @@ def _mark(info: Tensor, like: Tensor) -> Tensor:
 
 def sylvester_frame(p: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvectors of P, and the sums of eigenvalues by which `sylvester` divides. No derivative."""
-    a, q = eigh(p)
+    a, q = eigh(p, positive=True)
     # What Cholesky's method accepts is positive; eigenvalues are off by eps of the largest.
     a = torch.maximum(a, torch.finfo(a.dtype).eps * a[..., -1:])
     info = torch.linalg.cholesky_ex(p.detach().double()).info

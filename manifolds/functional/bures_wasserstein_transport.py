@@ -61,7 +61,7 @@ _NODES, _WEIGHTS, _MATRIX = _gauss()  # constants of graphs
 
 def _times(s: Tensor) -> tuple[Tensor, Tensor]:
     """The times of all nodes, and their derivatives in z. ``*B,n,n -> *B,m``, no derivative."""
-    values = eigh(identity_plus(s))[0]
+    values = eigh(identity_plus(s), positive=True)[0]
     low, high = values[..., :1], values[..., -1:]
     ratio = (high / low).log()
     nodes = [(k + node) / INTERVALS for k in range(INTERVALS) for node in _NODES]

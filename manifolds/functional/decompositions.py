@@ -20,10 +20,14 @@ from .operators import Operand, define
 _SCALE_BY_THEMSELVES = ("cpu",)  # LAPACK does
 
 
-def eigh(A: Tensor) -> tuple[Tensor, Tensor]:
-    """Ascending eigenvalues and eigenvectors of symmetric matrices. ``*B,n,n -> *B,n and *B,n,n``, no derivative."""
+def eigh(A: Tensor, positive: bool = False) -> tuple[Tensor, Tensor]:
+    """Ascending eigenvalues and eigenvectors of symmetric matrices. ``*B,n,n -> *B,n and *B,n,n``, no derivative.
+
+    `positive`: whether the matrices are meant to be positive definite and small eigenvalues matter beside large ones,
+    as they do to logarithms and powers. Then they are exact relative to themselves as far as float64 has them.
+    """
     A = A.detach()
-    return eigh_of_plain(A) if _plain(A) else _eigh_operator(A)
+    return (eigh_of_plain if _plain(A) else _eigh_operator)(A, positive)
 
 
 def svd(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,16 +58,16 @@ def _plain(A: Tensor) -> bool:
     return not (torch.compiler.is_compiling() or is_functorch_wrapped_tensor(A))
 
 
-def eigh_of_plain(A: Tensor) -> tuple[Tensor, Tensor]:
+def eigh_of_plain(A: Tensor, positive: bool = False) -> tuple[Tensor, Tensor]:
     """`eigh` outside transforms."""
-    return _resolved(A, *_decompose(torch.linalg.eigh, A))
+    values, vectors = _decompose(torch.linalg.eigh, A)
+    resolves = not positive or A.dtype != torch.float32 or A.shape[-1] < 2
+    return (values, vectors) if resolves else _resolved(A, values, vectors)
 
 
 def _resolved(A: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """In float32, a decomposition of which the smallest value is next to zero beside the largest is made again in
     float64: of positive definite matrices of condition 3e3 and more, whose small eigenvalues float32 does not find."""
-    if A.dtype != torch.float32 or A.shape[-1] < 2:
-        return values, vectors
     low, high = values[..., 0], values[..., -1]
     poor = low.abs() < torch.finfo(A.dtype).eps ** 0.5 * high
     if not bool(poor.any()):
@@ -138,7 +142,12 @@ def _one(decompose: Callable[[Tensor], Any], a: Tensor) -> tuple[Tensor, ...]:
 
 _MATRICES = (Operand("matrices", 2),)
 _eigh_operator = define(
-    "eigh", eigh_of_plain, _MATRICES, lambda A: (A.new_empty(A.shape[:-1]), A.new_empty(A.shape)), count=2
+    "eigh",
+    eigh_of_plain,
+    _MATRICES,
+    lambda A, _: (A.new_empty(A.shape[:-1]), A.new_empty(A.shape)),
+    numbers={"positive": bool},
+    count=2,
 )
 _svd_operator = define(
     "svd",

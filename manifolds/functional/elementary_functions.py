@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -93,6 +93,7 @@ class Exponential:
 
     key: str = "exp"
     degree: None = None
+    positive_domain: ClassVar[bool] = False
 
     def value(self, a: Tensor) -> Tensor:
         """e^a."""
@@ -125,6 +126,7 @@ class Logarithm:
 
     key: str = "log"
     degree: float = 0.0
+    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """log(a)."""
@@ -160,6 +162,7 @@ class SquareRoot:
 
     key: str = "sqrt"
     degree: float = 0.5
+    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """sqrt(a)."""
@@ -184,6 +187,7 @@ class SemidefiniteSquareRoot:
 
     key: str = "semidefinite_sqrt"
     degree: None = None
+    positive_domain: ClassVar[bool] = True
     vanishing: float = 16.0  # in eps
 
     def value(self, a: Tensor) -> Tensor:
@@ -212,6 +216,7 @@ class InverseSquareRoot:
 
     key: str = "inverse_sqrt"
     degree: float = -0.5
+    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """1/sqrt(a)."""
@@ -235,6 +240,7 @@ class Power:
     """x^p for a real exponent p, of positive eigenvalues; for ``p >= 0`` of zero too."""
 
     exponent: float
+    positive_domain: ClassVar[bool] = True
 
     @property
     def key(self) -> str:

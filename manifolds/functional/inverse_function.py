@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,11 +13,12 @@ from .piecewise_functions import PositiveLinear
 
 @dataclass(frozen=True)
 class InverseFunction:
-    """The inverse of `of`, with divided differences from those of `of` at the inverse images: no quotient is formed
-    that is 0/0."""
+    """The inverse of `of`, whose values are positive, with divided differences from those of `of` at the inverse
+    images: no quotient is formed that is 0/0."""
 
     of: PositiveLinear
     degree: None = None
+    positive_domain: ClassVar[bool] = True
 
     @property
     def key(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,11 @@ class MatrixFunction(Protocol):
     @property
     def degree(self) -> float | None:
         """p, if ``f[t a, t b] = t^(p - 1) f[a, b]`` for all t > 0; None of a function with a scale of its own."""
+        ...
+
+    @property
+    def positive_domain(self) -> bool:
+        """Whether it is a function of positive numbers, of which the smallest matter as much as the largest."""
         ...
 
     def value(self, a: Tensor) -> Tensor:
@@ -99,6 +104,7 @@ class QuadratureFunction:
     second: Callable[[Tensor], Tensor]
     quadrature_gap: float
     degree: None = None
+    positive_domain: ClassVar[bool] = False
 
     def value(self, a: Tensor) -> Tensor:
         """f(a)."""
@@ -132,6 +138,7 @@ class ConstantFunction:
 
     key: str = "one"
     degree: float = 0.0
+    positive_domain: ClassVar[bool] = False
 
     def value(self, a: Tensor) -> Tensor:
         """1."""
@@ -155,6 +162,7 @@ class StepFunction:
 
     key: str = "step"
     degree: float = 0.0
+    positive_domain: ClassVar[bool] = False
 
     def value(self, a: Tensor) -> Tensor:
         """1 where a > 0."""

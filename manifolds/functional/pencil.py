@@ -41,7 +41,7 @@ def congruent(L: Tensor, F: Tensor) -> Tensor:
 def pencil_function(P: Tensor, Q: Tensor, function: str) -> Tensor:
     """A diag(f(w)) A^T for the function of that key (`spectral_functions.named`). ``*B,n,n``."""
     if _value_alone(P, Q):
-        L, w, U = pairs_of_plain(P, Q, _definite(function))
+        L, w, U = pairs_of_plain(P, Q, named(function).positive_domain)
         return _applied(function, L @ U, w)
     return _differentiable_function(P, Q, function)[0]
 
@@ -49,7 +49,7 @@ def pencil_function(P: Tensor, Q: Tensor, function: str) -> Tensor:
 def pencil_function_saving(P: Tensor, Q: Tensor, function: str) -> tuple[Tensor, ...]:
     """`pencil_function`, and A, B and w for the backward pass."""
     if _value_alone(P, Q):
-        L, w, U = pairs_of_plain(P, Q, _definite(function))
+        L, w, U = pairs_of_plain(P, Q, named(function).positive_domain)
         A = L @ U
         value = _applied(function, A, w)
     else:
@@ -65,7 +65,7 @@ def _applied(function: str, A: Tensor, w: Tensor) -> Tensor:
 
 def _differentiable_function(P: Tensor, Q: Tensor, function: str) -> tuple[Tensor, ...]:
     """The value, and L, w and U without derivative."""
-    K, W, (L, w, U) = _differentiable(P, Q, _definite(function))
+    K, W, (L, w, U) = _differentiable(P, Q, named(function).positive_domain)
     return congruent(K, function_at(W, w, U, named(function))), L, w, U
 
 
@@ -86,11 +86,6 @@ def pencil_power(P: Tensor, Q: Tensor, t: Tensor) -> Tensor:
     t = t.unsqueeze(-1)
     logarithm = t.unsqueeze(-1) * function_at(W, w, U, LOG)
     return congruent(L, function_at(logarithm, (t * w.log()).detach(), U, EXP))
-
-
-def _definite(function: str) -> bool:
-    """Whether f is a function of positive numbers, so that Q has to be positive definite."""
-    return function not in ("exp", "positive_linear")
 
 
 def _assembled(A: Tensor, values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ r"""Functions of eigenvalues that change their formula at zero, with divided dif
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ class PositivePart:
 
     key: str = "positive_part"
     degree: float = 1.0
+    positive_domain: ClassVar[bool] = False
 
     def value(self, a: Tensor) -> Tensor:
         """max(a, 0)."""
@@ -50,6 +52,7 @@ class PositiveLinear:
 
     key: str = "positive_linear"
     degree: None = None
+    positive_domain: ClassVar[bool] = False
 
     def value(self, a: Tensor) -> Tensor:
         """f(a)."""

@@ -96,7 +96,7 @@ def symmetric_functions(A: Tensor, *functions: MatrixFunction) -> tuple[Tensor, 
     A = sym(A)
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
         return taylor_polynomials(A, ",".join(f.key for f in functions))
-    a, Q = eigh(A)
+    a, Q = eigh(A, any(f.positive_domain for f in functions))
     return tuple(spectral_function_of(A, f, a, Q) for f in functions)
 
 
@@ -135,7 +135,7 @@ def _polynomials(A: Tensor, Q: Tensor, value: Tensor, first: Tensor, second: Ten
 
 def _coefficients_of_plain(A: Tensor, keys: str) -> tuple[Tensor, ...]:
     """Q, and f(a), f[a_i, a_j], t^2 f[a_i, a_k, a_j] and t, with one dimension for the functions after the batch."""
-    a, Q = eigh_of_plain(A)
+    a, Q = eigh_of_plain(A, any(named(key).positive_domain for key in keys.split(",")))
     return Q, *_coefficients_of_values(a, keys)
 
 

@@ -44,7 +44,7 @@ def function_and_derivatives(A: Tensor, f: SmoothFunction, *directions: Tensor) 
     directions = tuple(map(sym, directions))
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
         return taylor_polynomials(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
-    a, Q = eigh(A)
+    a, Q = eigh(A, f.positive_domain)
     return spectral_function_of(A, f, a, Q), *(_pushed(A, a, Q, v, f) for v in directions)
 
 
@@ -57,7 +57,7 @@ def function_and_inverse(
     if torch.compiler.is_compiling():
         value = symmetric_function(A, f)
         return value, lambda w: function_and_derivatives(value, inverse, w)[1]
-    a, Q = eigh(A)
+    a, Q = eigh(A, f.positive_domain)
     value = spectral_function_of(A, f, a, Q)
     return value, lambda w: _pushed(value, f.value(a), Q, sym(w), inverse)
 

@@ -1,9 +1,10 @@
-"""Square and reciprocal of positive eigenvalues: powers whose divided differences are polynomials of a, b, ... or of their
+"""Square and reciprocal of positive eigenvalues, whose divided differences are polynomials in these or in their
 reciprocals."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Square:
 
     key: str = "square"
     degree: float = 2.0
+    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """a^2."""
@@ -46,6 +48,7 @@ class Reciprocal:
 
     key: str = "reciprocal"
     degree: float = -1.0
+    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """1/a."""

@@ -16,6 +16,7 @@ from torchriemann.manifolds.functional.spectral_functions import (
     SINC_SQRT,
     UPPER_PROJECTOR,
 )
+from torchriemann.manifolds.functional.spectral_functions import FUNCTIONS as FUNCTIONS_BY_KEY
 
 F64 = torch.float64
 FUNCTIONS = {
@@ -217,3 +218,14 @@ def test_exponential_and_logarithm_are_inverse_under_vmap_of_grad():
     got = torch.func.vmap(torch.func.grad(back))(A)
     weight = torch.arange(9.0, dtype=F64).reshape(3, 3)
     torch.testing.assert_close(got, (0.5 * (weight + weight.mT)).expand_as(got), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS_BY_KEY.values(), ids=lambda f: f.key)
+def test_float64_is_taken_for_functions_of_positive_numbers_alone(f, monkeypatch):
+    """A small eigenvalue costs entire functions and steps no second decomposition."""
+    dtypes = []
+    whole = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda a: dtypes.append(a.dtype) or whole(a))
+    symmetric_function(torch.diag(torch.tensor([1e-6, 0.5, 1.0])), f)
+    assert dtypes == [torch.float32] + [F64] * f.positive_domain
+    assert f.positive_domain == bool(f.value(torch.tensor([-0.5], dtype=F64)).isnan().any())
