@@ -36,6 +36,10 @@ class Manifold(ByOptions, Primitives):
 
     # ---- derived: metric --------------------------------------------------------------------------------------
 
+    def _with_keepdim(self, value: Tensor, keepdim: bool) -> Tensor:
+        """Numbers ``*B``, with `ndim` trailing ones if `keepdim`."""
+        return per_point(self, value) if keepdim else value
+
     @operation
     def component_inner(self, x: Tensor, u: Tensor, v: Tensor | None = None) -> Tensor:
         """`inner` with `ndim` trailing ones, so that it broadcasts against the point."""

@@ -179,10 +179,6 @@ class GyroManifold(Manifold):
 
     # ---- shapes -----------------------------------------------------------------------------------------------
 
-    def _with_keepdim(self, value: Tensor, keepdim: bool) -> Tensor:
-        """Numbers ``*B``, with `ndim` trailing ones if `keepdim`."""
-        return per_point(self, value) if keepdim else value
-
     def _check_normal(self, operation_name: str, z: Tensor) -> None:
         """Raise unless `z` is a real tensor with as many dimensions as normal coordinates have."""
         where = f"{type(self).__name__}.{operation_name}"

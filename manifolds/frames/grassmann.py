@@ -12,15 +12,8 @@ from torch import Tensor
 from ..base import Manifold
 from ..functional.decompositions import eigenvalues, eigh, singular_values
 from ..functional.embedded import embedded_inner, embedded_norm
-from ..functional.frames import (
-    cholesky_qr,
-    haar_frame,
-    identity_like,
-    inverse_sqrt,
-    newton_schulz_step,
-    normal_basis,
-    polar_step,
-)
+from ..functional.frames import cholesky_qr, haar_frame, inverse_sqrt, newton_schulz_step, normal_basis, polar_step
+from ..functional.matrices import identity_like
 from ..functional.nearest_frame import nearest_frame
 from ..functional.series import safe_sqrt, sinc_sqrt
 from ..functional.singular_values import polar_factor, singular_value_function

@@ -14,8 +14,8 @@ from ..base import Manifold
 from ..frechet import Search
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frame_retractions import cayley, inverse_cayley, inverse_polar, inverse_qr, polar, qr
-from ..functional.frames import haar_frame, identity_like, matrix_exp, newton_schulz_step, polish, sampled_dtypes
-from ..functional.matrices import skew, sym
+from ..functional.frames import haar_frame, matrix_exp, newton_schulz_step, polish, sampled_dtypes
+from ..functional.matrices import identity_like, skew, sym
 from ..functional.nearest_frame import nearest_frame
 from ..functional.rotation_log import nearest_rotation, relative_log, solve
 from ..functional.tracing import values_readable

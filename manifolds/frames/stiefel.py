@@ -20,8 +20,8 @@ from ..functional.frame_retractions import (
     polar,
     qr,
 )
-from ..functional.frames import haar_frame, identity_like, newton_schulz_step, normal_basis, polish
-from ..functional.matrices import skew, sym
+from ..functional.frames import haar_frame, newton_schulz_step, normal_basis, polish
+from ..functional.matrices import identity_like, skew, sym
 from ..functional.nearest_frame import nearest_frame
 from ..functional.stiefel_geodesic import geodesic_end, geodesic_transport
 from ..functional.stiefel_log import logarithm

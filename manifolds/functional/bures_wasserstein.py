@@ -24,29 +24,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .cholesky import factor_of_plain
 from .decompositions import eigh, eigh_of_plain, svd_of_plain
-from .matrices import sym
+from .matrices import identity_like, sym
 from .operators import Operand, define
 from .series import safe_sqrt
-from .tracing import derivative_wanted, values_readable
+from .tracing import derivative_wanted, values_readable, variation
 
 _ORDERS = 2  # of derivatives that are right
 
 
-def tangent_to_zero(x: Tensor) -> Tensor:
-    """x - x, with the derivatives of x."""
-    return x - x.detach()
-
-
 def identity_plus(s: Tensor) -> Tensor:
     """I + S."""
-    return s + torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-
-
-def cholesky_root(p: Tensor) -> Tensor:
-    """The lower factor of P in float64, no derivative; NaN where P is not positive definite."""
-    root, info = torch.linalg.cholesky_ex(p.detach().double())  # float32 would reject points of condition 1e7
-    return root * _mark(info, root)
+    return s + identity_like(s)
 
 
 def _mark(info: Tensor, like: Tensor) -> Tensor:
@@ -81,7 +71,7 @@ def lyapunov_in_frame(p: Tensor, v: Tensor, q: Tensor, sums: Tensor) -> Tensor:
     """`lyapunov` of symmetric P whose frame is known."""
     s = sylvester(v, q, sums)
     for _ in range(_ORDERS if derivative_wanted(p) else 0):
-        s = s + sylvester(tangent_to_zero(v - p @ s - s @ p), q, sums)
+        s = s + sylvester(variation(v - p @ s - s @ p), q, sums)
     return s
 
 
@@ -130,7 +120,7 @@ def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, ...]:
     """The five parts of `Pair`, of plain tensors."""
     size = p.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
     unit = size / torch.frexp(size).mantissa  # a power of two, by which division rounds nothing
-    root, other = cholesky_root(p / unit), cholesky_root(q / unit)
+    root, other = factor_of_plain(p / unit), factor_of_plain(q / unit)
     overlap = other.mT @ root
     if p.dtype == torch.float64:
         a, s, b = svd_of_plain(overlap)
@@ -171,7 +161,7 @@ def _displaced(p: Tensor, q: Tensor, pair: Pair, orders: int) -> Tensor:
     s = pair.displacement()
     for _ in range(orders):
         t = identity_plus(s)
-        change = tangent_to_zero(q - t @ p @ t) / pair.unit
+        change = variation(q - t @ p @ t) / pair.unit
         s = s + pair.f @ ((pair.e.mT @ change @ pair.e) / pair.sums) @ pair.f.mT
     return s
 
@@ -218,7 +208,7 @@ def _squared_by(p: Tensor, q: Tensor, pair: Pair) -> Tensor:
     # I - T and I - T^-1 are the gradients, so the mean of them here and there makes it right to the second order.
     for at, other, parts in ((p, q, pair), (q, p, pair.swapped())):
         s = _displaced(at, other, parts, _ORDERS - 1)
-        square = square - 0.5 * ((s + s.detach()) * tangent_to_zero(at)).sum((-2, -1))
+        square = square - 0.5 * ((s + s.detach()) * variation(at)).sum((-2, -1))
     return square
 
 

@@ -27,17 +27,17 @@ import torch
 from torch import Tensor
 
 from .bures_wasserstein import (
-    cholesky_root,
     identity_plus,
     lyapunov,
     lyapunov_in_frame,
     sylvester_frame,
-    tangent_to_zero,
 )
+from .cholesky import cholesky
 from .decompositions import eigh
 from .matrices import sym
 from .operators import Operand, define
-from .tracing import derivative_wanted
+from .tracing import derivative_wanted, variation
+from .triangular import lower_inverse
 
 INTERVALS, STAGES = 2, 8
 # By dtype: in float64 to 1e-12 for endpoints of condition 1e4, and to rounding for 1e2.
@@ -146,12 +146,11 @@ def _integrated(y: Tensor, generator: _Generator, change: Tensor | None) -> tupl
 
 def _root(p: Tensor) -> Tensor:
     """Some G with ``G G^T = P``; which one is no matter."""
-    root = cholesky_root(p).to(p.dtype)
+    root = cholesky(p.detach())
     if derivative_wanted(p):
-        identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-        half = 0.5 * torch.linalg.solve_triangular(root.mT, identity, upper=True)
+        half = 0.5 * lower_inverse(root).mT
         for _ in range(_ORDERS):
-            root = root + tangent_to_zero(p - root @ root.mT) @ half
+            root = root + variation(p - root @ root.mT) @ half
     return root
 
 
@@ -179,7 +178,7 @@ def bures_transport_saving(p: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Ten
     generator = _Generator.of(path)
     stages, end = _integrated(lifted, generator, None)
     for _ in range(_ORDERS if derivative_wanted(p) or derivative_wanted(s) else 0):
-        change = tangent_to_zero(_generated(path, stages) - generator(stages))
+        change = variation(_generated(path, stages) - generator(stages))
         stages, end = _integrated(lifted, generator, change)
     return 2 * sym(end @ last.mT), stages, end
 

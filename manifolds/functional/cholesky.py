@@ -30,6 +30,12 @@ def cholesky_with_inverse(P: Tensor) -> tuple[Tensor, Tensor]:
     return mark * L, mark * lower_inverse(L)
 
 
+def factor_of_plain(P: Tensor) -> Tensor:
+    """The Cholesky factor of the symmetric part, in float64; NaN of a matrix that has none."""
+    L, info = torch.linalg.cholesky_ex(sym(P.double()))
+    return torch.where((info == 0)[..., None, None], L, torch.nan) if bool(info.any()) else L
+
+
 def cholesky_saving(P: Tensor) -> tuple[Tensor, Tensor]:
     """`cholesky` with what its backward pass reads."""
     L = cholesky(P)

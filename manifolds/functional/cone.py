@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .frames import positive_qr
-from .matrices import sym
+from .matrices import identity_like, sym
 from .spectral import symmetric_function
 from .spectral_functions import POSITIVE_PART
 
@@ -31,7 +31,7 @@ def inside_or_nan(x: Tensor) -> Tensor:
 
 def _plus_diagonal(x: Tensor, shift: Tensor) -> Tensor:
     """x + shift I. ``*B,n,n; *B -> *B,n,n``."""
-    return x + shift[..., None, None] * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return x + shift[..., None, None] * identity_like(x)
 
 
 def raised(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
 from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
+from .matrices import identity_like
 from .operators import Operand, define
 
 _SCALE_BY_THEMSELVES = ("cpu",)  # LAPACK does
@@ -120,7 +121,7 @@ def _scaled(A: Tensor) -> tuple[Tensor, Tensor]:
     known = usable & (size > 0)
     size = torch.where(known, size, 1.0)
     scale = size / torch.frexp(size).mantissa
-    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    identity = identity_like(A)
     return torch.where(usable, A / scale, identity), torch.where(usable, scale, torch.nan)
 
 

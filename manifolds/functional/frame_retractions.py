@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .frames import block, cholesky_qr, identity_like, polar_step, polish
-from .matrices import skew, sym
+from .frames import block, cholesky_qr, polar_step, polish
+from .matrices import identity_like, skew, sym
 from .operators import Operand, define
-from .tracing import derivative_wanted
+from .tracing import derivative_wanted, variation
 
 
 def polar(x: Tensor, u: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def _unpivoted_lu(m: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(2):
         off = torch.linalg.solve_triangular(left, m - lower @ upper, upper=False, unitriangular=True)
         off = torch.linalg.solve_triangular(right, off, upper=True, left=False)
-        off = off - off.detach()
+        off = variation(off)
         lower, upper = lower + left @ off.tril(-1), upper + off.triu() @ right
     return lower, upper
 

@@ -13,15 +13,11 @@ from torch import Tensor
 
 from ..precision import widen
 from .decompositions import eigh, eigh_of_plain
+from .matrices import identity_like
 from .nearest_frame import nearest_frame
 from .operators import Operand, define
 from .singular_values import polar_factor
-from .tracing import derivative_wanted, values_readable
-
-
-def identity_like(gram: Tensor) -> Tensor:
-    """The p x p identity in the dtype and on the device of `gram`."""
-    return torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+from .tracing import derivative_wanted, values_readable, variation
 
 
 def block(rows: list[list[Tensor]]) -> Tensor:
@@ -107,9 +103,9 @@ def _differentiable_roots(gram: Tensor, inverse: Tensor, root: Tensor) -> tuple[
     for _ in range(2):  # d(Z S Z) = dZ S^1/2 + S^1/2 dZ + Z dS Z
         off = q.mT @ (inverse @ gram @ inverse - identity) @ q
         change = q @ (weight * off) @ q.mT
-        inverse = inverse - (change - change.detach())
+        inverse = inverse - variation(change)
     product = gram @ inverse
-    return inverse, root + (product - product.detach())
+    return inverse, root + variation(product)
 
 
 def _newton_schulz_roots(gram: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def identity_like(m: Tensor) -> Tensor:
+    """The identity with as many columns. ``*B,n,n -> n,n``."""
+    return torch.eye(m.shape[-1], dtype=m.dtype, device=m.device)
+
+
 def sym(m: Tensor) -> Tensor:
     """(M + M^T)/2. ``*B,n,n``."""
     return 0.5 * (m + m.mT)
@@ -16,6 +21,20 @@ def sym(m: Tensor) -> Tensor:
 def skew(m: Tensor) -> Tensor:
     """(M - M^T)/2. ``*B,n,n``."""
     return 0.5 * (m - m.mT)
+
+
+def congruent(a: Tensor, m: Tensor) -> Tensor:
+    """A M A^T of the symmetric part of M, symmetric to the bit. ``*B,n,n``."""
+    return sym(a @ m @ a.mT)
+
+
+def scaled_parts(m: Tensor, traceless: float, spherical: float) -> Tensor:
+    """One number times the traceless part of M, and another times the rest, the multiple (tr M/n) I of the identity.
+    ``*B,n,n``."""
+    if traceless == spherical:
+        return m if traceless == 1 else traceless * m
+    mean = m.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    return traceless * m + (spherical - traceless) * mean * identity_like(m)
 
 
 def symmetric_vector(m: Tensor) -> Tensor:

@@ -22,13 +22,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .matrices import sym
+from .matrices import identity_like, sym
 from .operators import Operand, define
 from .self_adjoint import SelfAdjointMap
 from .series import safe_norm
 from .spectral import symmetric_function
 from .spectral_functions import INVERSE_SQRT, SEMIDEFINITE_SQRT
-from .tracing import transforms_or_forward_mode
+from .tracing import transforms_or_forward_mode, variation
 
 # What rounding may have left below zero, in eps of the norm.
 VANISHING = SEMIDEFINITE_SQRT.vanishing
@@ -60,7 +60,7 @@ def iterative_root(A: Tensor, inverse: bool, method: str, degree: int | None) ->
     parts = _roots_operator(A.detach(), option, method, _DEGREES[method] if degree is None else degree)
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
         exact = _exact(A, option)
-        return parts[1] + (exact - exact.detach())
+        return parts[1] + variation(exact)
     return _root(A, option, *parts)
 
 
@@ -82,7 +82,7 @@ def _roots(A: Tensor, option: str, method: str, degree: int) -> tuple[Tensor, Te
     positive definite, or semidefinite where the root is asked for."""
     norm = _scale(A, _MOST[method])
     inverse, A = option == "inverse_sqrt", A / torch.where(norm == 0, 1.0, norm)
-    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    identity = identity_like(A)
     least = 0.0 if inverse else VANISHING * torch.finfo(A.dtype).eps
     failed = torch.linalg.cholesky_ex(A + least * identity)[1] != 0
     root, result = _VALUES[method](A, identity, degree, inverse)
@@ -170,7 +170,7 @@ def _lyapunov(root: Tensor, c: Tensor) -> Tensor:
     """The solution of ``X D + D X = C`` for symmetric C: [[X, C], [0, -X]] has the sign [[I, 2 D], [0, -I]]."""
     norm = _scale(root, _MOST["newton_schulz"])
     norm = torch.where(norm == 0, 1.0, norm)
-    b, progress = root / norm, _Progress(torch.eye(root.shape[-1], dtype=root.dtype, device=root.device))
+    b, progress = root / norm, _Progress(identity_like(root))
     for _ in range(_ROUNDS[root.dtype]):
         t = progress.step(b @ b)
         half = t @ c

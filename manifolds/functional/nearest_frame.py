@@ -21,7 +21,7 @@ from .decompositions import svd_of_plain
 from .matrices import sym
 from .operators import Operand, define
 from .self_adjoint import SelfAdjointMap
-from .tracing import derivative_wanted, values_readable
+from .tracing import derivative_wanted, values_readable, variation
 
 _VANISHING = 16  # eps of the largest singular value: what rounding leaves of one that is zero
 
@@ -122,7 +122,7 @@ def _curved(e: Tensor, k: Tensor, parts: Sequence[Tensor]) -> Tensor:
 def _taylor(x: Tensor, *parts: Tensor) -> Tensor:
     """The second-order Taylor polynomial at M, in a difference whose value is zero: for compilers, which know no custom
     jvp."""
-    e = x - x.detach()
+    e = variation(x)
     first = _first(e, *parts[:4])
     return parts[0] + first.frame + 0.5 * _second(e, first, first, *parts)
 

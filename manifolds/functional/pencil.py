@@ -21,19 +21,14 @@ from torch import Tensor
 
 from .cholesky import cholesky
 from .decompositions import eigenvalues
-from .matrices import sym
-from .pencil_pairs import Pairs, exact_pairs_of_plain, exact_values_of_plain, pairs, pairs_of_plain, whitened
+from .matrices import congruent, sym
+from .pencil_pairs import Pairs, exact_pairs_of_plain, exact_values_of_plain, pairs, pairs_of_plain
 from .signed_trigonometry import cot_excess_k, log_sin_ratio_k
 from .singular_values import polar_factor
 from .spectral import differences, function_at
 from .spectral_functions import EXP, LOG, named
 from .tracing import derivative_wanted, values_readable
-
-
-def congruent(L: Tensor, F: Tensor) -> Tensor:
-    """L F L^T of the symmetric part of F."""
-    return sym(L @ F @ L.mT)
-
+from .triangular import whitened
 
 # ---- functions ------------------------------------------------------------------------------------------------
 

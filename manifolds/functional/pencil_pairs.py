@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
+from .cholesky import factor_of_plain
 from .decompositions import eigh_of_plain, singular_values, svd_of_plain
-from .matrices import sym
 from .operators import Operand, define
 from .tracing import values_readable
+from .triangular import whitened
 
 Pairs = tuple[Tensor, Tensor, Tensor]
 
@@ -70,18 +71,6 @@ def exact_values_of_plain(P: Tensor, Q: Tensor) -> Tensor:
         return singular_values(_quotient(L, Q)).square()
     w = _eigvalsh(whitened(L, Q.double()))
     return _refined(L, Q, w, w.unsqueeze(-1), _RESOLVED_EIGH)[0]
-
-
-def whitened(L: Tensor, Q: Tensor) -> Tensor:
-    """L^-1 Q L^-T of the symmetric part of Q."""
-    half = torch.linalg.solve_triangular(L, Q, upper=False)
-    return sym(torch.linalg.solve_triangular(L.mT, half, upper=True, left=False))
-
-
-def factor_of_plain(P: Tensor) -> Tensor:
-    """The Cholesky factor of the symmetric part, in float64; NaN of a matrix that has none."""
-    L, info = torch.linalg.cholesky_ex(sym(P.double()))
-    return torch.where((info == 0)[..., None, None], L, torch.nan) if bool(info.any()) else L
 
 
 # w_min/w_max of which eigenvalues are taken. In float64 they keep twelve digits of it, in float32 four.

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from .decompositions import eigh_of_plain, svd, svd_of_plain
-from .frames import identity_like, matrix_exp
-from .matrices import skew, sym
+from .frames import matrix_exp
+from .matrices import identity_like, skew, sym
 from .operators import Operand, define
 from .series import bessel_sqrt, cos_sqrt, sinc_sqrt
-from .tracing import derivative_wanted
+from .tracing import derivative_wanted, variation
 
 
 def relative_log(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ def relative_log(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     for moved in (lambda _: v.detach(), matrix_exp):
         correction = inverse(back @ (v - moved(a)))
         # Value zero: next to a half turn the inverse enlarges rounding errors.
-        a = a + (correction - correction.detach())
+        a = a + variation(correction)
     return a, apart
 
 
@@ -246,6 +246,6 @@ def nearest_rotation(m: Tensor) -> Tensor:
     weight = torch.where(known, 2 / torch.where(known, total, 1.0), 0.0)
     for _ in range(2):
         turn = skew(z @ (weight * skew(z.mT @ (q.mT @ m) @ z)) @ z.mT)
-        turn = turn - turn.detach()
+        turn = variation(turn)
         q = q + q @ (turn + 0.5 * turn @ turn)  # a rotation to second order
     return q

@@ -21,7 +21,7 @@ from .operators import Operand, define
 from .self_adjoint import SelfAdjointMap
 from .spectral import NO_THIRD, differences, differences_scale, second_differences
 from .spectral_functions import POLAR_FACTOR, named
-from .tracing import transforms_or_forward_mode
+from .tracing import transforms_or_forward_mode, variation
 
 
 def _across(f: MatrixFunction, c: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def polar_factor(M: Tensor) -> Tensor:
 def _taylor(M: Tensor, key: str) -> Tensor:
     """The second-order Taylor polynomial at M, as for symmetric matrices."""
     U, V, value, first, across, alike, apart, t = _coefficients(M.detach(), key)
-    e = U.mT @ (M - M.detach()) @ V
+    e = U.mT @ variation(M) @ V
     linear, small = first * sym(e) + across * skew(e), e / t.unsqueeze(-1)
     return U @ (torch.diag_embed(value) + linear + _second_inner(alike, apart, small, small)) @ V.mT
 

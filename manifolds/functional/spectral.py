@@ -27,7 +27,7 @@ from .matrix_function import MatrixFunction
 from .operators import Operand, define
 from .self_adjoint import SelfAdjointMap
 from .spectral_functions import named
-from .tracing import transforms_or_forward_mode
+from .tracing import transforms_or_forward_mode, variation
 
 
 def differences(f: MatrixFunction, a: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def taylor_polynomials(A: Tensor, keys: str) -> tuple[Tensor, ...]:
 
 
 def _polynomials(A: Tensor, Q: Tensor, value: Tensor, first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
-    e = (Q.mT @ (A - A.detach()) @ Q).unsqueeze(-3)  # one for all functions
+    e = (Q.mT @ variation(A) @ Q).unsqueeze(-3)  # one for all functions
     small = e / scale.unsqueeze(-1)
     curved = (second * (small.unsqueeze(-1) * small.unsqueeze(-3))).sum(-2)
     Q = Q.unsqueeze(-3)

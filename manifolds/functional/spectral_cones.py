@@ -20,12 +20,12 @@ from torch import Tensor
 
 from ..precision import in_full_precision
 from .decompositions import eigh_of_plain
-from .matrices import sym
+from .matrices import identity_like, sym
 from .operators import Operand, define
 from .self_adjoint import SelfAdjointMap
 from .spectral import symmetric_function
 from .spectral_functions import POSITIVE_PART
-from .tracing import transforms_or_forward_mode
+from .tracing import transforms_or_forward_mode, variation
 
 
 @in_full_precision
@@ -38,7 +38,7 @@ def project_eigenvalue_floor(x: Tensor, floor: float | Tensor) -> Tensor:
     """
     _check("project_eigenvalue_floor", x)
     floor = torch.as_tensor(floor, dtype=x.dtype, device=x.device)
-    lift = floor[..., None, None] * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    lift = floor[..., None, None] * identity_like(x)
     return symmetric_function(x - lift, POSITIVE_PART) + lift
 
 
@@ -200,7 +200,7 @@ def _no_second(*_: object) -> Tensor:
 def _taylor(x: Tensor, *parts: Tensor) -> Tensor:
     """The first-order Taylor polynomial, in a difference whose value is zero, for compilers; a second derivative, which
     they would not notice, is NaN: that of |e|^(3/2) at zero."""
-    e = x - x.detach()
+    e = variation(x)
     refused = e.abs().pow(1.5)
     return _value(*parts) + _first(e, *parts) + refused
 

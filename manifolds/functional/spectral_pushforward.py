@@ -30,7 +30,7 @@ from .spectral import (
     symmetric_function,
     taylor_polynomials,
 )
-from .tracing import function_loses_graph, last_derivative, transforms_or_forward_mode
+from .tracing import function_loses_graph, last_derivative, transforms_or_forward_mode, variation
 
 NO_FOURTH = "derivatives of spectral functions have first and second derivatives, not third ones"
 
@@ -181,7 +181,7 @@ def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction
     """D F[V] to second order around A, by operations of torch alone (see `spectral.taylor_polynomials`)."""
     first = differences(f, a)
     (second,) = second_differences(a, [f], [first])
-    e, w = Q.mT @ (A - A.detach()) @ Q, Q.mT @ sym(V) @ Q
+    e, w = Q.mT @ variation(A) @ Q, Q.mT @ sym(V) @ Q
     pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
     third = _contracted(a, f, ((e, e, w), (e, w, e), (w, e, e)))
     return Q @ (first * w + (second * pairs).sum(-2) + third) @ Q.mT
@@ -191,7 +191,7 @@ def _derivatives_by_taylor(A: Tensor, key: str, directions: tuple[Tensor, ...]) 
     """Of first order around A, whose value is that at A: see `spectral.taylor_polynomials`."""
     Q, _, first, second, scale = coefficients(A.detach(), key)
     first, second = first.squeeze(-3), second.squeeze(-4)
-    e = Q.mT @ (A - A.detach()) @ Q / scale
+    e = Q.mT @ variation(A) @ Q / scale
     found = []
     for v in directions:
         w = Q.mT @ v @ Q

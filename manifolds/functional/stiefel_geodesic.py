@@ -11,8 +11,8 @@ import torch
 from scipy.special import jv
 from torch import Tensor
 
-from .frames import block, identity_like, matrix_exp
-from .matrices import skew
+from .frames import block, matrix_exp
+from .matrices import identity_like, skew
 from .operators import Operand, define
 from .tracing import derivative_wanted, values_readable
 

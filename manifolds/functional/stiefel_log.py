@@ -14,13 +14,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .frames import identity_like, matrix_exp, newton_schulz_step, so_log
-from .matrices import skew, sym
+from .frames import matrix_exp, newton_schulz_step, so_log
+from .matrices import identity_like, skew, sym
 from .operators import Operand, define
 from .stiefel_differential import DexpInverse
 from .stiefel_geodesic import geodesic_end
 from .stiefel_search import direct, long_from, shortest, turns
-from .tracing import derivative_wanted
+from .tracing import derivative_wanted, variation
 
 
 def logarithm(x: Tensor, y: Tensor, beta: float, radius: float) -> Tensor:
@@ -35,9 +35,9 @@ def logarithm(x: Tensor, y: Tensor, beta: float, radius: float) -> Tensor:
     for _ in range(2):
         correction = inverse(y - geodesic_end(x, u, beta))
         # Value zero: next to a conjugate point the inverse enlarges rounding errors.
-        moved = u + (correction - correction.detach())
+        moved = u + variation(correction)
         projected = moved - x @ sym(x.mT @ moved)
-        u = u.detach() + (projected - projected.detach())
+        u = u.detach() + variation(projected)
     return u
 
 

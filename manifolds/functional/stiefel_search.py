@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .frames import identity_like, matrix_exp, so_log
-from .matrices import skew
+from .frames import matrix_exp, so_log
+from .matrices import identity_like, skew
 from .stiefel_differential import coordinates, from_coordinates, generator, system
 from .stiefel_geodesic import norm_bound, skew_adjoint_exp
 

@@ -1,4 +1,5 @@
-"""What may be asked of a tensor: whether its numbers can be read, whether derivatives may be wanted."""
+"""What may be asked of a tensor: whether its numbers can be read, whether derivatives may be wanted. And numbers that
+have nothing but derivatives, or none."""
 
 from __future__ import annotations
 
@@ -65,6 +66,12 @@ def function_loses_graph(gradient: Tensor) -> bool:
     """Whether a backward pass has to be made of torch's own operations: with `is_grads_batched` and `create_graph` its
     gradients come in an older vmap, in which what a Function computes has no graph."""
     return torch.is_grad_enabled() and is_legacy_batchedtensor(gradient)
+
+
+def variation(x: Tensor) -> Tensor:
+    """x - x: zero, with the derivatives of x. A Taylor polynomial in it has these of a function, through any
+    transform, where the value is known from what has none."""
+    return x - x.detach()
 
 
 class LastDerivative(Function):

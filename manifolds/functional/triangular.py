@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .matrices import sym
+from .matrices import identity_like, sym
 
 
 def diagonal(L: Tensor) -> Tensor:
@@ -27,9 +27,14 @@ def half(M: Tensor) -> Tensor:
 
 def lower_inverse(L: Tensor) -> Tensor:
     """L^-1. ``*B,n,n``."""
-    identity = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
     # The transpose, by a solve from the right: LAPACK takes half the time of one from the left.
-    return torch.linalg.solve_triangular(L.mT, identity, upper=True, left=False).mT
+    return torch.linalg.solve_triangular(L.mT, identity_like(L), upper=True, left=False).mT
+
+
+def whitened(L: Tensor, Q: Tensor) -> Tensor:
+    """L^-1 Q L^-T of the symmetric part of Q. ``*B,n,n``."""
+    left = torch.linalg.solve_triangular(L, Q, upper=False)
+    return sym(torch.linalg.solve_triangular(L.mT, left, upper=True, left=False))
 
 
 def product(L: Tensor) -> Tensor:

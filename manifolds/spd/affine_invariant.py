@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -10,7 +9,8 @@ from torch import Tensor
 
 from ..pullback_metric import PullbackMetric
 from .affine_invariant_metric import AffineInvariantMetric
-from .charts import MatrixPower, check_power
+from .charts import MatrixPower
+from .options import check_power, check_product, product_complaint
 from .space import SPD
 
 
@@ -58,12 +58,7 @@ class SPDAffineInvariant(SPD, PullbackMetric):
 
     def __post_init__(self) -> None:
         check_power("SPDAffineInvariant", self.power)
-        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
-                raise ValueError(f"SPDAffineInvariant: {name} must be a finite number, got {value!r}")
-        if not self.alpha > 0:
-            raise ValueError(f"SPDAffineInvariant: alpha must be positive, got {self.alpha!r}")
+        check_product("SPDAffineInvariant", self.alpha, self.beta)
 
     @property
     def codomain(self) -> AffineInvariantMetric:  # type: ignore[override]
@@ -76,10 +71,7 @@ class SPDAffineInvariant(SPD, PullbackMetric):
         return MatrixPower(self.power)
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
-        n = point_shape[-1]
-        if n > 0 and not self.beta > -self.alpha / n:
-            return f"beta must be above -alpha/n = {-self.alpha / n:.4g} for {n} x {n} matrices, got {self.beta!r}"
-        return super()._shape_complaint(point_shape)
+        return super()._shape_complaint(point_shape) or product_complaint(self.alpha, self.beta, point_shape[-1])
 
     def hyperplane_dist(self, x: Tensor, normal: Tensor, offset: Tensor | float = 0.0) -> Tensor:
         """There is no closed form: raises."""

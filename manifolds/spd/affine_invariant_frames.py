@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
-from ..functional.pencil import congruent
+from ..functional.matrices import congruent, sym, symmetric_from_vector, symmetric_vector
 from ..functional.singular_values import polar_factor
 from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import EXP
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky, cholesky_with_inverse
 from ..operation import in_full_precision, operation
-from .charts import _on_trace
+from .options import from_frobenius, to_frobenius
 from .space import SPD
 
 
@@ -30,12 +29,6 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
 
     alpha: float = 1.0
     beta: float = 0.0
-
-    def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
-        n = point_shape[-1]
-        if n > 0 and not self.beta > -self.alpha / n:
-            return f"beta must be above -alpha/n = {-self.alpha / n:.4g} for {n} x {n} matrices, got {self.beta!r}"
-        return super()._shape_complaint(point_shape)
 
     def _whitened(self, x: Tensor, *vectors: Tensor) -> list[Tensor]:
         """L^-1 V L^-T of each vector, in float64 inside: in float32 the condition of x takes too much."""
@@ -79,14 +72,12 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
         """The symmetric matrix with this upper triangle row by row, entries off the diagonal over sqrt 2, where
         alpha = 1 and beta = 0; else such a combination of it and its trace that the metric is |z|^2."""
         self._check_normal("tangent_from_normal", z)
-        S = symmetric_from_vector(z)
-        return _on_trace(S, self.alpha**-0.5, (self.alpha + S.shape[-1] * self.beta) ** -0.5)
+        return from_frobenius(symmetric_from_vector(z), self.alpha, self.beta)
 
     @operation
     def normal_from_tangent(self, u: Tensor) -> Tensor:
         """Its inverse, of the symmetric part."""
-        n = u.shape[-1]
-        return symmetric_vector(_on_trace(sym(u), self.alpha**0.5, (self.alpha + n * self.beta) ** 0.5))
+        return symmetric_vector(to_frobenius(sym(u), self.alpha, self.beta))
 
     @operation
     def expmap0(self, u: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .. import frechet
 from ..functional.cone import inside_or_nan
-from ..functional.matrices import sym
+from ..functional.matrices import congruent, identity_like, sym
 from ..functional.pencil import (
-    congruent,
     pencil_exp_transport,
     pencil_hessian,
     pencil_power,
@@ -97,7 +96,7 @@ class AffineInvariantMetric(AffineInvariantFrames):
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """-alpha/4 |u~ v~ - v~ u~|^2 of orthonormal u~, v~: from -1/(2 alpha) to 0."""
-        u, v = self._orthonormal(self._identity_like(x), *self._whitened(x, u, v))
+        u, v = self._orthonormal(identity_like(x), *self._whitened(x, u, v))
         product = u @ v
         return -0.25 * self.alpha * (product - product.mT).square().sum((-2, -1))
 

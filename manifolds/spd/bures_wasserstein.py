@@ -16,7 +16,8 @@ from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky
 from ..pullback_metric import PullbackMetric
 from .bures_wasserstein_metric import BuresWasserstein
-from .charts import MatrixPower, check_power
+from .charts import MatrixPower
+from .options import check_power
 from .space import SPD
 from .whitening import Whitening
 

@@ -12,12 +12,11 @@ from ..functional.bures_wasserstein import bures_domain, bures_moved
 from ..functional.bures_wasserstein_metric import bures_basis, bures_curvature, bures_log_volume, bures_noise
 from ..functional.cone import inside_or_nan, lifted
 from ..functional.decompositions import eigenvalues
-from ..functional.matrices import sym
+from ..functional.matrices import identity_like, sym
 from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import INVERSE_POSITIVE_LINEAR, POSITIVE_LINEAR
 from ..kernels.bures_wasserstein import bures_displacement, bures_dist, bures_dist2, bures_transport, lyapunov
 from ..operation import in_full_precision, operation
-from ..weights import per_point
 from .space import SPD
 
 
@@ -42,8 +41,7 @@ class BuresWasserstein(SPD):
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
         """1/2 tr(S v)."""
         v = u if v is None else v
-        value = 0.5 * (lyapunov(x, sym(u)) * sym(v)).sum((-2, -1))
-        return per_point(self, value) if keepdim else value
+        return self._with_keepdim(0.5 * (lyapunov(x, sym(u)) * sym(v)).sum((-2, -1)), keepdim)
 
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
@@ -58,14 +56,12 @@ class BuresWasserstein(SPD):
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """|R - L| with x = L L^T, y = R R^T and L^T R symmetric: orthogonal Procrustes."""
-        value = bures_dist(x, y)
-        return per_point(self, value) if keepdim else value
+        return self._with_keepdim(bures_dist(x, y), keepdim)
 
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The square of that: tr x + tr y - 2 tr (x^1/2 y x^1/2)^1/2."""
-        value = bures_dist2(x, y)
-        return per_point(self, value) if keepdim else value
+        return self._with_keepdim(bures_dist2(x, y), keepdim)
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -130,7 +126,7 @@ class BuresWasserstein(SPD):
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
         """S x + x S with f(S) = T."""
-        t = bures_displacement(x, y) + self._identity_like(x)
+        t = bures_displacement(x, y) + identity_like(x)
         return 2 * sym(symmetric_function(t, INVERSE_POSITIVE_LINEAR) @ sym(x))
 
     @operation

@@ -16,6 +16,7 @@ from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
 from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import EXP, LOG, power_function
 from ..functional.spectral_pushforward import function_and_derivatives, function_and_inverse
+from .options import from_frobenius, to_frobenius
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +132,7 @@ def _with_derivatives(f: SmoothFunction | None, A: Tensor, *vectors: Tensor) -> 
 
 @dataclass(frozen=True, eq=False)
 class LogarithmVector(SpectralVector):
-    """log x, orthonormal for ``alpha |X|^2 + beta (tr X)^2``: ``phi(X) = sqrt(alpha) X + (sqrt(alpha + n beta) -
-    sqrt(alpha)) (tr X/n) I``."""
+    """log x, orthonormal for ``alpha |X|^2 + beta (tr X)^2``: phi is `to_frobenius`."""
 
     alpha: float
     beta: float
@@ -141,19 +141,10 @@ class LogarithmVector(SpectralVector):
     inverse_function: ClassVar[SmoothFunction] = EXP  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _phi(self, X: Tensor) -> Tensor:
-        return _on_trace(X, self.alpha**0.5, (self.alpha + X.shape[-1] * self.beta) ** 0.5)
+        return to_frobenius(X, self.alpha, self.beta)
 
     def _phi_inverse(self, Y: Tensor) -> Tensor:
-        return _on_trace(Y, self.alpha**-0.5, (self.alpha + Y.shape[-1] * self.beta) ** -0.5)
-
-
-def _on_trace(X: Tensor, factor: float, on_multiples_of_identity: float) -> Tensor:
-    """The linear map that multiplies the traceless part and the multiples of the identity."""
-    if factor == on_multiples_of_identity:
-        return X if factor == 1 else factor * X
-    n = X.shape[-1]
-    mean = X.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    return factor * X + (on_multiples_of_identity - factor) * mean * torch.eye(n, dtype=X.dtype, device=X.device)
+        return from_frobenius(Y, self.alpha, self.beta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,10 +177,3 @@ class PowerVector(SpectralVector):
     def inverse_is_defined(self, y: Tensor) -> Tensor:
         """Where ``p y`` is positive definite."""
         return positive_definite(self._matrix(y))
-
-
-def check_power(owner: str, power: float) -> None:
-    """Raise unless `power` is a finite number and not zero."""
-    number = isinstance(power, (int, float)) and not isinstance(power, bool)
-    if not number or power == 0 or not abs(power) < torch.inf:
-        raise ValueError(f"{owner}: power must be a finite number and not 0, got {power!r}")

@@ -23,8 +23,8 @@ from ..kernels import (
 )
 from ..operation import in_full_precision, operation
 from ..pullback_metric import PullbackMetric
-from .charts import check_power
 from .cholesky_chart import CholeskyFactor, Weights, check_weights
+from .options import check_power
 from .space import SPD
 
 

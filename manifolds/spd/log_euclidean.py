@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..euclidean import Euclidean
 from ..pullback_metric import PullbackMetric
 from .charts import LogarithmVector
+from .options import check_product, product_complaint
 from .space import SPD
 
 
@@ -44,12 +44,7 @@ class SPDLogEuclidean(SPD, PullbackMetric):
     name: ClassVar[str] = "SPDLogEuclidean"
 
     def __post_init__(self) -> None:
-        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
-                raise ValueError(f"SPDLogEuclidean: {name} must be a finite number, got {value!r}")
-        if not self.alpha > 0:
-            raise ValueError(f"SPDLogEuclidean: alpha must be positive, got {self.alpha!r}")
+        check_product("SPDLogEuclidean", self.alpha, self.beta)
 
     @property
     def codomain(self) -> Euclidean:  # type: ignore[override]
@@ -62,7 +57,4 @@ class SPDLogEuclidean(SPD, PullbackMetric):
         return LogarithmVector(self.alpha, self.beta)
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
-        n = point_shape[-1]
-        if n > 0 and not self.beta > -self.alpha / n:
-            return f"beta must be above -alpha/n = {-self.alpha / n:.4g} for {n} x {n} matrices, got {self.beta!r}"
-        return super()._shape_complaint(point_shape)
+        return super()._shape_complaint(point_shape) or product_complaint(self.alpha, self.beta, point_shape[-1])

@@ -14,7 +14,8 @@ from ..functional.matrices import sym
 from ..kernels.spd import pencil_function
 from ..operation import in_full_precision, operation
 from ..pullback_metric import PullbackMetric
-from .charts import MatrixPower, PowerVector, check_power
+from .charts import MatrixPower, PowerVector
+from .options import check_power
 from .space import SPD
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..base import Manifold
 from ..functional.cone import inside_cone, lifted, positive_definite, raised, with_spectrum
-from ..functional.matrices import sym
+from ..functional.matrices import identity_like, sym
 from ..functional.rounding import within_numbers
 from ..functional.tracing import values_readable
 from ..operation import in_full_precision, operation
@@ -97,7 +97,7 @@ class SPD(Manifold, abc.ABC):
     @in_full_precision
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """The point on the geodesic from the identity to `x` at `factor`."""
-        return self.geodesic(self._identity_like(x), x, factor)
+        return self.geodesic(identity_like(x), x, factor)
 
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
@@ -106,9 +106,6 @@ class SPD(Manifold, abc.ABC):
         return torch.ones(batch, dtype=torch.bool, device=x.device)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
-
-    def _identity_like(self, x: Tensor) -> Tensor:
-        return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
         """The identity."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor
 
 from ..chart import Chart
 from ..functional.cone import inside_or_nan, positive_definite
-from ..functional.matrices import sym
+from ..functional.matrices import congruent, sym
+from ..functional.triangular import whitened
 from .charts import MatrixPower
 
 
@@ -44,7 +44,7 @@ class Whitening(Chart):
     def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
         """p^2 N^T h N, h that of the root."""
         h = self.power**2 * sym(MatrixPower(self.power).inverse_adjoint(self._coloured(y), g))
-        return h if self.root is None else sym(self.root.mT @ h @ self.root)
+        return h if self.root is None else congruent(self.root.mT, h)
 
     def inverse_is_defined(self, y: Tensor) -> Tensor:
         """Of positive definite matrices."""
@@ -52,11 +52,8 @@ class Whitening(Chart):
 
     def _whitened(self, y: Tensor) -> Tensor:
         y = y / self.power**2
-        if self.root is None:
-            return sym(y)
-        half = torch.linalg.solve_triangular(self.root, y, upper=False)
-        return sym(torch.linalg.solve_triangular(self.root.mT, half, upper=True, left=False))
+        return sym(y) if self.root is None else whitened(self.root, y)
 
     def _coloured(self, y: Tensor) -> Tensor:
         y = self.power**2 * y
-        return sym(y if self.root is None else self.root @ y @ self.root.mT)
+        return sym(y) if self.root is None else congruent(self.root, y)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchriemann.manifolds import Orthogonal, SpecialOrthogonal, Stiefel
-from torchriemann.manifolds.functional.frames import identity_like
+from torchriemann.manifolds.functional.matrices import identity_like
 
 from ..entries import Entry, State, StateNames
 from ..foreign import with_the_same_points
