@@ -13,6 +13,7 @@ if find_spec("torchriemann.manifolds") is None:
 from torchriemann import layers as layers
 from torchriemann import manifolds as manifolds
 from torchriemann import optim as optim
+from torchriemann.manifolds import SPD as SPD
 from torchriemann.manifolds import Chart as Chart
 from torchriemann.manifolds import ConstantCurvature as ConstantCurvature
 from torchriemann.manifolds import Euclidean as Euclidean
@@ -30,6 +31,12 @@ from torchriemann.manifolds import Product as Product
 from torchriemann.manifolds import ProjectedSphere as ProjectedSphere
 from torchriemann.manifolds import Pullback as Pullback
 from torchriemann.manifolds import Scaled as Scaled
+from torchriemann.manifolds import SPDAffineInvariant as SPDAffineInvariant
+from torchriemann.manifolds import SPDBuresWasserstein as SPDBuresWasserstein
+from torchriemann.manifolds import SPDLogCholesky as SPDLogCholesky
+from torchriemann.manifolds import SPDLogEuclidean as SPDLogEuclidean
+from torchriemann.manifolds import SPDPowerCholesky as SPDPowerCholesky
+from torchriemann.manifolds import SPDPowerEuclidean as SPDPowerEuclidean
 from torchriemann.manifolds import SpecialOrthogonal as SpecialOrthogonal
 from torchriemann.manifolds import Sphere as Sphere
 from torchriemann.manifolds import Stereographic as Stereographic

@@ -1,13 +1,12 @@
 r"""Cholesky factors of symmetric positive definite matrices, with closed derivatives.
 
 For ``P = L L^T`` the derivative along dP is ``dL = L half(L^-1 dP L^-T)``, where `half` takes the lower triangle with
-half of the diagonal, and the gradient is ``sym(L^-T half(L^T G) L^-1)`` (Murray 2016, arXiv:1602.07527, equations 8 and
-10). It is formed with the inverse of the factor: one triangular solve, for the rest products, which take a third of the
-time of solves.
+half of the diagonal, and the gradient is ``sym(L^-T half(L^T G) L^-1)`` (Murray 2016, arXiv:1602.07527). It is formed
+with the inverse of the factor: one triangular solve, for the rest products, which take a third of the time of solves.
 
-Factors are found in float64. Only the symmetric part of P is read, and gradients are symmetric. A matrix that is not positive definite or not finite
-gives NaN, in values and gradients, and no other matrix of the batch does. What is called elsewhere are the kernels of
-these formulas, `kernels.cholesky`.
+Factors are found in float64. Only the symmetric part of P is read, and gradients are symmetric. A matrix that is not
+positive definite or not finite gives NaN, in values and gradients, and no other matrix of the batch does. What others
+call are the kernels of these formulas, `kernels.cholesky`.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ def cholesky_with_inverse_backward(G: Tensor, H: Tensor, P: Tensor, L: Tensor, i
 
 def _factor(P: Tensor) -> tuple[Tensor, Tensor]:
     """The factors, and one, or NaN where there is none. ``-> *B,n,n and *B,1,1``."""
-    # In float64, for a hundredth of an eigendecomposition: whatever is positive definite has a factor of full precision,
-    # where in float32 one pair of two at condition 1e7 has none.
+    # In float64, for a hundredth of an eigendecomposition: every point has a factor, which is right to the last digit.
+    # In float32 points of condition 1e8 need not have one.
     L, info = torch.linalg.cholesky_ex(sym(P).double())
     L = L.to(P.dtype)
     size = torch.where(info == 0, diagonal(L.detach()).sum(-1), torch.nan)  # to LAPACK infinity has a root

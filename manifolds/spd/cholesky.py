@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from ..euclidean import Euclidean
 from ..functional.matrices import sym
-from ..functional.tracing import values_readable
 from ..functional.triangular import diagonal, half
 from ..kernels import (
     cholesky,
@@ -26,7 +24,7 @@ from ..kernels import (
 from ..operation import in_full_precision, operation
 from ..pullback_metric import PullbackMetric
 from .charts import check_power
-from .cholesky_chart import CholeskyFactor, Weights
+from .cholesky_chart import CholeskyFactor, Weights, check_weights
 from .space import SPD
 
 
@@ -38,22 +36,7 @@ class CholeskyMetric(SPD, PullbackMetric, abc.ABC):
     codomain: ClassVar[Euclidean] = Euclidean()
 
     def __post_init__(self) -> None:
-        w, wanted = self.weights, f"{type(self).__name__}: weights must be None, or a tuple of n positive numbers"
-        if isinstance(w, Tensor):
-            if w.dim() != 1 or not w.is_floating_point() or w.numel() == 0:
-                got = f"{w.dtype} of shape {tuple(w.shape)}"
-                raise ValueError(f"{wanted} or a 1-dim floating-point tensor of them, got {got}")
-            # On an accelerator a look at the values would wait for them, in every forward.
-            if not values_readable(w) or w.device.type != "cpu":
-                return
-            values: Any = w.detach().tolist()
-        else:
-            values = () if w is None else w
-            real = isinstance(values, tuple) and all(type(v) in (int, float) for v in values)
-            if not real or (w is not None and not values):
-                raise ValueError(f"{wanted} or a 1-dim tensor of them, got {w!r}")
-        if not all(0 < v < math.inf for v in values):
-            raise ValueError(f"{wanted} that are finite, got {w!r}")
+        check_weights(type(self).__name__, self.weights)
 
     @property
     def chart(self) -> CholeskyFactor:  # type: ignore[override]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..chart import Chart, Linearized
 from ..functional.matrices import sym
+from ..functional.tracing import values_readable
 from ..functional.triangular import (
     diagonal,
     from_numbers,
@@ -102,3 +104,22 @@ class CholeskyFactor(Chart):
         # A negative base has no power, and what becomes zero or infinite is no factor.
         d = (p * d) ** (1 / p)
         return (d / d).detach().amin(-1)[..., None, None] * with_diagonal(matrix, d)
+
+
+def check_weights(owner: str, w: object) -> None:
+    """Raise unless `w` is None, or positive finite numbers in a tuple or a 1-dim tensor."""
+    wanted = f"{owner}: weights must be None, or a tuple of n positive numbers"
+    if isinstance(w, Tensor):
+        if w.dim() != 1 or not w.is_floating_point() or w.numel() == 0:
+            got = f"{w.dtype} of shape {tuple(w.shape)}"
+            raise ValueError(f"{wanted} or a 1-dim floating-point tensor of them, got {got}")
+        # On an accelerator a look at the values would wait for them, in every forward.
+        if not values_readable(w) or w.device.type != "cpu":
+            return
+        values = w.detach().tolist()
+    else:
+        values = (1.0,) if w is None else w
+        if not isinstance(values, tuple) or not values or not all(type(v) in (int, float) for v in values):
+            raise ValueError(f"{wanted} or a 1-dim tensor of them, got {w!r}")
+    if not all(0 < v < math.inf for v in values):
+        raise ValueError(f"{wanted} that are finite, got {w!r}")

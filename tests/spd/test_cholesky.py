@@ -142,7 +142,7 @@ def test_the_domain_of_the_exponential_map(power):
     x = points(m, 6, condition=100.0)
     L = torch.linalg.cholesky(x)
     d = L.diagonal(dim1=-2, dim2=-1)
-    radius = m.injectivity_radius(x)
+    radius = torch.as_tensor(m.injectivity_radius(x))
     torch.testing.assert_close(radius, (d**power).amin(-1) / abs(power))
     assert m.injectivity_radius() == 0
     first = torch.nn.functional.one_hot((d**power).argmin(-1), 3).to(F64)
@@ -307,7 +307,7 @@ def test_derivatives_by_finite_differences(name, power):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+@pytest.mark.parametrize("scale", [1e-10, 1e10])
 @pytest.mark.parametrize("power", [0.0, 0.5, -0.7])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_derivatives_at_any_scale(name, power, scale):

@@ -3,9 +3,23 @@
 import pytest
 import torch
 
-from torchriemann.manifolds import SPDAffineInvariant, SPDBuresWasserstein, SPDLogEuclidean, SPDPowerEuclidean
+from torchriemann.manifolds import (
+    SPDAffineInvariant,
+    SPDBuresWasserstein,
+    SPDLogCholesky,
+    SPDLogEuclidean,
+    SPDPowerCholesky,
+    SPDPowerEuclidean,
+)
 
-METRICS = [SPDAffineInvariant(), SPDBuresWasserstein(), SPDLogEuclidean(), SPDPowerEuclidean(0.5)]
+METRICS = [
+    SPDAffineInvariant(),
+    SPDBuresWasserstein(),
+    SPDLogCholesky(),
+    SPDLogEuclidean(),
+    SPDPowerCholesky(0.5),
+    SPDPowerEuclidean(0.5),
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
