@@ -47,6 +47,7 @@ def _relative_gap(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 def _polynomial_difference(coefficients: tuple[float, ...], x: Tensor, z: Tensor) -> Tensor:
     """f[x, 0, z] of ``f(t) = sum_k c_k t^(k+2)``: Horner's rule, differenced."""
+    coefficients = coefficients[: math.ceil(-math.log(torch.finfo(x.dtype).eps, 8)) + 2]  # of a step of 1/8
     value = torch.full_like(x, coefficients[-1])
     difference = torch.zeros_like(x)
     for c in reversed((0.0, *coefficients[:-1])):
@@ -176,6 +177,11 @@ class SquareRoot:
         """-1/((sqrt a + sqrt b)(sqrt b + sqrt c)(sqrt c + sqrt a))."""
         a, b, c = a.sqrt(), b.sqrt(), c.sqrt()
         return -1 / (a + b) / (b + c) / (c + a)
+
+    def third_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """The sum of the four roots over the product of the sums of two."""
+        a, b, c, d = a.sqrt(), b.sqrt(), c.sqrt(), d.sqrt()
+        return (a + b + c + d) / (a + b) / (c + d) / (a + c) / (b + d) / (a + d) / (b + c)
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def test_the_domain_of_the_exponential_map(p):
     torch.testing.assert_close(m.injectivity_radius(x), values[:, end] ** p / abs(p))
     v = vectors[..., end]
     u = -math.copysign(1.0, p) * v.unsqueeze(-1) * v.unsqueeze(-2)
-    u = u / m.norm(x, u, keepdim=True) * m.injectivity_radius(x)[:, None, None]
+    u = u / m.norm(x, u, keepdim=True) * torch.as_tensor(m.injectivity_radius(x))[:, None, None]
     assert m.exp_is_defined(x, 0.999 * u).all() and not m.exp_is_defined(x, 1.001 * u).any()
     inside, beyond = m.expmap(x, 0.999 * u), m.expmap(x, 1.001 * u)
     assert positive_definite(inside).all() and beyond.isnan().all()
