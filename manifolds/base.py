@@ -278,7 +278,7 @@ class Manifold(ByOptions, Primitives):
         """
         x, w = weighted(self, x, weights, "frechet_mean")
         start = None if start is None else mean_start.checked_start(self, start, x)
-        return self._mean(x, start, w=w, search=frechet.Search("frechet_mean", max_iter, tol))
+        return self._mean(x, start, w=w, search=frechet.Search(f"{type(self).__name__}.frechet_mean", max_iter, tol))
 
     @in_full_precision
     def frechet_variance(self, x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None) -> Tensor:
@@ -290,7 +290,7 @@ class Manifold(ByOptions, Primitives):
         x, w = weighted(self, x, weights, "frechet_variance")
         if mean is not None:
             self._check_mean("frechet_variance", "mean", mean, x)
-        return self._variance(x, mean, w=w)
+        return self._variance(x, mean, w=w, search=frechet.Search(f"{type(self).__name__}.frechet_variance"))
 
     @in_full_precision
     def karcher_residual(self, x: Tensor, mu: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -316,10 +316,10 @@ class Manifold(ByOptions, Primitives):
         w = per_point(self, w.expand(x.shape[: x.dim() - self.ndim]))
         return frechet.mean_from(self, x, w, mean_start.best_start(self, x, w) if start is None else start, search)
 
-    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
+    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
         """The mean squared distance under weights `w` that broadcast to ``N,*B`` and sum to one."""
         w = w.expand(x.shape[: x.dim() - self.ndim])
-        mean = frechet.stationary_mean(self, x, w) if mean is None else mean
+        mean = frechet.stationary_mean(self, x, w, search) if mean is None else mean
         return (w * self.dist2(mean, frechet.in_reach(self, mean, x, per_point(self, w)))).sum(0)
 
     def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ CG_TOL = 1e-12  # relative residual of the implicit solve, far below the accurac
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """How a mean is sought, and for which operation, which messages name."""
+    """How a mean is sought, and for which operation, "Class.method" of what was called, which messages name."""
 
     operation: str
     max_iter: int = 100
@@ -108,13 +108,13 @@ def karcher_flow(
         moved = manifold.restore(manifold.expmap(best, step))
         mu = torch.where(moves, moved, mu) if readable else moved
     if readable and warn and not bool((norm <= goal).all()):
-        _warn(manifold, search, norm, goal)
+        _warn(search, norm, goal)
     return mu
 
 
-def _warn(manifold: MeanSpace, search: Search, norm: Tensor, goal: Tensor) -> None:
+def _warn(search: Search, norm: Tensor, goal: Tensor) -> None:
     """Of means that are not reached, and of those of which nothing is known, each by itself."""
-    where, far = f"{type(manifold).__name__}.{search.operation}", norm > goal
+    where, far = search.operation, norm > goal
     if bool(far.any()):
         worst, above = float(norm[far].amax()), float((norm - goal)[far].amax())
         warnings.warn(
@@ -267,9 +267,8 @@ class _Stationary(Function):
         return (None, *(LastDerivative.apply(grad, torch.zeros_like(a), _NO_SECOND) for a in ctx.saved_tensors))
 
 
-def stationary_mean(manifold: Manifold, x: Tensor, w: Tensor) -> Tensor:
+def stationary_mean(manifold: Manifold, x: Tensor, w: Tensor, search: Search) -> Tensor:
     """The mean under the weights ``N,*B`` for the variance around it."""
-    search = Search("frechet_variance")
     if not _readable(manifold, x, w):
         return manifold._mean(x, None, w=w, search=search)
     with torch.no_grad():

@@ -252,8 +252,9 @@ class PullbackMetric(GyroManifold):
         start = None if start is None else self.chart.forward(start)
         return self.chart.inverse(self.codomain._mean(self.chart.forward(x), start, w=w, search=search))
 
-    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
-        return self.codomain._variance(self.chart.forward(x), None if mean is None else self.chart.forward(mean), w=w)
+    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
+        mean = None if mean is None else self.chart.forward(mean)
+        return self.codomain._variance(self.chart.forward(x), mean, w=w, search=search)
 
     # ---- laws of points ---------------------------------------------------------------------------------------
 

@@ -132,8 +132,8 @@ class Composite(GyroComposite):
         # The mean of every part: the squared distance is a sum, so its minimum is found part by part.
         return self._each("_mean", x, start, w=self._per_part(w), search=search)
 
-    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
-        return self._values("_variance", x, mean, w=self._per_part(w)).sum(-1)
+    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor, search: Search) -> Tensor:
+        return self._values("_variance", x, mean, w=self._per_part(w), search=search).sum(-1)
 
     # ---- the product metric -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
+from ..frechet import Search
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..operation import operation
@@ -156,8 +157,8 @@ class Scaled(Composite):
         """s^2 times that of `manifold`."""
         return self.scale**2 * self._each("dist2", x, y, keepdim=keepdim)
 
-    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor) -> Tensor:
-        return self.scale**2 * self._each("_variance", x, mean, w=w)
+    def _variance(self, x: Tensor, mean: Tensor | None, *, w: Tensor, search: Search) -> Tensor:
+        return self.scale**2 * self._each("_variance", x, mean, w=w, search=search)
 
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:

@@ -263,7 +263,7 @@ class Orthogonal(OrthogonalMatrices):
             det = torch.where(w > 0, torch.linalg.det(x.detach()), 0.0)
             if bool(((det > 0).any(0) & (det < 0).any(0)).any()):
                 raise ValueError(
-                    f"Orthogonal.{search.operation}: x has points with det = 1 and with det = -1, expected points of "
+                    f"{search.operation}: x has points with det = 1 and with det = -1, expected points of "
                     "one component; no geodesic joins the components: average each by itself"
                 )
         return super()._mean(x, start, w=w, search=search)

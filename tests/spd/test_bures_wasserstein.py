@@ -339,8 +339,11 @@ def test_means():
 
 
 def test_a_mean_that_is_not_reached_warns():
-    with pytest.warns(RuntimeWarning, match="frechet_mean: not converged after 2 iterations"):
+    with pytest.warns(RuntimeWarning, match="^SPDBuresWasserstein.frechet_mean: not converged after 2 iterations"):
         METRIC.frechet_mean(points(4, 1e4, 8), max_iter=2)
+    lost = points(4, 1e4, 8).index_fill(0, torch.tensor([1]), torch.nan)
+    with pytest.warns(RuntimeWarning, match="^SPDBuresWasserstein.frechet_variance: .* is NaN"):
+        METRIC.frechet_variance(lost)
 
 
 def test_commuting_points_are_those_of_their_roots():
