@@ -109,7 +109,7 @@ def karcher_flow(
         mu = torch.where(moves, moved, mu) if readable else moved
     if readable and warn and not bool((norm <= goal).all()):
         _warn(search, norm, goal)
-    return mu
+    return torch.where(norm.isnan(), norm, mu)  # no mean is known, and the start is none
 
 
 def _warn(search: Search, norm: Tensor, goal: Tensor) -> None:

@@ -20,3 +20,14 @@ def test_far_means(manifold, dtype):
     residual = manifold.norm(exact, manifold.logmap(exact, x.double()).mean(0))
     spread = manifold.dist(exact, x.double()).square().mean(0).sqrt()
     assert (residual < 1e-12 * spread).all()
+
+
+@pytest.mark.parametrize("m", [SPDAffineInvariant(), SPDBuresWasserstein()], ids=repr)
+def test_a_mean_of_what_is_no_point_is_no_number(m):
+    x = m.random(5, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    alone = m.frechet_mean(x[:, 2])
+    x[1, 0], x[2, 1] = -x[1, 0], torch.nan
+    with pytest.warns(RuntimeWarning, match="is NaN"):
+        mean = m.frechet_mean(x)
+    assert mean[:2].isnan().all()
+    torch.testing.assert_close(mean[2], alone, rtol=0, atol=1e-13)
