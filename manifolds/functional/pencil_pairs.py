@@ -74,13 +74,13 @@ def exact_values_of_plain(P: Tensor, Q: Tensor) -> Tensor:
 
 def whitened(L: Tensor, Q: Tensor) -> Tensor:
     """L^-1 Q L^-T of the symmetric part of Q."""
-    half = torch.linalg.solve_triangular(L, Q, upper=False)
+    half = torch.linalg.solve_triangular(L, Q.mT, upper=False)  # stored by columns, as LAPACK takes it
     return sym(torch.linalg.solve_triangular(L.mT, half, upper=True, left=False))
 
 
 def factor_of_plain(P: Tensor) -> Tensor:
     """The Cholesky factor of the symmetric part, in float64; NaN of a matrix that has none."""
-    L, info = torch.linalg.cholesky_ex(sym(P.double()))
+    L, info = torch.linalg.cholesky_ex(sym(P.double()).mT)  # stored by columns, as LAPACK takes it
     return torch.where((info == 0)[..., None, None], L, torch.nan) if bool(info.any()) else L
 
 
