@@ -66,7 +66,7 @@ def _applied(function: str, A: Tensor, w: Tensor) -> Tensor:
 
 
 def _transposed_inverse(L: Tensor, U: Tensor) -> Tensor:
-    """B = (L U)^-T: the transpose of U^-1 L^-1, by a solve from the right, which takes half the time of one from the left."""
+    """B = (L U)^-T: the transpose of U^-1 L^-1, by a solve from the right, which takes half the time."""
     return torch.linalg.solve_triangular(L, U.mT, upper=False, left=False).mT
 
 
@@ -145,12 +145,12 @@ def pencil_moments_backward(
     g: Tensor, h: Tensor, P: Tensor, Q: Tensor, B: Tensor, logarithms: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients of P and of Q: no divided difference is left."""
-    return _of_logarithms(2 * g.unsqueeze(-1) * logarithms + h.unsqueeze(-1), B, logarithms)
+    slope = 2 * g.unsqueeze(-1) * logarithms + h.unsqueeze(-1)
+    return _of_slopes(torch.stack((-slope, slope * (-logarithms).exp()), -2), B)
 
 
-def _of_logarithms(slope: Tensor, B: Tensor, logarithms: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of P and of Q, for those of the logarithms."""
-    slopes = torch.stack((-slope, slope * (-logarithms).exp()), -2)
+def _of_slopes(slopes: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """B diag(slopes_k) B^T for the two rows of slopes. ``*B,2,n; *B,n,n``."""
     both = (B.unsqueeze(-3) * slopes.unsqueeze(-2)).flatten(-3, -2) @ B.mT
     of_P, of_Q = both.unflatten(-2, (2, -1)).unbind(-3)
     return of_P, of_Q
@@ -158,29 +158,43 @@ def _of_logarithms(slope: Tensor, B: Tensor, logarithms: Tensor) -> tuple[Tensor
 
 def pencil_dist(P: Tensor, Q: Tensor, alpha: float, beta: float) -> Tensor:
     """The root of alpha sum (log w)^2 + beta (sum log w)^2. ``*B,n,n -> *B``."""
-    return safe_sqrt(_square(*pencil_moments(P, Q), alpha, beta))
+    if _value_alone(P, Q):
+        return _length(exact_values_of_plain(P, Q).log(), alpha, beta).to(P.dtype)
+    return _differentiable_dist(P, Q, alpha, beta)[0]
 
 
 def pencil_dist_saving(P: Tensor, Q: Tensor, alpha: float, beta: float) -> tuple[Tensor, ...]:
-    """`pencil_dist`, and B, log w and the distance for the backward pass."""
-    squares, total, B, logarithms = pencil_moments_saving(P, Q)
-    dist = safe_sqrt(_square(squares, total, alpha, beta))
-    return dist, B, logarithms, dist
+    """`pencil_dist`, and B and its derivatives in log P and log Q, in this basis, for the backward pass."""
+    if _value_alone(P, Q):
+        L, w, U = exact_pairs_of_plain(P, Q)
+        dist = _length(w.log(), alpha, beta)
+    else:
+        dist, L, w, U = _differentiable_dist(P, Q, alpha, beta)
+    slope = logarithms = w.log()
+    slope = alpha * slope + beta * logarithms.sum(-1, keepdim=True) if beta else alpha * slope
+    slope = slope / torch.where(dist == 0, torch.inf, dist.detach()).unsqueeze(-1)  # between coincident points zero
+    slopes = torch.stack((-slope, slope / w), -2)
+    return dist.to(P.dtype), _transposed_inverse(L, U), slopes.to(P.dtype)
+
+
+def _differentiable_dist(P: Tensor, Q: Tensor, alpha: float, beta: float) -> tuple[Tensor, ...]:
+    """The distance, and L, w and U without derivative."""
+    squares, total, L, w, U = _differentiable_moments(P, Q)
+    return safe_sqrt(alpha * squares + beta * total.square() if beta else alpha * squares), L, w, U
 
 
 def pencil_dist_backward(
-    g: Tensor, P: Tensor, Q: Tensor, alpha: float, beta: float, B: Tensor, logarithms: Tensor, dist: Tensor
+    g: Tensor, P: Tensor, Q: Tensor, alpha: float, beta: float, B: Tensor, slopes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of P and of Q; zero where the distance is."""
-    slope = alpha * logarithms
-    if beta:
-        slope = slope + beta * logarithms.sum(-1, keepdim=True)
-    return _of_logarithms((g / torch.where(dist == 0, torch.inf, dist)).unsqueeze(-1) * slope, B, logarithms)
+    """The gradients of P and of Q."""
+    return _of_slopes(g[..., None, None] * slopes, B)
 
 
-def _square(squares: Tensor, total: Tensor, alpha: float, beta: float) -> Tensor:
-    squares = squares if alpha == 1 else alpha * squares
-    return squares + beta * total.square() if beta else squares
+def _length(logarithms: Tensor, alpha: float, beta: float) -> Tensor:
+    length = alpha**0.5 * torch.linalg.vector_norm(logarithms, dim=-1)
+    if not beta:
+        return length
+    return (length.square() + beta * logarithms.sum(-1).square()).clamp_min(0).sqrt()
 
 
 def _moments(logarithms: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

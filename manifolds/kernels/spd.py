@@ -38,6 +38,6 @@ pencil_dist = fused(
         _PAIR,
         numbers={"alpha": float, "beta": float},
         saving=plain.pencil_dist_saving,
-        saved=3,
+        saved=2,
     )
 )
