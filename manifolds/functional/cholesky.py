@@ -32,7 +32,7 @@ def cholesky_with_inverse(P: Tensor) -> tuple[Tensor, Tensor]:
 
 def factor_of_plain(P: Tensor) -> Tensor:
     """The Cholesky factor of the symmetric part, in float64; NaN of a matrix that has none."""
-    L, info = torch.linalg.cholesky_ex(sym(P.double()))
+    L, info = torch.linalg.cholesky_ex(sym(P.double()).mT)  # stored by columns, as LAPACK takes it
     return torch.where((info == 0)[..., None, None], L, torch.nan) if bool(info.any()) else L
 
 

@@ -102,8 +102,8 @@ class Exponential:
 
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """exp[a, b]."""
-        gap = (b - a).abs() + torch.finfo(a.dtype).tiny  # for the limit
-        return torch.maximum(a.exp(), b.exp()) * (torch.expm1(-gap) / -gap)
+        below = -torch.finfo(a.dtype).tiny - (b - a).abs()  # the number is for the limit
+        return torch.maximum(a.exp(), b.exp()) * (below.expm1() / below)
 
     def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
         """exp[a, b, c]."""

@@ -33,7 +33,7 @@ def lower_inverse(L: Tensor) -> Tensor:
 
 def whitened(L: Tensor, Q: Tensor) -> Tensor:
     """L^-1 Q L^-T of the symmetric part of Q. ``*B,n,n``."""
-    left = torch.linalg.solve_triangular(L, Q, upper=False)
+    left = torch.linalg.solve_triangular(L, Q.mT, upper=False)  # stored by columns, as LAPACK takes it
     return sym(torch.linalg.solve_triangular(L.mT, left, upper=True, left=False))
 
 

@@ -30,3 +30,14 @@ pencil_moments = fused(
         saved=2,
     )
 )
+pencil_dist = fused(
+    Kernel(
+        "pencil_dist",
+        plain.pencil_dist,
+        plain.pencil_dist_backward,
+        _PAIR,
+        numbers={"alpha": float, "beta": float},
+        saving=plain.pencil_dist_saving,
+        saved=2,
+    )
+)

@@ -18,8 +18,7 @@ from ..functional.pencil import (
     pencil_transport,
     sinh_ratios,
 )
-from ..functional.series import safe_sqrt
-from ..kernels.spd import pencil_function, pencil_moments
+from ..kernels.spd import pencil_dist, pencil_function, pencil_moments
 from ..operation import in_full_precision, operation
 from .affine_invariant_frames import AffineInvariantFrames
 
@@ -82,16 +81,14 @@ class AffineInvariantMetric(AffineInvariantFrames):
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """alpha sum (log w)^2 + beta (sum log w)^2, w the eigenvalues of x^-1 y."""
-        return self._with_keepdim(self._square(x, y), keepdim)
+        squares, total = pencil_moments(x, y)
+        square = self.alpha * squares + self.beta * total.square() if self.beta else self.alpha * squares
+        return self._with_keepdim(square, keepdim)
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The root of `dist2`; between coincident points rounding, some eps, with a gradient of at most unit norm."""
-        return self._with_keepdim(safe_sqrt(self._square(x, y)), keepdim)
-
-    def _square(self, x: Tensor, y: Tensor) -> Tensor:
-        squares, total = pencil_moments(x, y)
-        return self.alpha * squares + self.beta * total.square() if self.beta else self.alpha * squares
+        return self._with_keepdim(pencil_dist(x, y, float(self.alpha), float(self.beta)), keepdim)
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
