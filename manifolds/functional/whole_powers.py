@@ -1,10 +1,8 @@
-"""Square and reciprocal of positive eigenvalues, whose divided differences are polynomials in these or in their
-reciprocals."""
+"""Square and reciprocal of positive eigenvalues: powers whose divided differences need no quotient."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +21,6 @@ class Square:
 
     key: str = "square"
     degree: float = 2.0
-    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """a^2."""
@@ -48,7 +45,6 @@ class Reciprocal:
 
     key: str = "reciprocal"
     degree: float = -1.0
-    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """1/a."""
