@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Square:
 
     key: str = "square"
     degree: float = 2.0
+    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """a^2."""
@@ -45,6 +47,7 @@ class Reciprocal:
 
     key: str = "reciprocal"
     degree: float = -1.0
+    positive_domain: ClassVar[bool] = True
 
     def value(self, a: Tensor) -> Tensor:
         """1/a."""

@@ -15,7 +15,7 @@ from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky
 from ..pullback_metric import PullbackMetric
-from .bures_wasserstein_metric import BuresWasserstein
+from .bures_wasserstein_metric import BuresWassersteinMetric
 from .charts import MatrixPower
 from .options import check_power
 from .space import SPD
@@ -49,8 +49,8 @@ class SPDBuresWasserstein(SPD, PullbackMetric):
     base: Tensor | None = None
     power: float = 1
 
-    name: ClassVar[str] = "Bures-Wasserstein"
-    codomain: ClassVar[BuresWasserstein] = BuresWasserstein()
+    name: ClassVar[str] = "SPDBuresWasserstein"
+    codomain: ClassVar[BuresWassersteinMetric] = BuresWassersteinMetric()
 
     def __post_init__(self) -> None:
         check_power("SPDBuresWasserstein", self.power)
