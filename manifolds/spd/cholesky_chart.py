@@ -101,8 +101,8 @@ class CholeskyFactor(Chart):
         d = diagonal(matrix) / self.root_weights(matrix)
         if p == 0:
             return with_diagonal(matrix, d.exp())
-        # A negative base has no power, and what becomes zero or infinite is no factor.
-        d = (p * d) ** (1 / p)
+        # Of a negative number odd powers are numbers, and what becomes zero or infinite is no factor.
+        d = torch.where(p * d > 0, p * d, torch.nan) ** (1 / p)
         return (d / d).detach().amin(-1)[..., None, None] * with_diagonal(matrix, d)
 
 
