@@ -16,7 +16,12 @@ class MatrixFunction(Protocol):
 
     ``f[a, b] = (f(b) - f(a))/(b - a)`` and ``f[a, b, c] = (f[b, c] - f[a, b])/(c - a)``, continued to equal arguments
     by ``f'(a)`` and ``f''(a)/2``. Nothing is differentiated through these methods.
+
+    `positive_domain` says whether it is a function of positive numbers, of which the smallest matter as much as the
+    largest.
     """
+
+    positive_domain: ClassVar[bool]
 
     @property
     def key(self) -> str:
@@ -26,11 +31,6 @@ class MatrixFunction(Protocol):
     @property
     def degree(self) -> float | None:
         """p, if ``f[t a, t b] = t^(p - 1) f[a, b]`` for all t > 0; None of a function with a scale of its own."""
-        ...
-
-    @property
-    def positive_domain(self) -> bool:
-        """Whether it is a function of positive numbers, of which the smallest matter as much as the largest."""
         ...
 
     def value(self, a: Tensor) -> Tensor:

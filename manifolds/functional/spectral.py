@@ -25,6 +25,7 @@ from .decompositions import eigh, eigh_of_plain
 from .matrices import sym
 from .matrix_function import MatrixFunction
 from .operators import Operand, define
+from .second_products import second_product
 from .self_adjoint import SelfAdjointMap
 from .spectral_functions import named
 from .tracing import transforms_or_forward_mode, variation
@@ -80,8 +81,12 @@ def second_derivative(G: Tensor, K: Tensor, a: Tensor, Q: Tensor, f: MatrixFunct
     """D^2 F[sym G, sym K]."""
     t = differences_scale(f, a)
     g, k = (Q.mT @ (sym(x) / t.unsqueeze(-1)) @ Q for x in (G, K))
+    product = second_product(f)
+    if product is None:
+        half = (scaled_second_differences(f, a, t) * (g.unsqueeze(-1) * k.unsqueeze(-3))).sum(-2)  # [i, k, j]
+    else:
+        half = product(a / t, g, k) * t.unsqueeze(-1) ** (f.degree or 0.0)
     # The differences do not change with i and j: the term with g and k exchanged is the transpose of this one.
-    half = (scaled_second_differences(f, a, t) * (g.unsqueeze(-1) * k.unsqueeze(-3))).sum(-2)  # [i, k, j]
     return Q @ (half + half.mT) @ Q.mT
 
 

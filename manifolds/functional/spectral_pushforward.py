@@ -71,30 +71,33 @@ def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Te
 
 
 class _Sum(Function):
-    """Of tensors, None standing for zero: by autograd's operations a `jvp`, in which forward mode is switched off,
-    would lose the derivative of an outer level."""
+    """x + factor y: by autograd's operations a `jvp`, in which forward mode is switched off, would lose the derivative
+    of an outer level."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, y: Tensor) -> Tensor:
-        return x + y
+    def forward(x: Tensor, y: Tensor, factor: float) -> Tensor:
+        return torch.add(x, y, alpha=factor)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
+        ctx.factor = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> Any:
-        return G, G
+        return G, ctx.factor * G, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        return _sum(*tangents)
+    def jvp(ctx: Any, dx: Tensor | None, dy: Tensor | None, _factor: Any) -> Any:
+        if dx is None or dy is None:
+            return dx if dy is None else ctx.factor * dy
+        return _Sum.apply(dx, dy, ctx.factor)
 
 
 def _sum(*terms: Tensor | None) -> Tensor:
-    return functools.reduce(_Sum.apply, [t for t in terms if t is not None])  # type: ignore[arg-type]
+    """Of tensors, None standing for zero."""
+    return functools.reduce(lambda x, y: _Sum.apply(x, y, 1.0), [t for t in terms if t is not None])  # type: ignore
 
 
 class _Pushed(Function):
@@ -127,6 +130,46 @@ class _Pushed(Function):
         A, a, Q, V = ctx.saved_tensors
         curved = None if dA is None else _Curved.apply(A, a, Q, V, dA, ctx.f)
         return _sum(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
+
+
+class _Pulled(Function):
+    """The inverse of the map V -> D F[sym V] as a function of A and V: U of ``D F[U] = V``, so that ``D F[dU] = dV -
+    D^2 F[dA, U]``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction, inverse: SmoothFunction) -> Tensor:
+        return Q @ ((Q.mT @ sym(V) @ Q) / differences(f, a)) @ Q.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:4], output)
+        ctx.save_for_forward(*inputs[:4], output)
+        ctx.functions = inputs[4:]
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor) -> Any:
+        A, a, Q, V, U = ctx.saved_tensors
+        f, inverse = ctx.functions
+        if function_loses_graph(G):
+            at = taylor_polynomials(A, f.key)[0]
+            value = _pushed_taylor(at, f.value(a), Q, V, inverse)
+            in_A, in_V = torch.autograd.grad(value, (A, V), (G,), create_graph=True)
+            return in_A, None, None, in_V, None, None
+        pulled = _Pulled.apply(A, a, Q, G, f, inverse)
+        in_A = -_Curved.apply(A, a, Q, U, pulled, f) if ctx.needs_input_grad[0] else None  # type: ignore[operator]
+        return in_A, None, None, pulled, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dV: Tensor | None, _f: Any, _inverse: Any) -> Any:
+        A, a, Q, _, U = ctx.saved_tensors
+        f, inverse = ctx.functions
+        moved = torch.zeros_like(U) if dV is None else _Pulled.apply(A, a, Q, dV, f, inverse)
+        if dA is None:
+            return moved
+        curved = _Curved.apply(A, a, Q, U, dA, f)
+        return _Sum.apply(moved, _Pulled.apply(A, a, Q, curved, f, inverse), -1.0)
 
 
 class _Curved(Function):

@@ -1,5 +1,4 @@
-"""Square and reciprocal of positive eigenvalues, whose divided differences are polynomials in these or in their
-reciprocals."""
+"""Square and reciprocal of positive eigenvalues: powers whose divided differences need no quotient."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ..functional.cone import positive_definite
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky
-from .bures_wasserstein_metric import BuresWasserstein
+from .bures_wasserstein_metric import BuresWassersteinMetric
 from .charts import MatrixPower
 from .options import check_power
 from .retracting import RetractingSPD
@@ -48,8 +48,8 @@ class SPDBuresWasserstein(RetractingSPD):
     base: Tensor | None = None
     power: float = 1
 
-    name: ClassVar[str] = "Bures-Wasserstein"
-    codomain: ClassVar[BuresWasserstein] = BuresWasserstein()
+    name: ClassVar[str] = "SPDBuresWasserstein"
+    codomain: ClassVar[BuresWassersteinMetric] = BuresWassersteinMetric()
 
     def __post_init__(self) -> None:
         check_power("SPDBuresWasserstein", self.power)

@@ -23,10 +23,10 @@ from .space import SPD
 
 @final
 @dataclass(frozen=True, eq=False)
-class BuresWasserstein(SPD):
+class BuresWassersteinMetric(SPD):
     """The metric itself. S is the solution of ``x S + S x = u``."""
 
-    name: ClassVar[str] = "Bures-Wasserstein"
+    name: ClassVar[str] = "BuresWassersteinMetric"
     # The step exp_mu(sum w log_mu x) is T mu T with T the mean of the transport maps: the fixed point iteration of
     # Alvarez-Esteban, del Barrio, Cuesta-Albertos and Matran 2016, arXiv:1511.05355, theorem 4.2.
     _mean_descends: ClassVar[bool] = True

@@ -141,11 +141,12 @@ class SPDPowerCholesky(CholeskyMetric):
         <u, u>_x = sum_{i>j} X_ij^2 + sum_j w_j L_jj^(2p-2) X_jj^2,
         dist^2(x, y) = sum_{i>j} (K_ij - L_ij)^2 + sum_j w_j (K_jj^p - L_jj^p)^2/p^2,        y = K K^T.
 
-    Flat: the lower triangle of L and ``sqrt(w_j) L_jj^p/p`` are coordinates, in a half-space of R^(n(n+1)/2). So any
-    two points have a geodesic between them and any set of points a mean, but the space is *incomplete*: `expmap` is NaN
-    where ``1 + p X_jj/L_jj <= 0`` for some j, as `exp_is_defined` tells, and `retr`, of second order, never leaves the
-    space. Sums of coordinates are not always coordinates: there is no gyro-structure. For p -> 0 it is
-    `SPDLogCholesky`, linearly in p; then means and transports have an error of some eps/|p|.
+    Flat: the lower triangle of L and ``sqrt(w_j) L_jj^p/p`` are coordinates, of any sign below the diagonal and of one
+    sign on it. So any two points have a geodesic between them and any set of points a mean, but the space is
+    *incomplete*: `expmap` is NaN where ``1 + p X_jj/L_jj <= 0`` for some j, as `exp_is_defined` tells, and `retr`, of
+    second order, never leaves the space. As seen from the identity a sum has ``L_jj^p + K_jj^p - 1`` on the diagonal,
+    which may be negative: there is no gyro-structure. For p -> 0 it is `SPDLogCholesky`, linearly in p; then means and
+    transports have an error of some eps/|p|.
 
     The Bures-Wasserstein-Cholesky metric of arXiv:2407.02607 with power t and base matrix diag(M_1 .. M_n) is
     ``SPDPowerCholesky(t / 2, tuple(0.25 / m for m in M))``.
@@ -177,7 +178,7 @@ class SPDPowerCholesky(CholeskyMetric):
         return False
 
     def _gyro_reason(self) -> str:
-        return ": sums of coordinates, which have a sign, are not always coordinates"
+        return ": a sum as seen from the identity has L_jj^p + K_jj^p - 1 on the diagonal, which may be negative"
 
     @operation
     def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:

@@ -70,11 +70,11 @@ class SPDPowerEuclidean(SPD, PullbackMetric):
 
     @property
     def has_gyro_structure(self) -> bool:
-        """False: sums and differences of matrices leave the cone."""
+        """False: as seen from the identity the sum of x and y is that of ``x^p + y^p - I``."""
         return False
 
     def _gyro_reason(self) -> str:
-        return ": sums and differences of matrices of the cone leave it"
+        return ": x^p + y^p - I, a sum as seen from the identity, may leave the cone"
 
     @in_full_precision
     def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:

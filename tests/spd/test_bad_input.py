@@ -1,6 +1,7 @@
 """What is no point, next to points; matrices of one row, empty batches, extreme scales and conditions."""
 
 import math
+import re
 import warnings
 
 import pytest
@@ -38,7 +39,7 @@ def test_checks_say_what_is_no_point(metric, name, dtype):
     batch = torch.stack([torch.eye(3, dtype=dtype), bad])
     for x in (bad, batch):
         answer, reason = m.check_point_on_manifold(x, explain=True)
-        assert answer is False and "eigenvalue" in reason or "x^T" in reason
+        assert answer is False and ("eigenvalue" in reason or "x^T" in reason)
         with pytest.raises(ValueError, match=name_of_class):
             m.assert_check_point_on_manifold(x)
         with pytest.raises(ValueError, match=name_of_class):
@@ -159,7 +160,9 @@ def test_means_and_tables_of_bad_items(metric):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         means = m.frechet_mean(pairs)
-    assert means[1].isnan().all() or "give it the weight 0" in str(caught[0].message)  # an iteration says what it met
+    assert means[1].isnan().all()
+    # An iteration says what it met, in the name of the metric that was asked.
+    assert all(re.match(rf"{type(m).__name__}.frechet_mean.*give it the weight 0", str(w.message)) for w in caught)
     torch.testing.assert_close(means[kept], m.frechet_mean(torch.stack([x, x.flip(0)]))[kept], rtol=1e-9, atol=1e-11)
 
 
@@ -228,7 +231,7 @@ def test_every_scale_is_as_good_as_one(metric, dtype, scale):
 @pytest.mark.parametrize("condition", [1e4, 1e6, 1e8])
 def test_points_in_float32_at_any_condition_that_it_holds(metric, condition):
     """Of points that are positive definite as stored, operations in float32 are those of the same numbers in float64 up
-    to the rounding of the result, or NaN."""
+    to the rounding of the result."""
     m = metric.manifold
     x, y = (m.random_spectrum(40, 6, 6, condition=condition, generator=generator(k), dtype=F32) for k in (0, 1))
     assert positive_definite(x).all() and m.check_point_on_manifold(x)
@@ -236,6 +239,5 @@ def test_points_in_float32_at_any_condition_that_it_holds(metric, condition):
         want = call(m, name, {"x": x.double(), "y": y.double()})
         got = call(m, name, {"x": x, "y": y}).double()
         size = want.abs().reshape(40, -1).amax(1).reshape(-1, *(1,) * (want.dim() - 1))
-        error = ((got - want) / size).abs().nan_to_num(0.0).amax()
+        error = ((got - want) / size).abs().amax()
         assert error < 2e-3, f"{name}: {error:.1e}"
-        assert got.isfinite().all(), name
