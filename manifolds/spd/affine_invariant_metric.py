@@ -9,7 +9,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from .. import frechet
-from ..functional.cone import inside_or_nan
+from ..functional.definite import inside_or_nan
 from ..functional.matrices import congruent, identity_like, sym
 from ..functional.pencil import (
     pencil_exp_transport,

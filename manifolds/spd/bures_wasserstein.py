@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..chart import Chart
-from ..functional.cone import positive_definite
+from ..functional.definite import positive_definite
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky

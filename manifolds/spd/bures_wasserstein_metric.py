@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..functional.bures_wasserstein import bures_domain, bures_moved
 from ..functional.bures_wasserstein_metric import bures_basis, bures_curvature, bures_log_volume, bures_noise
-from ..functional.cone import inside_or_nan, lifted
+from ..functional.cone import lifted
 from ..functional.decompositions import eigenvalues
+from ..functional.definite import inside_or_nan
 from ..functional.matrices import identity_like, sym
 from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import INVERSE_POSITIVE_LINEAR, POSITIVE_LINEAR

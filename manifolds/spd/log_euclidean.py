@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..euclidean import Euclidean
-from ..pullback_metric import PullbackMetric
 from .charts import LogarithmVector
 from .options import check_product, product_complaint
-from .space import SPD
+from .spectral_metric import SpectralMetric
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class SPDLogEuclidean(SPD, PullbackMetric):
+class SPDLogEuclidean(SpectralMetric):
     r"""Positive definite matrices ``*B,n,n`` with the metric that the matrix logarithm carries over from the symmetric
     matrices with ``alpha |X|^2 + beta (tr X)^2``:
 

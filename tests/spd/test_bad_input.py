@@ -10,7 +10,7 @@ import torch
 from tests.support.spd import METRICS, OPERATIONS, arguments, call, generator
 from torchriemann import ManifoldParameter
 from torchriemann.manifolds import SPDAffineInvariant, SPDLogEuclidean, SPDPowerEuclidean
-from torchriemann.manifolds.functional.cone import positive_definite
+from torchriemann.manifolds.functional.definite import positive_definite
 
 F64, F32 = torch.float64, torch.float32
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=repr)
