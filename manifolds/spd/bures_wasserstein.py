@@ -14,17 +14,16 @@ from ..functional.definite import positive_definite
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky
-from ..pullback_metric import PullbackMetric
 from .bures_wasserstein_metric import BuresWassersteinMetric
 from .charts import MatrixPower
 from .options import check_power
-from .space import SPD
+from .retracting import RetractingSPD
 from .whitening import Whitening
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class SPDBuresWasserstein(SPD, PullbackMetric):
+class SPDBuresWasserstein(RetractingSPD):
     r"""Symmetric positive definite matrices with the metric of optimal transport between centred Gaussians:
     ``<u, v>_x = 1/2 tr(S v)``, x S + S x = u, and ``dist^2 = tr x + tr y - 2 tr (x^1/2 y x^1/2)^1/2``.
 
