@@ -82,8 +82,9 @@ class SPDPowerEuclidean(SpectralMetric):
         if x is None:
             return 0.0
         self.check_operands("injectivity_radius", [x])
-        values = eigenvalues(inside_or_nan(x))
-        return (values[..., 0] if self.power > 0 else values[..., -1]) ** self.power / abs(self.power)
+        # In float64: float32 finds the least eigenvalue to eps of the largest only.
+        values = eigenvalues(inside_or_nan(x).double())[..., 0 if self.power > 0 else -1]
+        return (values**self.power / abs(self.power)).to(x.dtype)
 
     # ---- the retraction ---------------------------------------------------------------------------------------
 
