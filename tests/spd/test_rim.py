@@ -3,11 +3,16 @@
 import pytest
 import torch
 
+from tests.support.spd import generator
 from torchriemann.manifolds import (
+    SPDAffineInvariant,
     SPDBuresWasserstein,
+    SPDLogCholesky,
+    SPDLogEuclidean,
     SPDPowerCholesky,
     SPDPowerEuclidean,
 )
+from torchriemann.manifolds.functional.definite import positive_definite
 
 F64, F32 = torch.float64, torch.float32
 
