@@ -10,6 +10,7 @@ from .frames import positive_qr
 from .matrices import identity_like, sym
 from .spectral import symmetric_function
 from .spectral_functions import POSITIVE_PART
+from .tracing import values_readable
 
 
 def _plus_diagonal(x: Tensor, shift: Tensor) -> Tensor:
@@ -33,14 +34,16 @@ def raised(x: Tensor) -> Tensor:
 
 def lifted(x: Tensor) -> Tensor:
     """Symmetric `x` itself where it is positive definite, by more than the rounding of an eigenvalue in float64; else,
-    if that is enough to be, with 4 n eps times the trace added to every eigenvalue."""
+    if that is enough to be, with 4 n eps times the trace added to every eigenvalue, and n of the least numbers."""
     n, wide = x.shape[-1], x.detach().double()
     trace = wide.diagonal(dim1=-2, dim2=-1).sum(-1)
-    higher = _plus_diagonal(x, (4 * n * torch.finfo(x.dtype).eps * trace).to(x.dtype))
-    keep = positive_definite(_plus_diagonal(wide, -n * torch.finfo(wide.dtype).eps * trace)) | ~positive_definite(
-        higher
-    )
-    return torch.where(keep[..., None, None], x, higher)
+    inside = positive_definite(_plus_diagonal(wide, -n * torch.finfo(wide.dtype).eps * trace))
+    if values_readable(x) and bool(inside.all()):
+        return x
+    info = torch.finfo(x.dtype)
+    # Next to zero rounding is absolute.
+    higher = _plus_diagonal(x, (4 * n * info.eps * trace + n * info.tiny * info.eps).to(x.dtype))
+    return torch.where((inside | ~positive_definite(higher))[..., None, None], x, higher)
 
 
 def inside_cone(x: Tensor, margin: float) -> Tensor:

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
 from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
 from .matrices import identity_like
 from .operators import Operand, define
+from .tracing import values_readable
 
 _SCALE_BY_THEMSELVES = ("cpu",)  # LAPACK does
 
@@ -28,13 +28,13 @@ def eigh(A: Tensor, positive: bool = False) -> tuple[Tensor, Tensor]:
     as they do to logarithms and powers. Then they are exact relative to themselves as far as float64 has them.
     """
     A = A.detach()
-    return (eigh_of_plain if _plain(A) else _eigh_operator)(A, positive)
+    return (eigh_of_plain if values_readable(A) else _eigh_operator)(A, positive)
 
 
 def svd(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U, c, V with M = U diag(c) V^T, c descending, of square matrices. ``*B,n,n``, no derivative."""
     M = M.detach()
-    return svd_of_plain(M) if _plain(M) else _svd_operator(M)
+    return svd_of_plain(M) if values_readable(M) else _svd_operator(M)
 
 
 def eigenvalues(A: Tensor) -> Tensor:
@@ -53,10 +53,6 @@ def _apart(A: Tensor) -> tuple[Tensor, Tensor]:
     """The matrices, zero for those that are not finite; and NaN for these, zero for the others. ``-> *B,1``."""
     usable = A.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
     return torch.where(usable, A, 0.0), torch.where(usable, 0.0, torch.nan).squeeze(-1).to(A.dtype)
-
-
-def _plain(A: Tensor) -> bool:
-    return not (torch.compiler.is_compiling() or is_functorch_wrapped_tensor(A))
 
 
 def eigh_of_plain(A: Tensor, positive: bool = False) -> tuple[Tensor, Tensor]:

@@ -7,16 +7,15 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from ..pullback_metric import PullbackMetric
 from .affine_invariant_metric import AffineInvariantMetric
 from .charts import MatrixPower
 from .options import check_power, check_product, product_complaint
-from .space import SPD
+from .retracting import RetractingSPD
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class SPDAffineInvariant(SPD, PullbackMetric):
+class SPDAffineInvariant(RetractingSPD):
     r"""Positive definite matrices ``*B,n,n`` with the metric that congruences ``x -> a x a^T`` leave as it is:
 
         <u, v>_x = alpha tr(x^-1 u x^-1 v) + beta tr(x^-1 u) tr(x^-1 v),

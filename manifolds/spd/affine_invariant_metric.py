@@ -9,6 +9,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from .. import frechet
+from ..functional.cone import lifted
 from ..functional.definite import inside_or_nan
 from ..functional.matrices import congruent, identity_like, sym
 from ..functional.pencil import (
@@ -148,9 +149,15 @@ class AffineInvariantMetric(AffineInvariantFrames):
         return pencil_exp_transport(x, u, v)
 
     @operation
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        """The exponential map, inside of the cone as numbers too."""
+        return lifted(pencil_function(x, u, "exp"))
+
+    @operation
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """As `expmap_transp`."""
-        return pencil_exp_transport(x, u, v)
+        """As `expmap_transp`, inside of the cone as numbers too."""
+        y, w = pencil_exp_transport(x, u, v)
+        return lifted(y), w
 
     # ---- means ------------------------------------------------------------------------------------------------
 

@@ -14,17 +14,16 @@ from ..functional.definite import positive_definite
 from ..functional.tracing import values_readable
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky
-from ..pullback_metric import PullbackMetric
 from .bures_wasserstein_metric import BuresWassersteinMetric
 from .charts import MatrixPower
 from .options import check_power
-from .space import SPD
+from .retracting import RetractingSPD
 from .whitening import Whitening
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class SPDBuresWasserstein(SPD, PullbackMetric):
+class SPDBuresWasserstein(RetractingSPD):
     r"""Symmetric positive definite matrices with the metric of optimal transport between centred Gaussians:
     ``<u, v>_x = 1/2 tr(S v)``, x S + S x = u, and ``dist^2 = tr x + tr y - 2 tr (x^1/2 y x^1/2)^1/2``.
 
@@ -43,7 +42,8 @@ class SPDBuresWasserstein(SPD, PullbackMetric):
 
     Source: Bhatia, Jain and Lim, arXiv:1712.01504; Malago, Montrucchio and Pistone, arXiv:1801.09269.
 
-    Raises ``ValueError`` if `base` is not a positive definite matrix or `power` not a number other than 0.
+    Raises ``ValueError`` if `base` is not a positive definite matrix (on an accelerator its numbers are not looked at)
+    or `power` not a number other than 0.
     """
 
     base: Tensor | None = None
@@ -60,8 +60,9 @@ class SPDBuresWasserstein(SPD, PullbackMetric):
         if not isinstance(base, Tensor) or not base.is_floating_point():
             raise ValueError(f"SPDBuresWasserstein: base must be a floating-point tensor or None, got {base!r}")
         self._raise(self._shape_reason(base.shape))
-        # What is learned is made again in every step: its numbers are not looked at.
-        if values_readable(base) and not base.requires_grad and not bool(positive_definite(base).all()):
+        # What is learned is made again in every step, and on an accelerator a look at the numbers would wait for them.
+        looked_at = values_readable(base) and not base.requires_grad and base.device.type == "cpu"
+        if looked_at and not bool(positive_definite(base).all()):
             raise ValueError("SPDBuresWasserstein: base is not positive definite; give projx of it, or another")
 
     @property

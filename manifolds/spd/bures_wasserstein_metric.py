@@ -17,6 +17,7 @@ from ..functional.matrices import identity_like, sym
 from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import INVERSE_POSITIVE_LINEAR, POSITIVE_LINEAR
 from ..kernels.bures_wasserstein import bures_displacement, bures_dist, bures_dist2, bures_transport, lyapunov
+from ..kernels.cholesky import cholesky
 from ..operation import in_full_precision, operation
 from .space import SPD
 
@@ -121,8 +122,9 @@ class BuresWassersteinMetric(SPD):
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """f(S) x f(S), with f(s) = 1 + s, or 1/(1 - s + s^2) for s < 0: a point for every u."""
-        f = symmetric_function(lyapunov(x, sym(u)), POSITIVE_LINEAR)
-        return lifted(sym(f @ sym(x) @ f))
+        # Of a factor: what rounding leaves of the product is no more than some eps of its own trace.
+        root = symmetric_function(lyapunov(x, sym(u)), POSITIVE_LINEAR) @ cholesky(x)
+        return lifted(sym(root @ root.mT))
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..euclidean import Euclidean
+from ..functional.cone import lifted
 from ..functional.matrices import sym
 from ..functional.triangular import diagonal, half
 from ..kernels import (
@@ -81,10 +82,9 @@ class CholeskyMetric(SPD, PullbackMetric, abc.ABC):
 
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        """As `expmap`, with ``positive_linear(p s_j)`` in the place of 1 + p s_j: a point in any case, also where its
-        nearest numbers are none, see `round_to`."""
-        y = cholesky_exp(x, u, self.power, True)
-        return self.round_to(y, y.dtype)
+        """As `expmap`, with ``positive_linear(p s_j)`` in the place of 1 + p s_j: a point in any case, lifted into the
+        cone where its numbers are none."""
+        return lifted(cholesky_exp(x, u, self.power, True))
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:

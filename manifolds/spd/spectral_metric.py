@@ -10,12 +10,11 @@ from torch import Tensor
 from ..functional.matrices import sym
 from ..functional.series import safe_norm
 from ..operation import operation
-from ..pullback_metric import PullbackMetric
 from .charts import SpectralVector
-from .space import SPD
+from .retracting import RetractingSPD
 
 
-class SpectralMetric(SPD, PullbackMetric, abc.ABC):
+class SpectralMetric(RetractingSPD, abc.ABC):
     """The metric that `SpectralVector` carries over from flat space, by the matrices f(x) themselves: a straight line
     among them does not change with phi."""
 
