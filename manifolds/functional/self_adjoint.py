@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .operators import LIBRARY, Operand, define
-from .tracing import derivative_wanted, function_loses_graph, last_derivative
+from .tracing import bound_once, derivative_wanted, function_loses_graph, last_derivative
 
 
 @dataclass(eq=False)
@@ -115,6 +115,7 @@ def _save_all(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*tensors)
 
 
+@bound_once
 class _Value(Function):
     """F(x). The arguments are the map, its option, x and the parts."""
 
@@ -144,6 +145,7 @@ class _Value(Function):
         return _Derivative.apply(ctx.rule, ctx.option, dx, *ctx.saved_tensors)
 
 
+@bound_once
 class _Derivative(Function):
     """D F[g] as a function of g and x."""
 

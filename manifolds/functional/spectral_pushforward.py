@@ -32,7 +32,14 @@ from .spectral import (
     symmetric_function,
     taylor_polynomials,
 )
-from .tracing import derivative_wanted, function_loses_graph, last_derivative, transforms_or_forward_mode, variation
+from .tracing import (
+    bound_once,
+    derivative_wanted,
+    function_loses_graph,
+    last_derivative,
+    transforms_or_forward_mode,
+    variation,
+)
 
 NO_FOURTH = "derivatives of spectral functions have first and second derivatives, not third ones"
 
@@ -79,6 +86,7 @@ def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Te
     return _Pushed.apply(A, a, Q, v, f)  # type: ignore[return-value]
 
 
+@bound_once
 class _Sum(Function):
     """Of tensors, None standing for zero: by autograd's operations a `jvp`, in which forward mode is switched off,
     would lose the derivative of an outer level."""
@@ -106,6 +114,7 @@ def _sum(*terms: Tensor | None) -> Tensor:
     return functools.reduce(_Sum.apply, [t for t in terms if t is not None])  # type: ignore[arg-type]
 
 
+@bound_once
 class _Pushed(Function):
     """The self-adjoint map V -> D F[sym V] as a function of A and V."""
 
@@ -138,6 +147,7 @@ class _Pushed(Function):
         return _sum(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
 
 
+@bound_once
 class _Curved(Function):
     """D^2 F[sym G, sym H] as a function of A, G and H."""
 
