@@ -98,12 +98,14 @@ def karcher_flow(
         moves = norm > goal  # no item whose mean is NaN
         if readable and not bool(moves.any()):
             break
-        # Where steps descend by a theorem, a rise is the rounding of close points.
-        rises = (now > square - 0.2 * gain + 64 * eps * square) & (not manifold._mean_descends)
         onwards = manifold._mean_step(mu, logs, w)
-        step = torch.where(rises, 0.5 * step, onwards)
-        gain = torch.where(rises, 0.5 * gain, manifold.inner(mu, onwards, mean, keepdim=True))
-        best, square = torch.where(rises, best, mu), torch.where(rises, square, now)
+        if manifold._mean_descends:  # by a theorem: a rise is the rounding of close points
+            best, step = mu, onwards
+        else:
+            rises = now > square - 0.2 * gain + 64 * eps * square
+            step = torch.where(rises, 0.5 * step, onwards)
+            gain = torch.where(rises, 0.5 * gain, manifold.inner(mu, onwards, mean, keepdim=True))
+            best, square = torch.where(rises, best, mu), torch.where(rises, square, now)
         # exp multiplies a deviation from the manifold at every step: restored, or it grows without bound.
         moved = manifold.restore(manifold.expmap(best, step))
         mu = torch.where(moves, moved, mu) if readable else moved
@@ -164,7 +166,19 @@ def hessian_by_pullback(manifold: Manifold, mu: Tensor, x: Tensor, w: Tensor) ->
     return lambda v: -manifold.egrad2rgrad(mu, pullback(_lower(manifold, mu, v))[0])
 
 
-def solve(manifold: MeanSpace, mu: Tensor, hessian: LinearMap, b: Tensor, *, rounds: int) -> Tensor:
+class LinearSpace(Protocol):
+    """What conjugate gradients ask of a space of vectors."""
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        """The product at `x`."""
+        ...
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """The part of `u` in the space."""
+        ...
+
+
+def solve(manifold: LinearSpace, mu: Tensor, hessian: LinearMap, b: Tensor, *, rounds: int) -> Tensor:
     """H^-1 b for a self-adjoint H by `rounds` conjugate gradients at most; b itself where H is not positive along b."""
     z = torch.zeros_like(b)
     r = p = b

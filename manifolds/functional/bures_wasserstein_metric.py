@@ -44,11 +44,11 @@ def bures_log_volume(p: Tensor, s: Tensor) -> Tensor:
     ``X -> X C + C^T X`` with C = P (I + S), that of the vector ``X -> X P + P X``, and the metric is half the inverse
     of such a map at each end. ``*B,n,n -> *B``.
     """
-    p = sym(p)
-    root, a = cholesky(p), identity_plus(s)
+    dtype, p = p.dtype, sym(p).double()  # float32 finds the least eigenvalues to eps of the largest only
+    root, a = cholesky(p), identity_plus(s.double())
     ends = [eigenvalues(sym(m)) for m in (p, a @ p @ a, root.mT @ a @ root)]
     at_p, at_end, across = (_log_sums(values) for values in ends)
-    return across - 0.5 * (at_p + at_end)
+    return (across - 0.5 * (at_p + at_end)).to(dtype)
 
 
 def _log_sums(a: Tensor) -> Tensor:
@@ -61,8 +61,9 @@ def _log_sums(a: Tensor) -> Tensor:
 def bures_curvature(p: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """``3/2 sum a_i a_j/(a_i + a_j) [S_u, S_v]'_ij^2`` of orthonormal vectors of the plane of u and v, NaN where they
     span none (Takatsu 2011, "Wasserstein geometry of Gaussian measures"): three quarters of the squared vertical part
-    of a bracket (O'Neill). ``*B,n,n -> *B``."""
-    p, u, v = torch.broadcast_tensors(sym(p), sym(u), sym(v))
+    of a bracket (O'Neill). In float64: it is a difference of products. ``*B,n,n -> *B``."""
+    dtype = p.dtype
+    p, u, v = torch.broadcast_tensors(*(sym(a).double() for a in (p, u, v)))
     su, sv = lyapunov(p.unsqueeze(0), torch.stack([u, v])).unbind(0)
 
     def product(a: Tensor, b: Tensor) -> Tensor:
@@ -74,4 +75,4 @@ def bures_curvature(p: Tensor, u: Tensor, v: Tensor) -> Tensor:
         length = product(sv, sv).clamp_min(0).sqrt()
         sv = sv / torch.where(length > least, length, torch.nan)
     bracket = su @ sv - sv @ su
-    return 1.5 * (bracket * (p @ lyapunov(p, bracket) @ p)).sum((-2, -1))
+    return (1.5 * (bracket * (p @ lyapunov(p, bracket) @ p)).sum((-2, -1))).to(dtype)

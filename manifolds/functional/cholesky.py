@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from .matrices import sym
+from .tracing import values_readable
 from .triangular import diagonal, half, lower_inverse
 
 
 def cholesky(P: Tensor) -> Tensor:
     """The lower triangular L with positive diagonal and ``P = L L^T``. ``*B,n,n -> *B,n,n``."""
-    L, mark = _factor(P)
-    return mark * L
+    return _factor(P)
 
 
 def cholesky_with_inverse(P: Tensor) -> tuple[Tensor, Tensor]:
     """L of `cholesky`, and L^-1. ``*B,n,n -> *B,n,n`` each."""
-    L, mark = _factor(P)
-    return mark * L, mark * lower_inverse(L)
+    L = _factor(P)
+    return L, lower_inverse(L)
 
 
 def factor_of_plain(P: Tensor) -> Tensor:
@@ -59,14 +59,16 @@ def cholesky_with_inverse_backward(G: Tensor, H: Tensor, P: Tensor, L: Tensor, i
     return (pulled_back(L.mT @ G - H @ inverse.mT, inverse),)
 
 
-def _factor(P: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors, and one, or NaN where there is none. ``-> *B,n,n and *B,1,1``."""
+def _factor(P: Tensor) -> Tensor:
+    """The factors; NaN where there is none."""
     # In float64, for a hundredth of an eigendecomposition: every point has a factor, which is right to the last digit.
-    # In float32 points of condition 1e8 need not have one.
-    L, info = torch.linalg.cholesky_ex(sym(P).double())
+    # In float32 points of condition 1e8 need not have one. Stored by columns, as LAPACK takes it.
+    L, info = torch.linalg.cholesky_ex(sym(P).double().mT)
     L = L.to(P.dtype)
     size = torch.where(info == 0, diagonal(L.detach()).sum(-1), torch.nan)  # to LAPACK infinity has a root
-    return L, (size / size)[..., None, None]
+    if values_readable(size) and bool(size.isfinite().all()):
+        return L
+    return (size / size)[..., None, None] * L
 
 
 def pulled_back(M: Tensor, inverse: Tensor) -> Tensor:

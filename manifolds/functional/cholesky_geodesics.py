@@ -15,6 +15,7 @@ from torch import Tensor
 from .cholesky import cholesky, cholesky_with_inverse
 from .matrices import sym
 from .series import safe_norm
+from .tracing import eager_without_derivative
 from .triangular import diagonal, half, product, product_derivative, with_diagonal
 
 
@@ -81,7 +82,9 @@ def cholesky_dist(x: Tensor, y: Tensor, root: Tensor, power: float) -> Tensor:
 def cholesky_dist_saving(x: Tensor, y: Tensor, root: Tensor, power: float) -> tuple[Tensor, ...]:
     """`cholesky_dist` with what its backward pass reads."""
     D, L, K, _ = cholesky_difference_saving(x, y, root, power)
-    length = safe_norm(D, (-2, -1))
+    # What a sum of squares in float64 loses of float32 is nothing.
+    plain = D.dtype == torch.float32 and eager_without_derivative(D)
+    length = torch.linalg.vector_norm(D.double(), dim=(-2, -1)).float() if plain else safe_norm(D, (-2, -1))
     return length, L, K, D, length
 
 

@@ -1,33 +1,16 @@
-"""The cone of positive definite matrices: membership, projection, and matrices with a given spectrum."""
+"""The cone of positive definite matrices: projection, and matrices with a given spectrum."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from .definite import positive_definite
 from .frames import positive_qr
 from .matrices import identity_like, sym
 from .spectral import symmetric_function
 from .spectral_functions import POSITIVE_PART
 from .tracing import values_readable
-
-
-def positive_definite(x: Tensor) -> Tensor:
-    """Whether the symmetric part has a Cholesky factor in float64. ``*B,n,n -> *B`` (bool); no derivative."""
-    return _has_factor(sym(x.detach()).double())
-
-
-def _has_factor(x: Tensor) -> Tensor:
-    """Of the lower triangle."""
-    factor, info = torch.linalg.cholesky_ex(x)
-    return (info == 0) & factor.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)  # what is not finite ends in a pivot
-
-
-def inside_or_nan(x: Tensor) -> Tensor:
-    """The symmetric part, NaN for items that are not positive definite: rounding makes a singular one pass for one that
-    is not, of which logarithms and powers would be numbers."""
-    x = sym(x)
-    return x + torch.where(_has_factor(x.detach().double()), 0.0, torch.nan).to(x.dtype)[..., None, None]
 
 
 def _plus_diagonal(x: Tensor, shift: Tensor) -> Tensor:

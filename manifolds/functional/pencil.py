@@ -231,10 +231,20 @@ def sinh_ratios(W: Tensor) -> Tensor:
 
 def pencil_hessian(P: Tensor, logarithms: Tensor, weights: Tensor) -> Callable[[Tensor], Tensor]:
     """The Hessian at P of half the mean squared distance to points with these logarithms at P, as a map of tangent
-    vectors: sum_i w_i A_i (C_i * B_i^T V B_i) A_i^T with C = a coth a, a half the difference of two eigenvalues of
-    L^-1 logarithm L^-T. weights ``N,*B,1,1``. The derivative is in V alone."""
+    vectors. weights ``N,*B,1,1``. The derivative is in V alone."""
+    L, _, hessian = whitened_hessian(P, logarithms, weights)
+    return lambda V: congruent(L, hessian(whitened(L, V)))
+
+
+def whitened_hessian(
+    P: Tensor, logarithms: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """L, and with ``V~ = L^-1 V L^-T`` the mean of the logarithms~ and the Hessian in V~, self-adjoint in the Frobenius
+    product: sum_i w_i U_i (C_i * U_i^T V~ U_i) U_i^T with C = a coth a, a half the difference of two eigenvalues of a
+    logarithm~."""
     L, theta, U = pairs(P, logarithms, False)
-    A, B = L @ U, torch.linalg.solve_triangular(L.mT, U, upper=True)
+    weights = weights.detach()
     a = 0.5 * (theta.unsqueeze(-1) - theta.unsqueeze(-2))
-    factors = weights.detach() * (1 + a.square() * cot_excess_k(-a.square(), -1))
-    return lambda V: sym((A @ (factors * (B.mT @ V @ B)) @ A.mT).sum(0))
+    factors = weights * (1 + a.square() * cot_excess_k(-a.square(), -1))
+    mean = ((U * (weights.squeeze(-1) * theta).unsqueeze(-2)) @ U.mT).sum(0)
+    return L, sym(mean), lambda V: sym((U @ (factors * (U.mT @ V @ U)) @ U.mT).sum(0))

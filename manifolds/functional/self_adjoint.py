@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .operators import LIBRARY, Operand, define
-from .tracing import function_loses_graph, last_derivative
+from .tracing import bound_once, derivative_wanted, function_loses_graph, last_derivative
 
 
 @dataclass(eq=False)
@@ -66,12 +66,16 @@ class SelfAdjointMap:
         """F(x), of the parts that belong to x."""
         if torch.compiler.is_compiling():
             return self.value_operator(x, *parts, self.key(option))
+        if not derivative_wanted(x):  # torch takes as long to call a Function as for a product of small matrices
+            return self.value(*parts, option)
         return _Value.apply(self, option, x, *parts)  # type: ignore[return-value]
 
     def derivative(self, g: Tensor, x: Tensor, option: Any, *parts: Tensor) -> Tensor:
         """D F[g], to be differentiated once. All have the same batch."""
         if torch.compiler.is_compiling():
             return self.derivative_operator(g, x, *parts, self.key(option))
+        if not (derivative_wanted(g) or derivative_wanted(x)):
+            return self.first(g, *parts, option)
         return _Derivative.apply(self, option, g, x, *parts)  # type: ignore[return-value]
 
     def _define(self, suffix: str, directions: tuple[str, ...], formula: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -111,6 +115,7 @@ def _save_all(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*tensors)
 
 
+@bound_once
 class _Value(Function):
     """F(x). The arguments are the map, its option, x and the parts."""
 
@@ -140,6 +145,7 @@ class _Value(Function):
         return _Derivative.apply(ctx.rule, ctx.option, dx, *ctx.saved_tensors)
 
 
+@bound_once
 class _Derivative(Function):
     """D F[g] as a function of g and x."""
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .decompositions import eigh, eigh_of_plain
+from .definite import definite_eigh, inside_or_nan
 from .matrices import sym
 from .matrix_function import MatrixFunction
 from .operators import Operand, define
@@ -72,7 +73,7 @@ def _value(a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
     return (Q * f.value(a).unsqueeze(-2)) @ Q.mT
 
 
-def _first(G: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
+def first_derivative(G: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
     """D F[sym G]."""
     return Q @ (differences(f, a) * (Q.mT @ sym(G) @ Q)) @ Q.mT
 
@@ -93,21 +94,26 @@ def second_derivative(G: Tensor, K: Tensor, a: Tensor, Q: Tensor, f: MatrixFunct
 NO_THIRD = "spectral functions have first and second derivatives, not third ones"
 
 
-def symmetric_functions(A: Tensor, *functions: MatrixFunction) -> tuple[Tensor, ...]:
+def symmetric_functions(A: Tensor, *functions: MatrixFunction, definite: bool = False) -> tuple[Tensor, ...]:
     """f(A) for each f of `functions`, from one eigendecomposition. ``*B,n,n -> *B,n,n`` each.
 
-    Only the symmetric part of `A` is read.
+    Only the symmetric part of `A` is read. `definite`: NaN where that is not positive definite.
     """
     A = sym(A)
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
-        return taylor_polynomials(A, ",".join(f.key for f in functions))
-    a, Q = eigh(A, any(f.positive_domain for f in functions))
+        return taylor_polynomials(inside_or_nan(A) if definite else A, ",".join(f.key for f in functions))
+    A, a, Q = decomposed(A, any(f.positive_domain for f in functions), definite)
     return tuple(spectral_function_of(A, f, a, Q) for f in functions)
 
 
-def symmetric_function(A: Tensor, f: MatrixFunction) -> Tensor:
+def symmetric_function(A: Tensor, f: MatrixFunction, definite: bool = False) -> Tensor:
     """f(A). ``*B,n,n -> *B,n,n``."""
-    return symmetric_functions(A, f)[0]
+    return symmetric_functions(A, f, definite=definite)[0]
+
+
+def decomposed(A: Tensor, small: bool, definite: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Symmetric A and its `eigh`; `definite`: with NaN for what is not positive definite."""
+    return definite_eigh(A, small) if definite else (A, *eigh(A, small))
 
 
 def function_at(A: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
@@ -183,7 +189,7 @@ spectral_function_of = SelfAdjointMap(
     "spectral_function",
     (1, 2),
     _value,
-    _first,
+    first_derivative,
     second_derivative,
     lambda A, f: taylor_polynomials(A, f.key)[0],
     NO_THIRD,

@@ -18,46 +18,60 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .decompositions import eigh
+from .definite import inside_or_nan
 from .elementary_functions import SmoothFunction
 from .matrices import sym
 from .spectral import (
     coefficients,
+    decomposed,
     differences,
+    first_derivative,
     second_derivative,
     second_differences,
     spectral_function_of,
     symmetric_function,
     taylor_polynomials,
 )
-from .tracing import function_loses_graph, last_derivative, transforms_or_forward_mode, variation
+from .tracing import (
+    bound_once,
+    derivative_wanted,
+    function_loses_graph,
+    last_derivative,
+    transforms_or_forward_mode,
+    variation,
+)
 
 NO_FOURTH = "derivatives of spectral functions have first and second derivatives, not third ones"
 
 
-def function_and_derivatives(A: Tensor, f: SmoothFunction, *directions: Tensor) -> tuple[Tensor, ...]:
+def function_and_derivatives(
+    A: Tensor, f: SmoothFunction, *directions: Tensor, definite: bool = False
+) -> tuple[Tensor, ...]:
     """f(A), and D f(A)[V] for each V of `directions`, from one eigendecomposition. ``*B,n,n`` each.
 
-    Twice differentiable; in compiled code the derivatives are once. Only symmetric parts are read.
+    Twice differentiable; in compiled code the derivatives are once. Only symmetric parts are read. `definite`: NaN
+    where A is not positive definite.
     """
     A = sym(A)
     directions = tuple(map(sym, directions))
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        A = inside_or_nan(A) if definite else A
         return taylor_polynomials(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
-    a, Q = eigh(A, f.positive_domain)
+    A, a, Q = decomposed(A, f.positive_domain, definite)
     return spectral_function_of(A, f, a, Q), *(_pushed(A, a, Q, v, f) for v in directions)
 
 
 def function_and_inverse(
-    A: Tensor, f: SmoothFunction, inverse: SmoothFunction
+    A: Tensor, f: SmoothFunction, inverse: SmoothFunction, definite: bool = False
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """f(A), and the inverse of D f(A), which is the derivative of the function `inverse` of f at f(A): a self-adjoint
-    map. From one eigendecomposition, whose vectors are those of f(A) too."""
+    map. From one eigendecomposition, whose vectors are those of f(A) too. `definite`: NaN where A is not positive
+    definite."""
     A = sym(A)
     if torch.compiler.is_compiling():
-        value = symmetric_function(A, f)
+        value = symmetric_function(A, f, definite)
         return value, lambda w: function_and_derivatives(value, inverse, w)[1]
-    a, Q = eigh(A, f.positive_domain)
+    A, a, Q = decomposed(A, f.positive_domain, definite)
     value = spectral_function_of(A, f, a, Q)
     return value, lambda w: _pushed(value, f.value(a), Q, sym(w), inverse)
 
@@ -67,39 +81,40 @@ def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Te
     A, a, Q, v = A.expand(batch), a.expand(batch[:-1]), Q.expand(batch), v.expand(batch)
     if torch.compiler.is_compiling():
         return spectral_function_of.derivative(v, A, f, a, Q)
+    if not (derivative_wanted(A) or derivative_wanted(v)):
+        return first_derivative(v, a, Q, f)
     return _Pushed.apply(A, a, Q, v, f)  # type: ignore[return-value]
 
 
+@bound_once
 class _Sum(Function):
-    """x + factor y: by autograd's operations a `jvp`, in which forward mode is switched off, would lose the derivative
-    of an outer level."""
+    """Of tensors, None standing for zero: by autograd's operations a `jvp`, in which forward mode is switched off,
+    would lose the derivative of an outer level."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, y: Tensor, factor: float) -> Tensor:
-        return torch.add(x, y, alpha=factor)
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return x + y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.factor = inputs[2]
+        pass
 
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> Any:
-        return G, ctx.factor * G, None
+        return G, G
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dy: Tensor | None, _factor: Any) -> Any:
-        if dx is None or dy is None:
-            return dx if dy is None else ctx.factor * dy
-        return _Sum.apply(dx, dy, ctx.factor)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        return _sum(*tangents)
 
 
 def _sum(*terms: Tensor | None) -> Tensor:
-    """Of tensors, None standing for zero."""
-    return functools.reduce(lambda x, y: _Sum.apply(x, y, 1.0), [t for t in terms if t is not None])  # type: ignore
+    return functools.reduce(_Sum.apply, [t for t in terms if t is not None])  # type: ignore[arg-type]
 
 
+@bound_once
 class _Pushed(Function):
     """The self-adjoint map V -> D F[sym V] as a function of A and V."""
 
@@ -107,7 +122,7 @@ class _Pushed(Function):
 
     @staticmethod
     def forward(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
-        return Q @ (differences(f, a) * (Q.mT @ sym(V) @ Q)) @ Q.mT
+        return first_derivative(V, a, Q, f)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -132,46 +147,7 @@ class _Pushed(Function):
         return _sum(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
 
 
-class _Pulled(Function):
-    """The inverse of the map V -> D F[sym V] as a function of A and V: U of ``D F[U] = V``, so that ``D F[dU] = dV -
-    D^2 F[dA, U]``."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction, inverse: SmoothFunction) -> Tensor:
-        return Q @ ((Q.mT @ sym(V) @ Q) / differences(f, a)) @ Q.mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs[:4], output)
-        ctx.save_for_forward(*inputs[:4], output)
-        ctx.functions = inputs[4:]
-
-    @staticmethod
-    def backward(ctx: Any, G: Tensor) -> Any:
-        A, a, Q, V, U = ctx.saved_tensors
-        f, inverse = ctx.functions
-        if function_loses_graph(G):
-            at = taylor_polynomials(A, f.key)[0]
-            value = _pushed_taylor(at, f.value(a), Q, V, inverse)
-            in_A, in_V = torch.autograd.grad(value, (A, V), (G,), create_graph=True)
-            return in_A, None, None, in_V, None, None
-        pulled = _Pulled.apply(A, a, Q, G, f, inverse)
-        in_A = -_Curved.apply(A, a, Q, U, pulled, f) if ctx.needs_input_grad[0] else None  # type: ignore[operator]
-        return in_A, None, None, pulled, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dV: Tensor | None, _f: Any, _inverse: Any) -> Any:
-        A, a, Q, _, U = ctx.saved_tensors
-        f, inverse = ctx.functions
-        moved = torch.zeros_like(U) if dV is None else _Pulled.apply(A, a, Q, dV, f, inverse)
-        if dA is None:
-            return moved
-        curved = _Curved.apply(A, a, Q, U, dA, f)
-        return _Sum.apply(moved, _Pulled.apply(A, a, Q, curved, f, inverse), -1.0)
-
-
+@bound_once
 class _Curved(Function):
     """D^2 F[sym G, sym H] as a function of A, G and H."""
 

@@ -3,6 +3,7 @@ have nothing but derivatives, or none."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -16,6 +17,14 @@ from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 from torch.autograd.function import once_differentiable
+
+
+def bound_once(function: type[Function]) -> type[Function]:
+    """A Function of which torch reads the signature once: it binds the arguments of every call to it, and reading it
+    takes longer than a product of small matrices."""
+    forward: Any = function.forward
+    forward.__signature__ = inspect.signature(forward)
+    return function
 
 
 def values_readable(x: Tensor) -> bool:

@@ -9,7 +9,8 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from .. import frechet
-from ..functional.cone import inside_or_nan, lifted
+from ..functional.cone import lifted
+from ..functional.definite import inside_or_nan
 from ..functional.matrices import congruent, identity_like, sym
 from ..functional.pencil import (
     pencil_exp_transport,
@@ -17,6 +18,7 @@ from ..functional.pencil import (
     pencil_power,
     pencil_transport,
     sinh_ratios,
+    whitened_hessian,
 )
 from ..kernels.spd import pencil_dist, pencil_function, pencil_moments
 from ..operation import in_full_precision, operation
@@ -166,12 +168,23 @@ class AffineInvariantMetric(AffineInvariantFrames):
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
         """Newton's, by conjugate gradients: the mean of the logarithms overshoots where points are far apart, and ten
         products with the Hessian cost less than one eigendecomposition."""
-        rounds = min(10, self.dimension(mu.shape))
-        return frechet.solve(self, mu, pencil_hessian(mu, logs, w), (w * logs).sum(0), rounds=rounds)
+        L, mean, hessian = whitened_hessian(mu, logs, w)
+        # alpha and beta have no part in it, so that the product may be any of those that it is self-adjoint in.
+        return congruent(L, frechet.solve(_Flat(), mu, hessian, mean, rounds=min(10, self.dimension(mu.shape))))
 
     def _mean_hessian(self, mu: Tensor, x: Tensor, w: Tensor) -> frechet.LinearMap:
         """In the basis that brings mu and x_i to diagonal form it multiplies by a coth a, a as in `logdet_dexp`."""
         return pencil_hessian(mu, self.logmap(mu, x), w)
+
+
+class _Flat:
+    """The symmetric matrices with the Frobenius product."""
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        return (u * (u if v is None else v)).sum((-2, -1), keepdim=keepdim)
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
 
 
 def _trace(u: Tensor, keepdim: bool) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..functional.bures_wasserstein import bures_domain, bures_moved
 from ..functional.bures_wasserstein_metric import bures_basis, bures_curvature, bures_log_volume, bures_noise
-from ..functional.cone import inside_or_nan, lifted
+from ..functional.cone import lifted
 from ..functional.decompositions import eigenvalues
+from ..functional.definite import inside_or_nan
 from ..functional.matrices import identity_like, sym
 from ..functional.spectral import symmetric_function
 from ..functional.spectral_functions import INVERSE_POSITIVE_LINEAR, POSITIVE_LINEAR
@@ -72,7 +73,10 @@ class BuresWassersteinMetric(SPD):
     @in_full_precision
     def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
         """sqrt of the least eigenvalue: the distance to singular matrices, at which a geodesic ends. 0 without x."""
-        return 0.0 if x is None else eigenvalues(inside_or_nan(x))[..., 0].sqrt()
+        if x is None:
+            return 0.0
+        # In float64: float32 finds the least eigenvalue to eps of the largest only.
+        return eigenvalues(inside_or_nan(x).double())[..., 0].sqrt().to(x.dtype)
 
     @operation
     def basis(self, x: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ class BuresWassersteinMetric(SPD):
     @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
         """By the eigenvalues of both ends and of x (I + S)."""
-        return bures_log_volume(x, lyapunov(x, sym(u)))
+        return bures_log_volume(x, lyapunov(x.double(), sym(u).double()))
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal coordinates in an orthonormal basis."""

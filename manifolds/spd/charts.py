@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..chart import Chart, Linearized
-from ..functional.cone import inside_or_nan, positive_definite
+from ..functional.definite import inside_or_nan, positive_definite
 from ..functional.elementary_functions import SmoothFunction
 from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
 from ..functional.spectral import symmetric_function
@@ -29,7 +30,7 @@ class MatrixPower(Chart):
 
     def forward(self, x: Tensor) -> Tensor:
         """x^p."""
-        return x if self.power == 1 else symmetric_function(inside_or_nan(x), power_function(self.power))
+        return x if self.power == 1 else symmetric_function(x, power_function(self.power), True)
 
     def inverse(self, y: Tensor) -> Tensor:
         """y^(1/p)."""
@@ -39,7 +40,7 @@ class MatrixPower(Chart):
         """x^p and its derivatives along `vectors`, from one eigendecomposition."""
         if self.power == 1:
             return x, *vectors
-        return function_and_derivatives(inside_or_nan(x), power_function(self.power), *vectors)
+        return function_and_derivatives(x, power_function(self.power), *vectors, definite=True)
 
     def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """y^(1/p) and its derivatives along `vectors`."""
@@ -55,7 +56,8 @@ class MatrixPower(Chart):
         """From one eigendecomposition."""
         if self.power == 1:
             return Linearized(x, lambda v: v, sym)
-        y, pull = function_and_inverse(inside_or_nan(x), power_function(self.power), power_function(1 / self.power))
+        functions = power_function(self.power), power_function(1 / self.power)
+        y, pull = function_and_inverse(x, *functions, definite=True)
         return Linearized(y, pull, pull)
 
     def inverse_is_defined(self, y: Tensor) -> Tensor:
@@ -75,13 +77,29 @@ class SpectralVector(Chart):
     inverse_function: SmoothFunction | None
 
     @abc.abstractmethod
-    def _phi(self, X: Tensor) -> Tensor: ...
+    def phi(self, X: Tensor) -> Tensor: ...
 
     @abc.abstractmethod
     def _phi_inverse(self, Y: Tensor) -> Tensor: ...
 
+    def matrices(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """f(x), and its derivatives along `vectors`, from one eigendecomposition."""
+        if self.function is None:
+            return (inside_or_nan(x), *map(sym, vectors))
+        return function_and_derivatives(x, self.function, *vectors, definite=True)
+
+    def with_inverse_derivative(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """f(x), and the inverse of its derivative there, which is self-adjoint."""
+        if self.function is None or self.inverse_function is None:
+            return inside_or_nan(x), sym
+        return function_and_inverse(x, self.function, self.inverse_function, definite=True)
+
+    def point(self, X: Tensor) -> Tensor:
+        """The x with this f(x)."""
+        return sym(_with_derivatives(self.inverse_function, X)[0])
+
     def _coordinates(self, X: Tensor) -> Tensor:
-        return symmetric_vector(self._phi(X))
+        return symmetric_vector(self.phi(X))
 
     def _matrix(self, y: Tensor) -> Tensor:
         return self._phi_inverse(symmetric_from_vector(y))
@@ -101,7 +119,7 @@ class SpectralVector(Chart):
 
     def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """The coordinates, and their derivatives along `vectors`, from one eigendecomposition."""
-        return tuple(map(self._coordinates, _with_derivatives(self.function, inside_or_nan(x), *vectors)))
+        return tuple(map(self._coordinates, self.matrices(x, *vectors)))
 
     def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """f^-1 and its derivatives, from one eigendecomposition."""
@@ -117,10 +135,7 @@ class SpectralVector(Chart):
 
     def linearized(self, x: Tensor) -> Linearized:
         """From one eigendecomposition."""
-        x = inside_or_nan(x)
-        if self.function is None or self.inverse_function is None:
-            return Linearized(self._coordinates(x), self._matrix, lambda g: self._dual(sym(g)))
-        value, pull = function_and_inverse(x, self.function, self.inverse_function)
+        value, pull = self.with_inverse_derivative(x)
         return Linearized(self._coordinates(value), lambda v: sym(pull(self._matrix(v))), lambda g: self._dual(pull(g)))
 
 
@@ -140,7 +155,7 @@ class LogarithmVector(SpectralVector):
     function: ClassVar[SmoothFunction] = LOG  # pyright: ignore[reportIncompatibleVariableOverride]
     inverse_function: ClassVar[SmoothFunction] = EXP  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def _phi(self, X: Tensor) -> Tensor:
+    def phi(self, X: Tensor) -> Tensor:
         return to_frobenius(X, self.alpha, self.beta)
 
     def _phi_inverse(self, Y: Tensor) -> Tensor:
@@ -163,7 +178,7 @@ class PowerVector(SpectralVector):
         """x^(1/p)."""
         return None if self.power == 1 else power_function(1 / self.power)
 
-    def _phi(self, X: Tensor) -> Tensor:
+    def phi(self, X: Tensor) -> Tensor:
         return X / self.power
 
     def _phi_inverse(self, Y: Tensor) -> Tensor:
@@ -173,6 +188,11 @@ class PowerVector(SpectralVector):
         """(p y)^(1/p) and its derivatives."""
         lost = torch.where(self.inverse_is_defined(y), 0.0, torch.nan).to(y.dtype)
         return super().inverse_differential(y + lost.unsqueeze(-1), *vectors)
+
+    def point(self, X: Tensor) -> Tensor:
+        """X^(1/p)."""
+        inverse = self.inverse_function
+        return inside_or_nan(X) if inverse is None else sym(symmetric_function(X, inverse, True))
 
     def inverse_is_defined(self, y: Tensor) -> Tensor:
         """Where ``p y`` is positive definite."""

@@ -8,12 +8,12 @@ from typing import ClassVar, final
 from ..euclidean import Euclidean
 from .charts import LogarithmVector
 from .options import check_product, product_complaint
-from .retracting import RetractingSPD
+from .spectral_metric import SpectralMetric
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class SPDLogEuclidean(RetractingSPD):
+class SPDLogEuclidean(SpectralMetric):
     r"""Positive definite matrices ``*B,n,n`` with the metric that the matrix logarithm carries over from the symmetric
     matrices with ``alpha |X|^2 + beta (tr X)^2``:
 

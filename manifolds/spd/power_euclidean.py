@@ -8,20 +8,20 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from ..euclidean import Euclidean
-from ..functional.cone import inside_or_nan, lifted
+from ..functional.cone import lifted
 from ..functional.decompositions import eigenvalues
+from ..functional.definite import inside_or_nan
 from ..functional.matrices import sym
 from ..kernels.spd import pencil_function
 from ..operation import in_full_precision, operation
-from ..pullback_metric import PullbackMetric
 from .charts import MatrixPower, PowerVector
 from .options import check_power
-from .space import SPD
+from .spectral_metric import SpectralMetric
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class SPDPowerEuclidean(SPD, PullbackMetric):
+class SPDPowerEuclidean(SpectralMetric):
     r"""Positive definite matrices ``*B,n,n`` with the metric that ``x -> x^p/p`` carries over from the symmetric
     matrices with the Frobenius product: ``dist(x, y) = |x^p - y^p|/|p|``.
 
@@ -82,8 +82,9 @@ class SPDPowerEuclidean(SPD, PullbackMetric):
         if x is None:
             return 0.0
         self.check_operands("injectivity_radius", [x])
-        values = eigenvalues(inside_or_nan(x))
-        return (values[..., 0] if self.power > 0 else values[..., -1]) ** self.power / abs(self.power)
+        # In float64: float32 finds the least eigenvalue to eps of the largest only.
+        values = eigenvalues(inside_or_nan(x).double())[..., 0 if self.power > 0 else -1]
+        return (values**self.power / abs(self.power)).to(x.dtype)
 
     # ---- the retraction ---------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
-from ..functional.cone import inside_cone, lifted, positive_definite, raised, with_spectrum
+from ..functional.cone import inside_cone, lifted, raised, with_spectrum
+from ..functional.definite import positive_definite
 from ..functional.matrices import identity_like, sym
 from ..functional.rounding import within_numbers
 from ..functional.tracing import values_readable

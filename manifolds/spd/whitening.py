@@ -8,7 +8,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from ..chart import Chart
-from ..functional.cone import inside_or_nan, positive_definite
+from ..functional.definite import inside_or_nan, positive_definite
 from ..functional.matrices import congruent, sym
 from ..functional.triangular import whitened
 from .charts import MatrixPower

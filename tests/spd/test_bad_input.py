@@ -10,7 +10,7 @@ import torch
 from tests.support.spd import METRICS, OPERATIONS, arguments, call, generator
 from torchriemann import ManifoldParameter
 from torchriemann.manifolds import SPDAffineInvariant, SPDLogEuclidean, SPDPowerEuclidean
-from torchriemann.manifolds.functional.cone import positive_definite
+from torchriemann.manifolds.functional.definite import positive_definite
 
 F64, F32 = torch.float64, torch.float32
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=repr)
@@ -241,3 +241,5 @@ def test_points_in_float32_at_any_condition_that_it_holds(metric, condition):
         size = want.abs().reshape(40, -1).amax(1).reshape(-1, *(1,) * (want.dim() - 1))
         error = ((got - want) / size).abs().amax()
         assert error < 2e-3, f"{name}: {error:.1e}"
+    radius = torch.as_tensor(m.injectivity_radius(x.double()), dtype=F64)
+    torch.testing.assert_close(torch.as_tensor(m.injectivity_radius(x), dtype=F64), radius, rtol=2e-3, atol=0)

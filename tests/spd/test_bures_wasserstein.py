@@ -146,6 +146,17 @@ def test_float32_at_condition_1e6():
     assert (METRIC.dist(x, y).double() / want - 1).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("condition", [1e4, 1e7])
+def test_volumes_and_curvatures_in_float32(condition):
+    x = points(5, condition, 50, dtype=torch.float32)
+    u, v = (METRIC.random_tangent(x, seeded(i)) for i in (3, 4))
+    u = 0.3 * radius_at(x)[:, None, None] * u / METRIC.norm(x, u, keepdim=True)
+    for name, given, error in (("logdet_dexp", (x, u), 1e-4), ("sectional_curvature", (x, u, v), 1e-4)):
+        operation = getattr(METRIC, name)
+        want = operation(*(a.double() for a in given))
+        assert (operation(*given).double() - want).abs().max() < error * want.abs().max()
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_units(scale, dtype):

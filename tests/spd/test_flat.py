@@ -8,8 +8,9 @@ import torch
 
 from tests.support.spd import arguments, generator
 from torchriemann.manifolds import SPDLogEuclidean, SPDPowerEuclidean, WrappedNormal
-from torchriemann.manifolds.functional.cone import lifted, positive_definite
+from torchriemann.manifolds.functional.cone import lifted
 from torchriemann.manifolds.functional.decompositions import eigh
+from torchriemann.manifolds.functional.definite import positive_definite
 from torchriemann.manifolds.functional.elementary_functions import Exponential, Logarithm, Power
 from torchriemann.manifolds.functional.matrices import symmetric_from_vector, symmetric_vector
 from torchriemann.manifolds.functional.spectral_functions import RECIPROCAL, SQRT, SQUARE

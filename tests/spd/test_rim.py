@@ -12,7 +12,7 @@ from torchriemann.manifolds import (
     SPDPowerCholesky,
     SPDPowerEuclidean,
 )
-from torchriemann.manifolds.functional.cone import positive_definite
+from torchriemann.manifolds.functional.definite import positive_definite
 
 F64, F32 = torch.float64, torch.float32
 

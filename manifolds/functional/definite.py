@@ -1,0 +1,46 @@
+"""Positive definiteness of symmetric matrices: a Cholesky factor in float64 exists."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .decompositions import eigh
+from .matrices import sym
+from .tracing import values_readable
+
+
+def positive_definite(x: Tensor) -> Tensor:
+    """Whether the symmetric part has a Cholesky factor in float64. ``*B,n,n -> *B`` (bool); no derivative."""
+    return _has_factor(sym(x.detach()))
+
+
+def _has_factor(x: Tensor) -> Tensor:
+    """Of symmetric matrices."""
+    factor, info = torch.linalg.cholesky_ex(x.double(), upper=True)  # stored by rows it is found sooner
+    return (info == 0) & factor.diagonal(dim1=-2, dim2=-1).sum(-1).isfinite()  # what is not finite ends in a pivot
+
+
+def _mark(x: Tensor) -> Tensor:
+    """Zero, or NaN of a symmetric matrix that is not positive definite. ``*B,n,n -> *B``."""
+    return torch.where(_has_factor(x.detach()), 0.0, torch.nan).to(x.dtype)
+
+
+def inside_or_nan(x: Tensor) -> Tensor:
+    """The symmetric part, NaN for items that are not positive definite: rounding makes a singular one pass for one that
+    is not, of which logarithms and powers would be numbers."""
+    x = sym(x)
+    return x + _mark(x)[..., None, None]
+
+
+def definite_eigh(x: Tensor, small: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """`inside_or_nan` of symmetric x, and its `eigh` (`small`: whether the smallest eigenvalues matter as much as the
+    largest). No factor is sought where eigenvalues are positive by far more than their rounding."""
+    if not values_readable(x):
+        x = inside_or_nan(x)
+        return x, *eigh(x, small)
+    a, Q = eigh(x, small)
+    if bool((a[..., 0] > torch.finfo(x.dtype).eps ** 0.5 * a[..., -1]).all()):
+        return x, a, Q
+    mark = _mark(x).unsqueeze(-1)
+    return x + mark.unsqueeze(-1), a + mark, Q + mark.unsqueeze(-1)
