@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.spd import METRICS, OPERATIONS, generator
+from tests.support.spd import METRICS, OPERATIONS
 from torchriemann.manifolds import SPDAffineInvariant, SPDLogCholesky, SPDLogEuclidean
 from torchriemann.manifolds.functional.matrix_functions import (
     matrix_exp,
