@@ -75,7 +75,12 @@ def _value(a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
 
 def first_derivative(G: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
     """D F[sym G]."""
-    return Q @ (differences(f, a) * (Q.mT @ sym(G) @ Q)) @ Q.mT
+    inner = Q.mT @ sym(G) @ Q
+    if f.degree is None or 0 <= f.degree <= 2:
+        return Q @ (differences(f, a) * inner) @ Q.mT
+    # With a power beyond one the differences would leave the range of numbers before the derivative does.
+    t = differences_scale(f, a)
+    return Q @ (differences(f, a / t) * (inner / t.unsqueeze(-1)) * t.unsqueeze(-1) ** f.degree) @ Q.mT
 
 
 def second_derivative(G: Tensor, K: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
@@ -138,14 +143,14 @@ def taylor_polynomials(A: Tensor, keys: str) -> tuple[Tensor, ...]:
 
 def _polynomials(A: Tensor, Q: Tensor, value: Tensor, first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
     e = (Q.mT @ variation(A) @ Q).unsqueeze(-3)  # one for all functions
-    small = e / scale.unsqueeze(-1)
-    curved = (second * (small.unsqueeze(-1) * small.unsqueeze(-3))).sum(-2)
+    e = e / scale.unsqueeze(-1)
+    curved = (second * (e.unsqueeze(-1) * e.unsqueeze(-3))).sum(-2)
     Q = Q.unsqueeze(-3)
     return Q @ (torch.diag_embed(value) + first * e + curved) @ Q.mT
 
 
 def _coefficients_of_plain(A: Tensor, keys: str) -> tuple[Tensor, ...]:
-    """Q, and f(a), f[a_i, a_j], t^2 f[a_i, a_k, a_j] and t, with one dimension for the functions after the batch."""
+    """Q, and f(a), t f[a_i, a_j], t^2 f[a_i, a_k, a_j] and t, with one dimension for the functions after the batch."""
     a, Q = eigh_of_plain(A, any(named(key).positive_domain for key in keys.split(",")))
     return Q, *_coefficients_of_values(a, keys)
 
@@ -153,8 +158,9 @@ def _coefficients_of_plain(A: Tensor, keys: str) -> tuple[Tensor, ...]:
 def _coefficients_of_values(a: Tensor, keys: str) -> tuple[Tensor, ...]:
     functions, place = [named(key) for key in keys.split(",")], a.dim() - 1
     scales = [differences_scale(f, a) for f in functions]
-    values, first = [f.value(a) for f in functions], [differences(f, a) for f in functions]
-    second = [scaled_second_differences(f, a, t) for f, t in zip(functions, scales, strict=True)]
+    values, pairs = [f.value(a) for f in functions], list(zip(functions, scales, strict=True))
+    first = [differences(f, a / t) * t.unsqueeze(-1) ** (f.degree or 0.0) for f, t in pairs]
+    second = [scaled_second_differences(f, a, t) for f, t in pairs]
     return tuple(torch.stack(table, place) for table in (values, first, second, scales))
 
 

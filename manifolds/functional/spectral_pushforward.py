@@ -213,8 +213,7 @@ def _derivatives_by_taylor(A: Tensor, key: str, directions: tuple[Tensor, ...]) 
     e = Q.mT @ variation(A) @ Q / scale
     found = []
     for v in directions:
-        w = Q.mT @ v @ Q
-        small = w / scale
-        pairs = e.unsqueeze(-1) * small.unsqueeze(-3) + small.unsqueeze(-1) * e.unsqueeze(-3)
+        w = Q.mT @ v @ Q / scale
+        pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
         found.append(Q @ (first * w + (second * pairs).sum(-2)) @ Q.mT)
     return found

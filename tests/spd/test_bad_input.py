@@ -243,3 +243,24 @@ def test_points_in_float32_at_any_condition_that_it_holds(metric, condition):
         assert error < 2e-3, f"{name}: {error:.1e}"
     radius = torch.as_tensor(m.injectivity_radius(x.double()), dtype=F64)
     torch.testing.assert_close(torch.as_tensor(m.injectivity_radius(x), dtype=F64), radius, rtol=2e-3, atol=0)
+
+
+@every_metric
+@pytest.mark.parametrize("dtype, exponent", [(F64, -600), (F64, 600), (F32, -100), (F32, 100)])
+def test_scales_of_which_the_square_is_no_number(metric, dtype, exponent):
+    """What is a number is found, though derivatives of the powers that are on the way are none."""
+    m, k = metric.manifold, metric.degree
+    if k is None:
+        pytest.skip("no law of scales")
+    at, s = arguments(m, 5, 4, 4, dtype=dtype), 2.0**exponent
+    moved = {name: s * value for name, value in at.items()}
+    degrees = {"dist": k, "norm": k, "exp_is_defined": 0, "logmap": 1, "expmap": 1, "retr": 1, "inverse_retr": 1}
+    degrees |= {"midpoint": 1, "transp": 1, "parallel_transport": 1}
+    for name, degree in degrees.items():
+        got, want = call(m, name, moved), call(m, name, at)
+        if want.dtype == torch.bool:
+            assert torch.equal(got, want)
+            continue
+        want = want * s**degree
+        near = (1e-11 if dtype == F64 else 2e-3) * float(want.abs().max())
+        torch.testing.assert_close(got, want, rtol=0, atol=near, msg=lambda text, name=name: f"{name}: {text}")
