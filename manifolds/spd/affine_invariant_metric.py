@@ -20,6 +20,7 @@ from ..functional.pencil import (
     sinh_ratios,
     whitened_hessian,
 )
+from ..kernels.cholesky import cholesky_with_inverse
 from ..kernels.spd import pencil_dist, pencil_function, pencil_moments
 from ..operation import in_full_precision, operation
 from .affine_invariant_frames import AffineInvariantFrames
@@ -160,6 +161,12 @@ class AffineInvariantMetric(AffineInvariantFrames):
         return lifted(y), w
 
     # ---- means ------------------------------------------------------------------------------------------------
+
+    def _unit_of_length(self, x: Tensor) -> Tensor:
+        """tr(x) tr(x^-1)/n, between the condition of x over n and its condition: so much a rounding of x moves it."""
+        x = x.detach()
+        inverse = cholesky_with_inverse(x)[1].square().sum((-2, -1))
+        return (x.diagonal(dim1=-2, dim2=-1).sum(-1) * inverse / x.shape[-1])[..., None, None]
 
     def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
         """The midpoint of the arithmetic and the harmonic mean: it goes with congruence and inversion, as the mean."""
