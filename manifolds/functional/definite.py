@@ -34,7 +34,8 @@ def inside_or_nan(x: Tensor) -> Tensor:
 
 
 def definite_eigh(x: Tensor, positive: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """`inside_or_nan` of symmetric x, and its `eigh`, of which `positive` is the option. No factor is sought where eigenvalues are positive by far more than their rounding."""
+    """`inside_or_nan` of symmetric x, and its `eigh`, of which `positive` is the option. No factor is sought where
+    eigenvalues are positive by far more than their rounding."""
     if not values_readable(x):
         x = inside_or_nan(x)
         return x, *eigh(x, positive)
