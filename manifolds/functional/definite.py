@@ -33,13 +33,13 @@ def inside_or_nan(x: Tensor) -> Tensor:
     return x + _mark(x)[..., None, None]
 
 
-def definite_eigh(x: Tensor, small: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """`inside_or_nan` of symmetric x, and its `eigh` (`small`: whether the smallest eigenvalues matter as much as the
-    largest). No factor is sought where eigenvalues are positive by far more than their rounding."""
+def definite_eigh(x: Tensor, positive: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """`inside_or_nan` of symmetric x, and its `eigh`, of which `positive` is the option. No factor is sought where
+    eigenvalues are positive by far more than their rounding."""
     if not values_readable(x):
         x = inside_or_nan(x)
-        return x, *eigh(x, small)
-    a, Q = eigh(x, small)
+        return x, *eigh(x, positive)
+    a, Q = eigh(x, positive)
     if bool((a[..., 0] > torch.finfo(x.dtype).eps ** 0.5 * a[..., -1]).all()):
         return x, a, Q
     mark = _mark(x).unsqueeze(-1)
