@@ -48,4 +48,4 @@ class SpectralMetric(RetractingSPD, abc.ABC):
             first, second = self.chart.matrices(torch.stack([x, y]))[0].unbind()
         else:
             (first,), (second,) = self.chart.matrices(x), self.chart.matrices(y)
-        return self.chart.phi(first - second)
+        return self.chart.phi(sym(first - second))  # of near points it is as small as the skew part of rounding
