@@ -331,6 +331,10 @@ class Manifold(ByOptions, Primitives):
         """A cheap point near the mean under the weights ``N,*B,1(,1)``: the mean of coordinates, projected."""
         return self.projx((w * x).sum(0))
 
+    def _unit_of_length(self, x: Tensor) -> Tensor | float:
+        """Lengths near `x` are rounded to eps times this. ``*B,1(,1)``, or one number."""
+        return 1.0
+
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
         """The step of an iteration for the mean, from the logarithms of the points at its present estimate."""
         return (w * logs).sum(0)

@@ -49,6 +49,10 @@ class MeanSpace(Protocol):
         """The length of `u`."""
         ...
 
+    def _unit_of_length(self, x: Tensor) -> Tensor | float:
+        """What rounding of the points near `x` is small beside. ``*B,1(,1)``."""
+        ...
+
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
         """The step of the iteration from the estimate `mu`, at which the points have these logarithms."""
         ...
@@ -94,7 +98,7 @@ def karcher_flow(
         norm = manifold.norm(mu, mean, keepdim=True)
         now = (w * manifold.inner(mu, logs, keepdim=True)).sum(0)
         # The floor keeps coincident points, whose spread is itself rounding, from never converging.
-        goal = tol * now.sqrt() + 10 * eps
+        goal = tol * now.sqrt() + 10 * eps * manifold._unit_of_length(mu)
         moves = norm > goal  # no item whose mean is NaN
         if readable and not bool(moves.any()):
             break

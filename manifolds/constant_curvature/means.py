@@ -117,5 +117,8 @@ class FrameSpace(frechet.MeanSpace):
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         return safe_norm(u, keepdim=keepdim)
 
+    def _unit_of_length(self, x: Tensor) -> Tensor | float:
+        return self._model._unit_of_length(x)
+
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
         return newton_step(self._model, self, mu, logs, w)

@@ -91,6 +91,11 @@ class ConstantCurvature(GyroManifold):
         open_everywhere = self.sign < 0 or (not isinstance(K, Tensor) and K <= 0)
         return () if open_everywhere else (ClosedFactor(0, self.normal_shape(point_shape)[-1], K),)
 
+    def _unit_of_length(self, x: Tensor) -> Tensor | float:
+        """The radius of curvature, at most one."""
+        K = self.curvature
+        return K.detach().abs().clamp(min=1).rsqrt() if isinstance(K, Tensor) else max(1.0, abs(K)) ** -0.5
+
     # ---- curvature --------------------------------------------------------------------------------------------
 
     @operation

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from .matrices import sym
-from .tracing import values_readable
 from .triangular import diagonal, half, lower_inverse
 
 
@@ -33,7 +32,7 @@ def cholesky_with_inverse(P: Tensor) -> tuple[Tensor, Tensor]:
 def factor_of_plain(P: Tensor) -> Tensor:
     """The Cholesky factor of the symmetric part, in float64; NaN of a matrix that has none."""
     L, info = torch.linalg.cholesky_ex(sym(P.double()).mT)  # stored by columns, as LAPACK takes it
-    return torch.where((info == 0)[..., None, None], L, torch.nan) if bool(info.any()) else L
+    return L if values_at_hand(L) and not bool(info.any()) else torch.where((info == 0)[..., None, None], L, torch.nan)
 
 
 def cholesky_saving(P: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,8 +65,6 @@ def _factor(P: Tensor) -> Tensor:
     L, info = torch.linalg.cholesky_ex(sym(P).double().mT)
     L = L.to(P.dtype)
     size = torch.where(info == 0, diagonal(L.detach()).sum(-1), torch.nan)  # to LAPACK infinity has a root
-    if values_readable(size) and bool(size.isfinite().all()):
-        return L
     return (size / size)[..., None, None] * L
 
 

@@ -10,7 +10,7 @@ from .frames import positive_qr
 from .matrices import identity_like, sym
 from .spectral import symmetric_function
 from .spectral_functions import POSITIVE_PART
-from .tracing import values_readable
+from .tracing import values_at_hand
 
 
 def _plus_diagonal(x: Tensor, shift: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def lifted(x: Tensor) -> Tensor:
     n, wide = x.shape[-1], x.detach().double()
     trace = wide.diagonal(dim1=-2, dim2=-1).sum(-1)
     inside = positive_definite(_plus_diagonal(wide, -n * torch.finfo(wide.dtype).eps * trace))
-    if values_readable(x) and bool(inside.all()):
+    if values_at_hand(x) and bool(inside.all()):
         return x
     info = torch.finfo(x.dtype)
     # Next to zero rounding is absolute.

@@ -33,14 +33,29 @@ def inside_or_nan(x: Tensor) -> Tensor:
     return x + _mark(x)[..., None, None]
 
 
-def definite_eigh(x: Tensor, small: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """`inside_or_nan` of symmetric x, and its `eigh` (`small`: whether the smallest eigenvalues matter as much as the
-    largest). No factor is sought where eigenvalues are positive by far more than their rounding."""
+def definite_eigh(x: Tensor, positive: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """`inside_or_nan` of symmetric x, and its `eigh`, of which `positive` is the option. No factor is sought where
+    eigenvalues are positive by far more than their rounding."""
     if not values_readable(x):
         x = inside_or_nan(x)
-        return x, *eigh(x, small)
-    a, Q = eigh(x, small)
+        return x, *eigh(x, positive)
+    a, Q = eigh(x, positive)
     if bool((a[..., 0] > torch.finfo(x.dtype).eps ** 0.5 * a[..., -1]).all()):
         return x, a, Q
     mark = _mark(x).unsqueeze(-1)
     return x + mark.unsqueeze(-1), a + mark, Q + mark.unsqueeze(-1)
+
+
+def outside_reason(x: Tensor) -> str | None:
+    """Which matrices of a finite ``*B,n,n`` are not positive definite, and what to do; None where all are."""
+    outside = ~positive_definite(x)
+    if not bool(x.isfinite().all()) or not bool(outside.any()):
+        return None
+    first = tuple(int(i) for i in outside.nonzero()[0])
+    values = torch.linalg.eigvalsh(sym(x[first].double()))
+    item, more = f"item {first} " if first else "it ", f", and {int(outside.sum())} of {outside.numel()} are not"
+    return (
+        f"x is not positive definite: {item}has eigenvalues from {float(values[0]):.2g} to {float(values[-1]):.2g}"
+        f"{more if first else ''}; where that is rounding call projx(x), for a matrix of low rank add a part of the "
+        "identity, or call project_eigenvalue_floor(x, floor)"
+    )

@@ -116,9 +116,9 @@ def symmetric_function(A: Tensor, f: MatrixFunction, definite: bool = False) -> 
     return symmetric_functions(A, f, definite=definite)[0]
 
 
-def decomposed(A: Tensor, small: bool, definite: bool) -> tuple[Tensor, Tensor, Tensor]:
+def decomposed(A: Tensor, positive: bool, definite: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Symmetric A and its `eigh`; `definite`: with NaN for what is not positive definite."""
-    return definite_eigh(A, small) if definite else (A, *eigh(A, small))
+    return definite_eigh(A, positive) if definite else (A, *eigh(A, positive))
 
 
 def function_at(A: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:

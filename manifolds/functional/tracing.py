@@ -32,6 +32,11 @@ def values_readable(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not is_functorch_wrapped_tensor(x) and not x.is_meta
 
 
+def values_at_hand(x: Tensor) -> bool:
+    """Whether they can be read and reading costs nothing: on an accelerator a look waits for all that was asked."""
+    return values_readable(x) and x.device.type == "cpu"
+
+
 def transforms_are_on() -> bool:
     """Whether a transform of `torch.func` is being computed."""
     return get_dynamic_layer_stack_depth() > 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..chart import Chart
 from ..functional.definite import positive_definite
-from ..functional.tracing import values_readable
+from ..functional.tracing import values_at_hand
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky
 from .bures_wasserstein_metric import BuresWassersteinMetric
@@ -60,9 +60,8 @@ class SPDBuresWasserstein(RetractingSPD):
         if not isinstance(base, Tensor) or not base.is_floating_point():
             raise ValueError(f"SPDBuresWasserstein: base must be a floating-point tensor or None, got {base!r}")
         self._raise(self._shape_reason(base.shape))
-        # What is learned is made again in every step, and on an accelerator a look at the numbers would wait for them.
-        looked_at = values_readable(base) and not base.requires_grad and base.device.type == "cpu"
-        if looked_at and not bool(positive_definite(base).all()):
+        # What is learned is made again in every forward: its numbers are not looked at.
+        if values_at_hand(base) and not base.requires_grad and not bool(positive_definite(base).all()):
             raise ValueError("SPDBuresWasserstein: base is not positive definite; give projx of it, or another")
 
     @property

@@ -78,6 +78,10 @@ class BuresWassersteinMetric(SPD):
         # In float64: float32 finds the least eigenvalue to eps of the largest only.
         return eigenvalues(inside_or_nan(x).double())[..., 0].sqrt().to(x.dtype)
 
+    def _unit_of_length(self, x: Tensor) -> Tensor:
+        """sqrt(tr x): the metric has no unit of its own."""
+        return x.detach().diagonal(dim1=-2, dim2=-1).sum(-1).sqrt()[..., None, None]
+
     @operation
     def basis(self, x: Tensor) -> Tensor:
         """The symmetric matrices of one and two entries, made orthonormal."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..chart import Chart, Linearized
 from ..functional.matrices import sym
-from ..functional.tracing import values_readable
+from ..functional.tracing import values_at_hand
 from ..functional.triangular import (
     diagonal,
     from_numbers,
@@ -113,8 +113,7 @@ def check_weights(owner: str, w: object) -> None:
         if w.dim() != 1 or not w.is_floating_point() or w.numel() == 0:
             got = f"{w.dtype} of shape {tuple(w.shape)}"
             raise ValueError(f"{wanted} or a 1-dim floating-point tensor of them, got {got}")
-        # On an accelerator a look at the values would wait for them, in every forward.
-        if not values_readable(w) or w.device.type != "cpu":
+        if not values_at_hand(w):  # what is learned is made again in every forward
             return
         values = w.detach().tolist()
     else:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..base import Manifold
 from ..functional.cone import inside_cone, lifted, raised, with_spectrum
-from ..functional.definite import positive_definite
+from ..functional.definite import outside_reason, positive_definite
 from ..functional.matrices import identity_like, sym
 from ..functional.rounding import within_numbers
 from ..functional.tracing import values_readable
@@ -50,6 +50,12 @@ class SPD(Manifold, abc.ABC):
             torch.where(definite, 0.0, off).amax().to(x.dtype),
             "1 - min eigenvalue/max|eigenvalue|, of an item that is not positive definite,",
         )
+
+    def _point_reason(self, x: Tensor, atol: float | None, rtol: float | None) -> str | None:
+        reason = super()._point_reason(x, atol, rtol)
+        if reason is None or self._type_reason("x", x) is not None:
+            return reason
+        return outside_reason(x.detach()) or reason
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
         # Relative, in the shape of a tolerance that grows with the size of u.

@@ -39,7 +39,9 @@ def test_products_of_matrices_have_the_digits_of_the_table(f, spectrum, dtype):
     a = a.log() if f is EXP else a
     g, h = torch.randn(2, len(a), len(a), generator=torch.Generator().manual_seed(1), dtype=dtype)
     g, h = g + g.mT, h + h.mT
-    found = second_product(f)(a, g, h).tolist()
+    product = second_product(f)
+    assert product is not None
+    found = product(a, g, h).tolist()
     numbers, gs, hs = a.tolist(), g.tolist(), h.tolist()
     with mp.workdps(60):
         for i, first in enumerate(numbers):

@@ -31,3 +31,13 @@ def test_a_mean_of_what_is_no_point_is_no_number(m):
         mean = m.frechet_mean(x)
     assert mean[:2].isnan().all()
     torch.testing.assert_close(mean[2], alone, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("m", METRICS, ids=repr)
+def test_means_go_with_the_unit_of_the_data(m, dtype):
+    x = m.random(12, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = m.frechet_mean(x)
+    for unit in (1e-12, 1e-24, 1e20):
+        off = m.frechet_mean((unit * x).to(dtype)).double() / unit - exact
+        assert off.norm() / exact.norm() < 300 * torch.finfo(dtype).eps
