@@ -46,6 +46,17 @@ def lifted(x: Tensor) -> Tensor:
     return torch.where((inside | ~positive_definite(higher))[..., None, None], x, higher)
 
 
+def definite_in(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x + eps tr(x) I, of which the nearest numbers of `dtype` are positive definite; of a multiple of x that fits."""
+    n, info, at = x.shape[-1], torch.finfo(dtype), x.detach()
+    size = at.abs().amax((-2, -1))
+    fits = info.max / (1 + 2 * n * info.eps) / size
+    x = x * torch.where((fits < 1) & size.isfinite(), fits, 1.0)[..., None, None]
+    # The rounding is a matrix of norm eps/2 tr(x) at most: |x_ij| <= sqrt(x_ii x_jj). Next to zero it is absolute.
+    trace = x.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
+    return _plus_diagonal(x, info.eps * trace + n * info.tiny * info.eps)
+
+
 def inside_cone(x: Tensor, margin: float) -> Tensor:
     """`x` where it is positive definite by more than `margin` times its trace, else that much more of the identity."""
     shift = margin * x.detach().diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
-from ..functional.cone import inside_cone, lifted, raised, with_spectrum
+from ..functional.cone import definite_in, inside_cone, lifted, raised, with_spectrum
 from ..functional.definite import outside_reason, positive_definite
 from ..functional.matrices import identity_like, sym
-from ..functional.rounding import within_numbers
 from ..functional.tracing import values_readable
 from ..operation import in_full_precision, operation
 from ..precision import widen
@@ -87,16 +86,12 @@ class SPD(Manifold, abc.ABC):
         return lifted(sym(x))
 
     def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The nearest numbers; where these are not positive definite, those of x + eps tr(x) I, which are."""
+        """The nearest numbers; where these are not positive definite, those of x + eps tr(x) I, which are; and where no
+        number of `dtype` is as large, those of a multiple of it that fits."""
         self.check_operands("round_to", [x])
         x = x.to(widen(x, dtype))
-        nearest = within_numbers(x, dtype).to(dtype)
-        info = torch.finfo(dtype)
-        # The rounding is a matrix of norm eps/2 tr(x) at most: |x_ij| <= sqrt(x_ii x_jj). Next to zero it is absolute.
-        n, trace = x.shape[-1], x.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
-        shift = info.eps * trace + n * info.tiny * info.eps
-        moved = within_numbers(x + torch.diag_embed(shift.unsqueeze(-1).expand(*shift.shape, n)), dtype).to(dtype)
-        return torch.where(positive_definite(nearest)[..., None, None], nearest, moved)
+        nearest = x.to(dtype)
+        return torch.where(positive_definite(nearest)[..., None, None], nearest, definite_in(x, dtype).to(dtype))
 
     def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
         return inside_cone(x, margin)

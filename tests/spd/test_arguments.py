@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.spd import METRICS, OPERATIONS
+from tests.support.spd import METRICS, OPERATIONS, generator
 from torchriemann.manifolds import SPDAffineInvariant, SPDLogCholesky, SPDLogEuclidean
 from torchriemann.manifolds.functional.matrix_functions import (
     matrix_exp,
@@ -87,3 +87,16 @@ def test_tensors_without_numbers_have_a_shape(metric, dtype):
         m.dist(y, m.expmap(y, x)).sum().backward()
         assert y.grad is not None and y.grad.is_meta
         assert m.projx(x).is_meta and all(f(x).is_meta for f in FUNCTIONS)
+
+
+@every_metric
+def test_points_in_half_precision_beyond_its_largest_number(metric):
+    """A multiple that fits, as everywhere a point in the dtype in which it is given."""
+    m = metric.manifold
+    x = m.random_spectrum(50, 4, 4, condition=1e12, generator=generator(), dtype=torch.float16)
+    assert m.check_point_on_manifold(x) and x.max() > 6e4 / 2
+    wide = 1e3 * m.random(50, 4, 4, generator=generator(), dtype=F64)
+    large = 2.0**12 * wide
+    assert m.check_point_on_manifold(m.round_to(large, torch.float16))
+    assert torch.equal(m.round_to(wide, torch.float16), wide.half())
+    assert m.round_to(torch.full((1, 1), torch.inf), torch.float16).isinf()
