@@ -59,6 +59,7 @@ class MeanSpace(Protocol):
 
 
 _NO_SECOND = "the Frechet mean has a first derivative by the implicit function theorem, not a second one"
+PATIENCE = 4  # steps without a new minimum of the residual, after which rounding is what is left of it
 CG_TOL = 1e-12  # relative residual of the implicit solve, far below the accuracy of a mean
 
 
@@ -78,11 +79,13 @@ class Search:
 def karcher_flow(
     manifold: MeanSpace, x: Tensor, w: Tensor, start: Tensor, search: Search, *, warn: bool = True
 ) -> Tensor:
-    """mu <- exp_mu(step) until the mean of the logarithms is below `search.tol` times the spread.
+    """mu <- exp_mu(step) until the mean of the logarithms is below `search.tol` times the spread, or near to that and not
+    falling any more.
 
     The manifold says what the step is, by default that mean itself. A step after which the mean squared distance is not
     enough smaller (Armijo's condition) is taken back and halved: under negative curvature a plain step overshoots
-    as soon as the points are some radii of curvature away. Not so of a space that says that its steps descend.
+    as soon as the points are some radii of curvature away. Not so of a space that says that its steps descend, and not
+    next to the mean as long as steps lead nearer: there a rise is the rounding of the logarithms.
 
     Finished items stand still where nobody differentiates the flow itself; there every item keeps moving, because an
     item that starts at its mean has the right derivative only after it moved.
@@ -90,8 +93,8 @@ def karcher_flow(
     readable = _readable(manifold, x, w)
     eps, tol = torch.finfo(x.dtype).eps, search.goal(x.dtype)
     mu = best = start
-    step = norm = goal = gain = torch.zeros((), dtype=x.dtype, device=x.device)
-    square = torch.full_like(step, torch.inf)
+    step = norm = goal = gain = waited = torch.zeros((), dtype=x.dtype, device=x.device)
+    square = least = torch.full_like(step, torch.inf)
     for _ in range(search.max_iter):
         logs = _logarithms(manifold, mu, x, w)
         mean = (w * logs).sum(0)
@@ -99,6 +102,11 @@ def karcher_flow(
         now = (w * manifold.inner(mu, logs, keepdim=True)).sum(0)
         # The floor keeps coincident points, whose spread is itself rounding, from never converging.
         goal = tol * now.sqrt() + 10 * eps * manifold._unit_of_length(mu)
+        # How exact logarithms are depends on the points, by their condition for instance.
+        nearer = (norm < least) & (norm < eps**0.25 * now.sqrt())
+        waited, least = torch.where(norm < least, 0.0, waited + 1), torch.minimum(norm, least)
+        rounding = (waited >= PATIENCE) & (norm < eps**0.5 * now.sqrt())
+        goal = torch.where(rounding, torch.maximum(goal, norm), goal)
         moves = norm > goal  # no item whose mean is NaN
         if readable and not bool(moves.any()):
             break
@@ -106,7 +114,7 @@ def karcher_flow(
         if manifold._mean_descends:  # by a theorem: a rise is the rounding of close points
             best, step = mu, onwards
         else:
-            rises = now > square - 0.2 * gain + 64 * eps * square
+            rises = (now > square - 0.2 * gain + 64 * eps * square) & ~nearer
             step = torch.where(rises, 0.5 * step, onwards)
             gain = torch.where(rises, 0.5 * gain, manifold.inner(mu, onwards, mean, keepdim=True))
             best, square = torch.where(rises, best, mu), torch.where(rises, square, now)

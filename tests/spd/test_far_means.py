@@ -41,3 +41,16 @@ def test_means_go_with_the_unit_of_the_data(m, dtype):
     for unit in (1e-12, 1e-24, 1e20):
         off = m.frechet_mean((unit * x).to(dtype)).double() / unit - exact
         assert off.norm() / exact.norm() < 300 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, -1.0])
+def test_means_end_where_rounding_of_the_logarithms_does(power):
+    """At condition 1e4 logarithms are exact to 1e-12: no more steps are taken than help, and nothing is said."""
+    m, generator = SPDAffineInvariant(power), torch.Generator().manual_seed(1)
+    x = m.random_spectrum(6, 300, 4, 4, condition=1e4, generator=generator, dtype=torch.float64)
+    mean = m.frechet_mean(x)
+    residual = m.norm(mean, m.logmap(mean, x).mean(0))
+    assert (residual < 1e-11 * m.dist(mean, x).square().mean(0).sqrt()).all()
+    # A goal that is given and cannot be reached ends it too, where it is next to what rounding leaves.
+    near = m.frechet_mean(x[:, :5], tol=0.0)
+    torch.testing.assert_close(near, mean[:5], rtol=0, atol=1e-8 * float(mean[:5].abs().max()))
