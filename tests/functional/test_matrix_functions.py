@@ -230,7 +230,7 @@ def test_a_null_space_that_is_rounded_has_derivative_zero(dtype):
     g = torch.Generator().manual_seed(0)
     half, W = torch.randn(4, 64, 20, generator=g, dtype=F64), torch.randn(64, 64, generator=g, dtype=F64)
     for made in ((half @ half.mT).to(dtype), half.to(dtype) @ half.to(dtype).mT):  # zeros of both signs
-        a, Q = torch.linalg.eigh((half @ half.mT))
+        a, Q = torch.linalg.eigh(half @ half.mT)
         kept = torch.where(torch.arange(64) < 44, 0.0, a).sqrt()
         total = kept.unsqueeze(-1) + kept.unsqueeze(-2)
         slopes = torch.where(total == 0, 0.0, 1 / torch.where(total == 0, 1.0, total))
