@@ -79,6 +79,11 @@ class Manifold(ByOptions, Primitives):
                     f"{type(self).__name__}.cdist: expected sets of points, *B,N and the point, got one point of shape "
                     f"{tuple(points.shape)}; give it a dimension by unsqueeze(0)"
                 )
+        ends = {points.shape[points.dim() - self.ndim :] for points in sets}
+        if len(ends) > 1:
+            raise ValueError(f"{type(self).__name__}.cdist: the points of the two sets differ in shape, {ends}")
+        batches = [points.shape[: points.dim() - self.ndim - 1] for points in sets]
+        self.check_batches(f"{type(self).__name__}.cdist", batches)
 
     @operation
     def restore(self, x: Tensor) -> Tensor:

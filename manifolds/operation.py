@@ -24,6 +24,8 @@ def operation(method: Method) -> Method:
     marked `in_full_precision`, and check shapes themselves.
     """
 
+    # Of these none may be left out, self aside.
+    needed = method.__code__.co_argcount - 1 - len(method.__defaults__ or ())
     options = frozenset(method.__kwdefaults__ or ())  # what follows the `*`: no points, though they may be tensors
     gives_points = method.__name__ in GIVING_POINTS
 
@@ -33,16 +35,16 @@ def operation(method: Method) -> Method:
         if kwargs:
             tensors += [a for name, a in kwargs.items() if name not in options and isinstance(a, Tensor)]
         if len(tensors) < len(args):
-            _refuse_other_types(self, method.__name__, args)
+            _refuse_other_types(self, method.__name__, args, needed)
         self.check_operands(method.__name__, tensors)
         return compute(method, (self, *args), kwargs, tensors, (), self if gives_points else None)
 
     return checked  # type: ignore[return-value]
 
 
-def _refuse_other_types(manifold, name, args):
+def _refuse_other_types(manifold, name, args, needed):
     for position, a in enumerate(args):
-        if a is not None and not isinstance(a, Tensor):
+        if not isinstance(a, Tensor) and (a is not None or position < needed):
             raise ValueError(
                 f"{type(manifold).__name__}.{name}: argument {position + 1} must be a tensor, got "
                 f"{type(a).__name__}; convert it with torch.as_tensor"

@@ -153,7 +153,10 @@ class PullbackMetric(GyroManifold):
     @in_full_precision
     def injectivity_radius(self, x: Tensor | None = None) -> float | Tensor:
         """That of `codomain` at the image."""
-        return self.codomain.injectivity_radius(None if x is None else self.chart.forward(x))
+        if x is None:
+            return self.codomain.injectivity_radius()
+        self.check_operands("injectivity_radius", [x])
+        return self.codomain.injectivity_radius(self.chart.forward(x))
 
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
@@ -237,6 +240,7 @@ class PullbackMetric(GyroManifold):
     @in_full_precision
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """f^-1 of what `codomain` makes of the image."""
+        self.check_operands("decay", [x])
         return self.chart.inverse(self.codomain.decay(self.chart.forward(x), factor))
 
     @in_full_precision

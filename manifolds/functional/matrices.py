@@ -13,6 +13,14 @@ def identity_like(m: Tensor) -> Tensor:
     return torch.eye(m.shape[-1], dtype=m.dtype, device=m.device)
 
 
+def check_matrices(name: str, x: Tensor) -> None:
+    """Raise unless `x` is a floating-point tensor of square matrices, of at least one row."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name}: x must be a tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+    if x.dim() < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] == 0 or not x.is_floating_point():
+        raise ValueError(f"{name}: x must be real matrices *B,n,n, n > 0, got shape {tuple(x.shape)} of {x.dtype}")
+
+
 def sym(m: Tensor) -> Tensor:
     """(M + M^T)/2. ``*B,n,n``."""
     return 0.5 * (m + m.mT)
@@ -37,6 +45,20 @@ def scaled_parts(m: Tensor, traceless: float, spherical: float) -> Tensor:
     return traceless * m + (spherical - traceless) * mean * identity_like(m)
 
 
+def rows_of_triangle(v: Tensor) -> int:
+    """The n of a vector ``*B,n(n+1)/2``.
+
+    Raises ``ValueError`` if its length is none of these numbers.
+    """
+    count = v.shape[-1]
+    n = (math.isqrt(8 * count + 1) - 1) // 2
+    if n == 0 or n * (n + 1) // 2 != count:
+        raise ValueError(
+            f"a symmetric matrix has n(n+1)/2 coordinates (1, 3, 6, 10, ...), got {count} of shape {tuple(v.shape)}"
+        )
+    return n
+
+
 def symmetric_vector(m: Tensor) -> Tensor:
     """The upper triangle row by row, entries off the diagonal times sqrt 2: |v| is the Frobenius norm of a symmetric
     matrix. ``*B,n,n -> *B,n(n+1)/2``."""
@@ -48,7 +70,7 @@ def symmetric_vector(m: Tensor) -> Tensor:
 
 def symmetric_from_vector(v: Tensor) -> Tensor:
     """The symmetric matrix of `symmetric_vector`. ``*B,n(n+1)/2 -> *B,n,n``."""
-    n = (math.isqrt(8 * v.shape[-1] + 1) - 1) // 2
+    n = rows_of_triangle(v)
     k = torch.arange(n, device=v.device)
     i, j = torch.minimum(k, k.unsqueeze(-1)), torch.maximum(k, k.unsqueeze(-1))
     place = i * n - i * (i - 1) // 2 + j - i  # of entry i <= j among the rows of the triangle

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..precision import in_full_precision
 from .elementary_functions import Power
+from .matrices import check_matrices
 from .matrix_roots import ITERATIVE, MAX_DEGREE, iterative_root, semidefinite_root
 from .spectral import symmetric_function
 from .spectral_functions import EXP, INVERSE_SQRT, LOG
@@ -69,8 +70,7 @@ def matrix_power(x: Tensor, p: float) -> Tensor:
 
 
 def _check(name: str, x: Tensor, method: str = "eigh", degree: int | None = None) -> None:
-    if x.dim() < 2 or x.shape[-1] != x.shape[-2] or not x.is_floating_point():
-        raise ValueError(f"{name}: x must be real matrices *B,n,n, got shape {tuple(x.shape)} of {x.dtype}")
+    check_matrices(name, x)
     if method not in ("eigh", *ITERATIVE):
         raise ValueError(f"{name}: method must be one of eigh, {', '.join(ITERATIVE)}, got {method!r}")
     if degree is not None and not 1 <= degree <= MAX_DEGREE.get(method, 0):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..precision import in_full_precision
 from .decompositions import eigh_of_plain
-from .matrices import identity_like, sym
+from .matrices import check_matrices, identity_like, sym
 from .operators import Operand, define
 from .self_adjoint import SelfAdjointMap
 from .spectral import symmetric_function
@@ -36,7 +36,7 @@ def project_eigenvalue_floor(x: Tensor, floor: float | Tensor) -> Tensor:
     derivatives, away from eigenvalues at the floor. A floor in proportion to the largest eigenvalue is a bound of the
     condition number: `project_condition`.
     """
-    _check("project_eigenvalue_floor", x)
+    check_matrices("project_eigenvalue_floor", x)
     floor = torch.as_tensor(floor, dtype=x.dtype, device=x.device)
     lift = floor[..., None, None] * identity_like(x)
     return symmetric_function(x - lift, POSITIVE_PART) + lift
@@ -49,7 +49,7 @@ def project_condition(x: Tensor, bound: float) -> Tensor:
     Eigenvalues are clipped to [m, bound m] with the best m, found exactly from their order. The nearest matrix is zero,
     whose condition number is what one likes, where ``bound sum max(a, 0) <= sum max(-a, 0)``.
     """
-    _check("project_condition", x)
+    check_matrices("project_condition", x)
     if not bound >= 1:
         raise ValueError(f"project_condition: bound must be at least 1, got {bound}")
     return _project(x, f"condition {float(bound)!r}")
@@ -61,7 +61,7 @@ def project_trace_one(x: Tensor) -> Tensor:
 
     Eigenvalues go to the nearest point of the simplex, ``max(a - t, 0)`` (Held, Wolfe, Crowder 1974).
     """
-    _check("project_trace_one", x)
+    check_matrices("project_trace_one", x)
     return _project(x, "trace_one 1.0")
 
 
@@ -73,15 +73,10 @@ def project_rank(x: Tensor, rank: int) -> Tensor:
     equals the first that is not, the nearest matrix is one of many, and the derivative across is taken as zero; next to
     such a matrix it grows without bound.
     """
-    _check("project_rank", x)
+    check_matrices("project_rank", x)
     if not 1 <= rank <= x.shape[-1]:
         raise ValueError(f"project_rank: rank must be in 1..{x.shape[-1]} for {tuple(x.shape)}, got {rank}")
     return _project(x, f"rank {rank}")
-
-
-def _check(name: str, x: Tensor) -> None:
-    if x.dim() < 2 or x.shape[-1] != x.shape[-2] or not x.is_floating_point():
-        raise ValueError(f"{name}: x must be real matrices *B,n,n, got shape {tuple(x.shape)} of {x.dtype}")
 
 
 def _project(x: Tensor, option: str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .matrices import identity_like, sym
+from .matrices import identity_like, rows_of_triangle, sym
 
 
 def diagonal(L: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def numbers(L: Tensor) -> Tensor:
 
 def from_numbers(y: Tensor) -> Tensor:
     """The lower triangular matrix. ``*B,n(n+1)/2 -> *B,n,n``."""
-    n = int((2 * y.shape[-1]) ** 0.5)  # n^2 < n (n + 1) < (n + 1)^2
+    n = rows_of_triangle(y)
     empty = y.new_zeros(*y.shape[:-1], n * n)
     return empty.index_add(-1, _places(n, y.device), y).unflatten(-1, (n, n))
 

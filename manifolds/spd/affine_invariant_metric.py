@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -20,6 +21,7 @@ from ..functional.pencil import (
     sinh_ratios,
     whitened_hessian,
 )
+from ..kernels.cholesky import cholesky_with_inverse
 from ..kernels.spd import pencil_dist, pencil_function, pencil_moments
 from ..operation import in_full_precision, operation
 from .affine_invariant_frames import AffineInvariantFrames
@@ -161,9 +163,21 @@ class AffineInvariantMetric(AffineInvariantFrames):
 
     # ---- means ------------------------------------------------------------------------------------------------
 
+    def _unit_of_length(self, x: Tensor) -> Tensor:
+        """tr(x) tr(x^-1)/n, between the condition of x over n and its condition: so much a rounding of x moves it."""
+        x = x.detach()
+        inverse = cholesky_with_inverse(x)[1].square().sum((-2, -1))
+        return (x.diagonal(dim1=-2, dim2=-1).sum(-1) * inverse / x.shape[-1])[..., None, None]
+
     def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
         """The midpoint of the arithmetic and the harmonic mean: it goes with congruence and inversion, as the mean."""
         return self.midpoint((w * x).sum(0), self.gyroinv((w * self.gyroinv(x)).sum(0)))
+
+    def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
+        # In float64: the logarithms at a rounded estimate have a mean of some eps cond(mu), which no step takes away.
+        search = dataclasses.replace(search, tol=search.goal(x.dtype))
+        start = None if start is None else start.double()
+        return super()._mean(x.double(), start, w=w.double(), search=search).to(x.dtype)
 
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
         """Newton's, by conjugate gradients: the mean of the logarithms overshoots where points are far apart, and ten

@@ -104,6 +104,7 @@ class SPD(Manifold, abc.ABC):
     @in_full_precision
     def decay(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """The point on the geodesic from the identity to `x` at `factor`."""
+        self.check_operands("decay", [x])
         return self.geodesic(identity_like(x), x, factor)
 
     @operation

@@ -280,7 +280,7 @@ def test_precision_is_float32_at_least():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: matrix_log(torch.ones(3)), r"matrix_log: x must be real matrices \*B,n,n, got shape \(3,\)"),
+        (lambda: matrix_log(torch.ones(3)), r"matrix_log: x must be real matrices \*B,n,n, n > 0, got shape \(3,\)"),
         (lambda: matrix_power(torch.ones(2, 3), 2.0), "matrix_power: x must be real matrices"),
         (lambda: matrix_exp(torch.eye(2, dtype=torch.int64)), "int64"),
         (lambda: matrix_sqrt(A, "svd"), "method must be one of eigh, newton_schulz, taylor, pade, got 'svd'"),

@@ -226,7 +226,10 @@ def test_bad_items_sizes_and_precision(name):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: project_trace_one(torch.ones(2, 3)), r"project_trace_one: x must be real matrices \*B,n,n, got shape"),
+        (
+            lambda: project_trace_one(torch.ones(2, 3)),
+            r"project_trace_one: x must be real matrices \*B,n,n",
+        ),
         (lambda: project_condition(torch.eye(2), 0.5), "project_condition: bound must be at least 1, got 0.5"),
         (lambda: project_rank(torch.eye(2), 3), r"project_rank: rank must be in 1..2"),
     ],
