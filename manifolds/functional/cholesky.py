@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .matrices import sym
+from .tracing import values_at_hand
 from .triangular import diagonal, half, lower_inverse
 
 
