@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .decompositions import eigh
 from .matrices import sym
-from .tracing import values_readable
+from .tracing import values_at_hand
 
 
 def positive_definite(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def inside_or_nan(x: Tensor) -> Tensor:
 def definite_eigh(x: Tensor, positive: bool) -> tuple[Tensor, Tensor, Tensor]:
     """`inside_or_nan` of symmetric x, and its `eigh`, of which `positive` is the option. No factor is sought where
     eigenvalues are positive by far more than their rounding."""
-    if not values_readable(x):
+    if not values_at_hand(x):
         x = inside_or_nan(x)
         return x, *eigh(x, positive)
     a, Q = eigh(x, positive)
