@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .frechet import Search
 from .functional.embedded import embedded_inner, embedded_norm
+from .functional.flat_pairwise import euclidean_table
 from .functional.series import safe_norm
 from .gyro import GyroManifold
 from .operation import in_full_precision, operation
@@ -62,6 +63,12 @@ class Euclidean(GyroManifold):
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """|x - y|."""
         return safe_norm(x - y, keepdim=keepdim)
+
+    @in_full_precision
+    def cdist(self, x: Tensor, y: Tensor) -> Tensor:
+        """|x_i - y_j|, by torch's own loop where no derivative is wanted."""
+        self._check_sets(x, y)
+        return euclidean_table(x, y)
 
     @operation
     def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .decompositions import eigh
 from .matrices import sym
-from .tracing import values_readable
+from .tracing import values_at_hand
 
 
 def positive_definite(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def inside_or_nan(x: Tensor) -> Tensor:
 def definite_eigh(x: Tensor, positive: bool) -> tuple[Tensor, Tensor, Tensor]:
     """`inside_or_nan` of symmetric x, and its `eigh`, of which `positive` is the option. No factor is sought where
     eigenvalues are positive by far more than their rounding."""
-    if not values_readable(x):
+    if not values_at_hand(x):
         x = inside_or_nan(x)
         return x, *eigh(x, positive)
     a, Q = eigh(x, positive)
@@ -55,7 +55,7 @@ def outside_reason(x: Tensor) -> str | None:
     values = torch.linalg.eigvalsh(sym(x[first].double()))
     item, more = f"item {first} " if first else "it ", f", and {int(outside.sum())} of {outside.numel()} are not"
     return (
-        f"x is not positive definite: {item}has eigenvalues from {float(values[0]):.2g} to {float(values[-1]):.2g}"
-        f"{more if first else ''}; where that is rounding call projx(x), for a matrix of low rank add a part of the "
+        f"x is not positive definite: {item}has min eigenvalue = {float(values[0]):.2g}, max eigenvalue = "
+        f"{float(values[-1]):.2g}{more if first else ''}; where that is rounding call projx(x), for a matrix of low rank add a part of the "
         "identity, or call project_eigenvalue_floor(x, floor)"
     )

@@ -186,34 +186,43 @@ class SquareRoot:
 
 @dataclass(frozen=True)
 class SemidefiniteSquareRoot:
-    """sqrt of matrices of a norm between one and two, with eigenvalues of zero that rounding has made negative.
+    """sqrt of matrices of a Frobenius norm between one and two, with eigenvalues of zero that rounding has moved.
 
-    The derivative between two of them, which would be infinite, is zero.
+    The derivative between two of them, which would be infinite, is zero: f[a, b] = 0, and f[a, b, c] the quotient of
+    that and of f[b, c], which is right along all curves of matrices of one rank.
+
+    Entries that are rounded by half an eps each move an eigenvalue by half an eps of the Frobenius norm at most. In
+    float32 that is all, since small eigenvalues are found in float64; in float64 there are some eps of `eigh` besides.
     """
 
     key: str = "semidefinite_sqrt"
     degree: None = None
     positive_domain: ClassVar[bool] = True
-    vanishing: float = 16.0  # in eps
+    vanishing: float = 16.0  # below zero, in eps
 
     def value(self, a: Tensor) -> Tensor:
         """sqrt(a)."""
         rounded = (a < 0) & (a >= -self.vanishing * torch.finfo(a.dtype).eps)
         return torch.where(rounded, 0.0, a).sqrt()
 
+    def _null(self, a: Tensor) -> Tensor:
+        eps = torch.finfo(a.dtype).eps
+        return (a >= -self.vanishing * eps) & (a <= (1.0 if a.dtype == torch.float32 else self.vanishing) * eps)
+
     def divided_difference(self, a: Tensor, b: Tensor) -> Tensor:
         """1/(sqrt a + sqrt b)."""
-        return _reciprocal(self.value(a) + self.value(b))
+        null = self._null(a) & self._null(b)
+        return torch.where(null, 0.0, 1 / torch.where(null, 1.0, self.value(a) + self.value(b)))
 
     def second_divided_difference(self, a: Tensor, b: Tensor, c: Tensor, sides: Sides = None) -> Tensor:
-        """-1/((sqrt a + sqrt b)(sqrt b + sqrt c)(sqrt c + sqrt a))."""
+        """-1/((sqrt a + sqrt b)(sqrt b + sqrt c)(sqrt c + sqrt a)); of two of zero and c, 1/sqrt(c)^3."""
+        n = [self._null(x) for x in (a, b, c)]
         a, b, c = self.value(a), self.value(b), self.value(c)
-        return -_reciprocal(a + b) * _reciprocal(b + c) * _reciprocal(c + a)
-
-
-def _reciprocal(x: Tensor) -> Tensor:
-    """1/x, and zero of zero."""
-    return torch.where(x == 0, 0.0, 1 / torch.where(x == 0, 1.0, x))
+        every = n[0] & n[1] & n[2]
+        largest = torch.where(every, 1.0, torch.maximum(torch.maximum(a, b), c))
+        pairs = ((a + b, n[0] & n[1]), (b + c, n[1] & n[2]), (c + a, n[2] & n[0]))
+        one, other, third = (1 / torch.where(null, -largest, total) for total, null in pairs)
+        return torch.where(every, 0.0, -one * other * third)
 
 
 @dataclass(frozen=True)

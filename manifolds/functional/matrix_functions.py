@@ -22,8 +22,10 @@ def matrix_sqrt(x: Tensor, method: str = "eigh", degree: int | None = None) -> T
     """The positive semidefinite square root. ``*B,n,n -> *B,n,n``.
 
     Args:
-        x: positive semidefinite. Eigenvalues below zero by rounding (8 to 16 eps of the norm) count as zero, and
-            the derivative in directions within the null space, where it would be infinite, is zero.
+        x: positive semidefinite. Eigenvalues below zero by rounding (8 to 16 eps of the norm) count as zero. The
+            derivative in directions within the null space, where it would be infinite, is zero. To that belong
+            eigenvectors of eigenvalues up to what rounding leaves of zero: an eps of the Frobenius norm in float32
+            (half an eps at least), 8 to 16 in float64.
         method: ``"eigh"``, from the eigendecomposition, the accurate one; ``"newton_schulz"``, matrix products until
             the residual says that they are done; ``"taylor"`` and ``"pade"``, one polynomial or quotient of
             polynomials, fast and approximate. The three last have the derivative of the Lyapunov equation that the

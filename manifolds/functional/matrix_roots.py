@@ -45,7 +45,8 @@ ITERATIVE = tuple(_DEGREES)
 def semidefinite_root(A: Tensor) -> Tensor:
     """A^(1/2) from the eigendecomposition, in which negative eigenvalues within rounding of zero are zero.
 
-    The derivative in directions within the null space, where it would be infinite, is zero.
+    The derivative in directions within the null space, where it would be infinite, is zero, and null is an eigenvalue
+    that rounding explains, above zero too.
     """
     norm = safe_norm(A.detach(), (-2, -1), keepdim=True)
     # A power of two rounds nothing: small eigenvalues of ill-conditioned matrices feel the rounding of entries.

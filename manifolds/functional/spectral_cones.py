@@ -35,9 +35,17 @@ def project_eigenvalue_floor(x: Tensor, floor: float | Tensor) -> Tensor:
     `floor` may be a tensor ``*B``, with a gradient; 0 is the cone of positive semidefinite matrices. With second
     derivatives, away from eigenvalues at the floor. A floor in proportion to the largest eigenvalue is a bound of the
     condition number: `project_condition`.
+
+    Raises:
+        ValueError: if `x` is no square matrix, or `floor` does not broadcast to its batch.
     """
     check_matrices("project_eigenvalue_floor", x)
     floor = torch.as_tensor(floor, dtype=x.dtype, device=x.device)
+    if not _broadcasts_to(floor.shape, x.shape[:-2]):
+        raise ValueError(
+            f"project_eigenvalue_floor: floor must be a number or broadcast to the batch {tuple(x.shape[:-2])} of x, "
+            f"got shape {tuple(floor.shape)}"
+        )
     lift = floor[..., None, None] * identity_like(x)
     return symmetric_function(x - lift, POSITIVE_PART) + lift
 
@@ -50,6 +58,7 @@ def project_condition(x: Tensor, bound: float) -> Tensor:
     whose condition number is what one likes, where ``bound sum max(a, 0) <= sum max(-a, 0)``.
     """
     check_matrices("project_condition", x)
+    _check_number("project_condition", "bound", bound)
     if not bound >= 1:
         raise ValueError(f"project_condition: bound must be at least 1, got {bound}")
     return _project(x, f"condition {float(bound)!r}")
@@ -74,9 +83,23 @@ def project_rank(x: Tensor, rank: int) -> Tensor:
     such a matrix it grows without bound.
     """
     check_matrices("project_rank", x)
+    _check_number("project_rank", "rank", rank)
     if not 1 <= rank <= x.shape[-1]:
         raise ValueError(f"project_rank: rank must be in 1..{x.shape[-1]} for {tuple(x.shape)}, got {rank}")
     return _project(x, f"rank {rank}")
+
+
+def _check_number(name: str, argument: str, given: object) -> None:
+    if isinstance(given, Tensor) and given.dim() > 0:
+        raise ValueError(
+            f"{name}: {argument} must be one number for the whole batch, got a tensor of shape {tuple(given.shape)}; "
+            "call it for each number"
+        )
+
+
+def _broadcasts_to(shape: torch.Size, batch: torch.Size) -> bool:
+    pairs = zip(reversed(shape), reversed(batch), strict=False)
+    return len(shape) <= len(batch) and all(one in (1, other) for one, other in pairs)
 
 
 def _project(x: Tensor, option: str) -> Tensor:

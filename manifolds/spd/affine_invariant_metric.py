@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -172,12 +171,6 @@ class AffineInvariantMetric(AffineInvariantFrames):
     def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
         """The midpoint of the arithmetic and the harmonic mean: it goes with congruence and inversion, as the mean."""
         return self.midpoint((w * x).sum(0), self.gyroinv((w * self.gyroinv(x)).sum(0)))
-
-    def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: frechet.Search) -> Tensor:
-        # In float64: the logarithms at a rounded estimate have a mean of some eps cond(mu), which no step takes away.
-        search = dataclasses.replace(search, tol=search.goal(x.dtype))
-        start = None if start is None else start.double()
-        return super()._mean(x.double(), start, w=w.double(), search=search).to(x.dtype)
 
     def _mean_step(self, mu: Tensor, logs: Tensor, w: Tensor) -> Tensor:
         """Newton's, by conjugate gradients: the mean of the logarithms overshoots where points are far apart, and ten

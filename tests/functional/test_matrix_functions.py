@@ -225,6 +225,53 @@ def test_semidefinite_matrices_have_roots(method, dtype):
         torch.testing.assert_close(gradient, want)
 
 
+@pytest.mark.parametrize("dtype", [F64, F32])
+def test_a_null_space_that_is_rounded_has_derivative_zero(dtype):
+    g = torch.Generator().manual_seed(0)
+    half, W = torch.randn(4, 64, 20, generator=g, dtype=F64), torch.randn(64, 64, generator=g, dtype=F64)
+    for made in ((half @ half.mT).to(dtype), half.to(dtype) @ half.to(dtype).mT):  # zeros of both signs
+        a, Q = torch.linalg.eigh(half @ half.mT)
+        kept = torch.where(torch.arange(64) < 44, 0.0, a).sqrt()
+        total = kept.unsqueeze(-1) + kept.unsqueeze(-2)
+        slopes = torch.where(total == 0, 0.0, 1 / torch.where(total == 0, 1.0, total))
+        want = Q @ (slopes * (Q.mT @ (0.5 * (W + W.mT)) @ Q)) @ Q.mT
+        for scale in (1e-20, 1.0, 1e20):
+            leaf = (scale * made).requires_grad_()
+            (got,) = torch.autograd.grad((matrix_sqrt(leaf) * W.to(dtype)).sum(), leaf)
+            close = 50 * torch.finfo(dtype).eps ** 0.5  # of eigenvalues of eps the roots are sqrt(eps)
+            assert error(got.double() * scale**0.5, want) < close
+            null = Q[..., :44]
+            assert (null.mT @ got.double() @ null).norm() * scale**0.5 < close * want.norm()
+
+
+def test_second_derivatives_along_matrices_of_one_rank():
+    g = torch.Generator().manual_seed(1)
+    half, by, G = (torch.randn(8, k, generator=g, dtype=F64) for k in (3, 3, 8))
+
+    def slope(x):
+        return torch.autograd.grad((matrix_sqrt(x) * G).sum(), x, create_graph=True)[0]
+
+    def at(t):
+        return ((half + t * by) @ (half + t * by).mT).detach().requires_grad_()
+
+    K, h = half @ by.mT + by @ half.mT, 1e-3  # null roots of 1e-8, over h
+    W = torch.randn(8, 8, generator=g, dtype=F64)
+    x = at(0.0)
+    (second,) = torch.autograd.grad((slope(x) * W).sum(), x)
+    quotient = ((slope(at(h)) - slope(at(-h))) / (2 * h) * W).sum().detach()
+    torch.testing.assert_close((second * K).sum(), quotient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype, condition", [(F32, 1e6), (F64, 1e12)])
+@pytest.mark.parametrize("n", [2, 16, 64])
+def test_small_eigenvalues_are_no_null_space(dtype, condition, n):
+    a = torch.ones(n, dtype=dtype)
+    a[0] = 1 / condition  # the others as large as can be: the norm is sqrt(n)
+    x = torch.diag(a).requires_grad_()
+    (got,) = torch.autograd.grad(matrix_sqrt(x).diagonal().sum(), x)
+    torch.testing.assert_close(got.diagonal(), 0.5 / a.sqrt(), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_result_does_not_depend_on_the_neighbours(method):
     x = torch.cat([spread(1e5), spread(3.0)])

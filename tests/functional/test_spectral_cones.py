@@ -232,8 +232,24 @@ def test_bad_items_sizes_and_precision(name):
         ),
         (lambda: project_condition(torch.eye(2), 0.5), "project_condition: bound must be at least 1, got 0.5"),
         (lambda: project_rank(torch.eye(2), 3), r"project_rank: rank must be in 1..2"),
+        (
+            lambda: project_eigenvalue_floor(torch.eye(8).expand(20, 8, 8), torch.ones(3)),
+            r"project_eigenvalue_floor: floor must be a number or broadcast to the batch \(20,\) of x, got",
+        ),
+        (lambda: project_eigenvalue_floor(torch.eye(2), torch.ones(3)), r"to the batch \(\) of x, got shape \(3,\)"),
+        (lambda: project_condition(torch.eye(2), torch.ones(3)), r"project_condition: bound must be one number"),
+        (lambda: project_rank(torch.eye(2), torch.tensor([1, 2])), r"project_rank: rank must be one number"),
     ],
 )
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_floor_broadcasts_to_the_batch():
+    x = draws(6, 4).reshape(2, 3, 4, 4)
+    for shape in ((), (1,), (3,), (2, 1), (2, 3)):
+        floor = torch.linspace(0.1, 1.0, 6, dtype=F64)[: torch.Size(shape).numel()].reshape(shape)
+        each = floor.expand(2, 3)
+        want = torch.stack([project_eigenvalue_floor(x[i, j], float(each[i, j])) for i in (0, 1) for j in (0, 1, 2)])
+        torch.testing.assert_close(project_eigenvalue_floor(x, floor), want.reshape(x.shape))
