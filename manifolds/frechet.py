@@ -79,8 +79,8 @@ class Search:
 def karcher_flow(
     manifold: MeanSpace, x: Tensor, w: Tensor, start: Tensor, search: Search, *, warn: bool = True
 ) -> Tensor:
-    """mu <- exp_mu(step) until the mean of the logarithms is below `search.tol` times the spread, or near to that and not
-    falling any more.
+    """mu <- exp_mu(step) until the mean of the logarithms is below `search.tol` times the spread, or near to
+    that and not falling any more.
 
     The manifold says what the step is, by default that mean itself. A step after which the mean squared distance is not
     enough smaller (Armijo's condition) is taken back and halved: under negative curvature a plain step overshoots

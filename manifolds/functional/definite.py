@@ -12,7 +12,7 @@ from .tracing import values_at_hand
 
 def positive_definite(x: Tensor) -> Tensor:
     """Whether the symmetric part has a Cholesky factor in float64. ``*B,n,n -> *B`` (bool); no derivative."""
-    return _has_factor(sym(x.detach()))
+    return _has_factor(sym(x.detach().double()))  # the sum of two numbers of float32 need not be one
 
 
 def _has_factor(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from ..functional.cone import lifted
 from ..functional.matrices import sym
 from ..operation import operation
 from ..pullback_metric import PullbackMetric
+from .charts import MatrixPower
 from .space import SPD
 
 
@@ -21,10 +22,14 @@ class RetractingSPD(SPD, PullbackMetric, abc.ABC):
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """f^-1 of the retraction of Df u, lifted into the cone."""
-        return lifted(sym(super().retr(x, u)))
+        return self._lifted(super().retr(x, u))
 
     @operation
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`retr`, and Df v transported to its end, carried back."""
         y, w = super().retr_transp(x, u, v)
-        return lifted(sym(y)), w
+        return self._lifted(y), w
+
+    def _lifted(self, y: Tensor) -> Tensor:
+        # What no chart carried is the codomain's own retraction, a point already.
+        return y if self.chart == MatrixPower(1) else lifted(sym(y))
