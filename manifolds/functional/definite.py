@@ -56,6 +56,6 @@ def outside_reason(x: Tensor) -> str | None:
     item, more = f"item {first} " if first else "it ", f", and {int(outside.sum())} of {outside.numel()} are not"
     return (
         f"x is not positive definite: {item}has min eigenvalue = {float(values[0]):.2g}, max eigenvalue = "
-        f"{float(values[-1]):.2g}{more if first else ''}; where that is rounding call projx(x), for a matrix of low rank add a part of the "
-        "identity, or call project_eigenvalue_floor(x, floor)"
+        f"{float(values[-1]):.2g}{more if first else ''}; where that is rounding call projx(x), for a matrix of low "
+        "rank add a part of the identity, or call project_eigenvalue_floor(x, floor)"
     )
