@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,20 @@ def check_matrices(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: x must be a tensor, got {type(x).__name__}; convert it with torch.as_tensor")
     if x.dim() < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] == 0 or not x.is_floating_point():
         raise ValueError(f"{name}: x must be real matrices *B,n,n, n > 0, got shape {tuple(x.shape)} of {x.dtype}")
+
+
+def check_number(name: str, argument: str, given: object, whole: bool = False) -> None:
+    """Raise unless an argument is one real, or `whole`, number, be it in a tensor without a derivative."""
+    if isinstance(given, Tensor):
+        if given.dim() > 0 or given.requires_grad:
+            raise ValueError(
+                f"{name}: {argument} must be one number for the whole batch, without a derivative, got a tensor of "
+                f"shape {tuple(given.shape)}; call it for each number"
+            )
+        given = given.item()
+    kinds = (int, np.integer) if whole else (int, np.integer, float, np.floating)
+    if isinstance(given, bool) or not isinstance(given, kinds) or given != given:
+        raise ValueError(f"{name}: {argument} must be a {'whole' if whole else 'real'} number, got {given!r}")
 
 
 def sym(m: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ where that is asked for, is NaN, or infinite where an eigenvalue is exactly zero
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from ..precision import in_full_precision
 from .elementary_functions import Power
-from .matrices import check_matrices
+from .matrices import check_matrices, check_number
 from .matrix_roots import ITERATIVE, MAX_DEGREE, iterative_root, semidefinite_root
 from .spectral import symmetric_function
 from .spectral_functions import EXP, INVERSE_SQRT, LOG
@@ -66,8 +68,14 @@ def matrix_exp(x: Tensor) -> Tensor:
 
 @in_full_precision
 def matrix_power(x: Tensor, p: float) -> Tensor:
-    """The real power x^p. ``*B,n,n -> *B,n,n``, x positive definite; for ``p >= 0`` semidefinite too."""
+    """The real power x^p. ``*B,n,n -> *B,n,n``, x positive definite; for ``p >= 0`` semidefinite too.
+
+    p is a finite number. Of one that is learned, or of one an item, take ``matrix_exp(p * matrix_log(x))``.
+    """
     _check("matrix_power", x)
+    check_number("matrix_power", "p", p)
+    if not math.isfinite(p):
+        raise ValueError(f"matrix_power: p must be finite, got {p}")
     return symmetric_function(x, Power(float(p)))
 
 
@@ -75,6 +83,8 @@ def _check(name: str, x: Tensor, method: str = "eigh", degree: int | None = None
     check_matrices(name, x)
     if method not in ("eigh", *ITERATIVE):
         raise ValueError(f"{name}: method must be one of eigh, {', '.join(ITERATIVE)}, got {method!r}")
+    if degree is not None:
+        check_number(name, "degree", degree, whole=True)
     if degree is not None and not 1 <= degree <= MAX_DEGREE.get(method, 0):
         allowed = " or ".join(f"1 to {most} with {other}" for other, most in MAX_DEGREE.items())
         raise ValueError(f"{name}: degree must be {allowed}, got {degree} with {method!r}")

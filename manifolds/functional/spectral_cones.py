@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..precision import in_full_precision
 from .decompositions import eigh_of_plain
-from .matrices import check_matrices, identity_like, sym
+from .matrices import check_matrices, check_number, identity_like, sym
 from .operators import Operand, define
 from .self_adjoint import SelfAdjointMap
 from .spectral import symmetric_function
@@ -58,7 +58,7 @@ def project_condition(x: Tensor, bound: float) -> Tensor:
     whose condition number is what one likes, where ``bound sum max(a, 0) <= sum max(-a, 0)``.
     """
     check_matrices("project_condition", x)
-    _check_number("project_condition", "bound", bound)
+    check_number("project_condition", "bound", bound)
     if not bound >= 1:
         raise ValueError(f"project_condition: bound must be at least 1, got {bound}")
     return _project(x, f"condition {float(bound)!r}")
@@ -83,18 +83,10 @@ def project_rank(x: Tensor, rank: int) -> Tensor:
     such a matrix it grows without bound.
     """
     check_matrices("project_rank", x)
-    _check_number("project_rank", "rank", rank)
+    check_number("project_rank", "rank", rank, whole=True)
     if not 1 <= rank <= x.shape[-1]:
         raise ValueError(f"project_rank: rank must be in 1..{x.shape[-1]} for {tuple(x.shape)}, got {rank}")
     return _project(x, f"rank {rank}")
-
-
-def _check_number(name: str, argument: str, given: object) -> None:
-    if isinstance(given, Tensor) and given.dim() > 0:
-        raise ValueError(
-            f"{name}: {argument} must be one number for the whole batch, got a tensor of shape {tuple(given.shape)}; "
-            "call it for each number"
-        )
 
 
 def _broadcasts_to(shape: torch.Size, batch: torch.Size) -> bool:

@@ -333,6 +333,11 @@ def test_precision_is_float32_at_least():
         (lambda: matrix_sqrt(A, "svd"), "method must be one of eigh, newton_schulz, taylor, pade, got 'svd'"),
         (lambda: matrix_sqrt(A, "newton_schulz", 3), "degree must be 1 to 1000 with taylor or 1 to 8 with pade, got 3"),
         (lambda: matrix_inverse_sqrt(A, "pade", 0), "matrix_inverse_sqrt: degree"),
+        (lambda: matrix_sqrt(A, "taylor", 2.5), "matrix_sqrt: degree must be a whole number, got 2.5"),
+        (lambda: matrix_power(A, float("nan")), "matrix_power: p must be a real number, got nan"),
+        (lambda: matrix_power(A, float("inf")), "matrix_power: p must be finite"),
+        (lambda: matrix_power(A, "2"), "matrix_power: p must be a real number, got '2'"),
+        (lambda: matrix_power(A, torch.tensor(0.5, requires_grad=True)), "without a derivative"),
     ],
 )
 def test_errors(call, message):

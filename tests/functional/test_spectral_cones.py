@@ -232,6 +232,10 @@ def test_bad_items_sizes_and_precision(name):
         ),
         (lambda: project_condition(torch.eye(2), 0.5), "project_condition: bound must be at least 1, got 0.5"),
         (lambda: project_rank(torch.eye(2), 3), r"project_rank: rank must be in 1..2"),
+        (lambda: project_rank(torch.eye(2), 1.5), "project_rank: rank must be a whole number, got 1.5"),
+        (lambda: project_rank(torch.eye(2), True), "project_rank: rank must be a whole number, got True"),
+        (lambda: project_condition(torch.eye(2), "3"), "project_condition: bound must be a real number, got '3'"),
+        (lambda: project_condition(torch.eye(2), torch.tensor(3.0, requires_grad=True)), "without a derivative"),
         (
             lambda: project_eigenvalue_floor(torch.eye(8).expand(20, 8, 8), torch.ones(3)),
             r"project_eigenvalue_floor: floor must be a number or broadcast to the batch \(20,\) of x, got",
