@@ -11,7 +11,7 @@ from torch import Tensor
 from ..base import Manifold
 from ..functional.cone import definite_in, inside_cone, lifted, raised, with_spectrum
 from ..functional.definite import outside_reason, positive_definite
-from ..functional.matrices import identity_like, sym
+from ..functional.matrices import check_number, identity_like, sym
 from ..functional.tracing import values_readable
 from ..operation import in_full_precision, operation
 from ..precision import widen
@@ -154,8 +154,10 @@ class SPD(Manifold, abc.ABC):
         ``condition^(-1/2)`` and ``condition^(1/2)``, both of which occur: the condition number is `condition`, where
         the dtype holds it."""
         self._raise(self._shape_reason(size))
-        if not condition >= 1:
-            raise ValueError(f"{type(self).__name__}.random_spectrum: condition must be at least 1, got {condition}")
+        where = f"{type(self).__name__}.random_spectrum"
+        check_number(where, "condition", condition)
+        if not 1 <= condition < torch.inf:
+            raise ValueError(f"{where}: condition must be a finite number of at least 1, got {condition}")
         draw = {"generator": generator, "dtype": dtype, "device": device}
         noise = torch.randn(size, **draw)  # type: ignore[call-overload]
         places = torch.rand(size[:-1], **draw)  # type: ignore[call-overload]

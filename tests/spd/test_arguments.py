@@ -100,3 +100,9 @@ def test_points_in_half_precision_beyond_its_largest_number(metric):
     assert m.check_point_on_manifold(m.round_to(large, torch.float16))
     assert torch.equal(m.round_to(wide, torch.float16), wide.half())
     assert m.round_to(torch.full((1, 1), torch.inf), torch.float16).isinf()
+
+
+@pytest.mark.parametrize("condition", [0.5, torch.inf, torch.nan, "10", torch.ones(2)])
+def test_a_condition_is_a_number(condition):
+    with pytest.raises(ValueError, match="SPDLogEuclidean.random_spectrum: condition must be"):
+        SPDLogEuclidean().random_spectrum(3, 3, condition=condition)
