@@ -165,8 +165,9 @@ def pencil_dist_saving(P: Tensor, Q: Tensor, alpha: float, beta: float) -> tuple
         dist = _length(w.log(), alpha, beta)
     else:
         dist, L, w, U = _differentiable_dist(P, Q, alpha, beta)
-    slope = logarithms = w.log()
-    slope = alpha * slope + beta * logarithms.sum(-1, keepdim=True) if beta else alpha * slope
+    logarithms = w.log()
+    slope = alpha * logarithms
+    slope = slope + beta * logarithms.sum(-1, keepdim=True) if beta else slope
     slope = slope / torch.where(dist == 0, torch.inf, dist.detach()).unsqueeze(-1)  # between coincident points zero
     slopes = torch.stack((-slope, slope / w), -2)
     return dist.to(P.dtype), _transposed_inverse(L, U), slopes.to(P.dtype)

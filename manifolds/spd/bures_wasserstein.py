@@ -12,7 +12,6 @@ from torch import Tensor
 from ..chart import Chart
 from ..functional.definite import positive_definite
 from ..functional.tracing import values_at_hand
-from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky
 from .bures_wasserstein_metric import BuresWassersteinMetric
 from .charts import MatrixPower
@@ -71,11 +70,8 @@ class SPDBuresWasserstein(RetractingSPD):
             return MatrixPower(1)
         return Whitening(self.power, None if self.base is None else cholesky(self.base))
 
-    @property
-    def _gyro_codomain(self) -> GyroManifold:
-        raise NotImplementedError(
-            f"{self!r} has no gyro structure: its geodesics end, so that not every sum of two logarithms is one"
-        )
+    def _gyro_reason(self) -> str:
+        return ": its geodesics end, so that not every sum of two logarithms is one"
 
     def in_dtype(self, dtype: torch.dtype) -> Any:
         """The same metric with its base in `dtype`."""

@@ -19,9 +19,9 @@ def exponential_stays_on_the_manifold(t: Trial) -> None:
         u = factor * t.tangent(x)
         end, defined = m.expmap(x, u), m.exp_is_defined(x, u)
         t.require(factor > 1 or defined.all(), "exp_is_defined denies a vector shorter than the injectivity radius")
-        outside = defined.reshape(defined.shape + (1,) * m.ndim)
-        t.require((end.isnan() | outside).flatten(-m.ndim).all(), f"exp_x({factor} u) beyond the space is not NaN")
-        t.is_point(torch.where(outside, end, x), f"exp_x({factor} u)")
+        inside = defined.reshape(defined.shape + (1,) * m.ndim)
+        t.require((end.isnan() | inside).flatten(-m.ndim).all(), f"exp_x({factor} u) beyond the space is not NaN")
+        t.is_point(torch.where(inside, end, x), f"exp_x({factor} u)")
 
 
 @law("exponential and logarithm", float64=1e-8, float32=1e-3)
