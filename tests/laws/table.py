@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.laws.composites import SUMS, again, power, product, scaled
+from tests.laws.correlation_rows import CORRELATION_ROWS
 from tests.laws.spd_rows import SPD_ROWS
 from torchriemann.manifolds import Chart, Euclidean, Grassmann, Orthogonal, Pullback, SpecialOrthogonal, Sphere
 from torchriemann.manifolds.constant_curvature.klein import Klein
@@ -412,6 +413,7 @@ ROWS = [
     again(scaled(STIEFEL, 0.9), SCALED, *SUMS),
     POSITIVE,
     *SPD_ROWS,
+    *CORRELATION_ROWS,
 ]
 
 # Flat space compiles all that the contract derives from a few primitives, the others what their classes define.

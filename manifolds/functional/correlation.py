@@ -1,0 +1,49 @@
+"""Correlation matrices: unit diagonals, and samples by rows of unit length."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .cone import inside_cone, lifted
+from .matrices import sym
+from .triangular import diagonal, product, with_diagonal
+
+
+def unit_diagonal(x: Tensor) -> Tensor:
+    """``D^-1/2 x D^-1/2`` with D the diagonal of x, whose ones are exact; NaN where D is not positive and finite.
+    ``*B,n,n``."""
+    root = diagonal(x).sqrt()
+    # One factor after another: the product of two small roots may be no number.
+    scaled = x / root.unsqueeze(-1) / root.unsqueeze(-2)
+    lost = (root / root).detach().amin(-1, keepdim=True)
+    return with_diagonal(scaled, lost.expand_as(root)) * lost.unsqueeze(-1)
+
+
+def with_ones(x: Tensor) -> Tensor:
+    """x with ones for its diagonal, which nothing is read of: charts take this, so that derivatives along a vector read
+    what is off its diagonal only. ``*B,n,n``."""
+    return with_diagonal(x, torch.ones_like(diagonal(x)))
+
+
+def hollow(u: Tensor) -> Tensor:
+    """The symmetric part without its diagonal. ``*B,n,n``."""
+    return sym(u).tril(-1) + sym(u).triu(1)
+
+
+def lifted_correlation(x: Tensor) -> Tensor:
+    """A correlation matrix itself where it is positive definite by more than rounding; else, if that is enough, with
+    its entries drawn to zero by 4 n^2 eps."""
+    return unit_diagonal(lifted(sym(x)))
+
+
+def inside_correlations(x: Tensor, margin: float) -> Tensor:
+    """`x` where it is positive definite by more than `margin` times n, else drawn towards the identity by as much."""
+    return unit_diagonal(inside_cone(x, margin))
+
+
+def unit_rows(noise: Tensor, last: Tensor) -> Tensor:
+    """The correlation matrix of which row i of the Cholesky factor has the direction of the first i numbers of `noise`
+    and, beside them, the root of `last`. ``*B,n,n; *B,n -> *B,n,n``."""
+    factor = with_diagonal(noise.tril(-1), last.sqrt())
+    return unit_diagonal(product(factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)))
