@@ -77,7 +77,18 @@ class Cometric:
     @property
     def width(self) -> float:
         """Twice the largest of the r_k: c is analytic where ``|Im s|`` is below 2 pi over it."""
-        return 2 * max((abs(rate) for _, rate in self.powers), default=0.0)
+        return max([0.0, *[2 * abs(rate) for _, rate in self.powers]])
+
+    @property
+    def key(self) -> str:
+        """A name of which `named` makes the kernel again: operators carry strings."""
+        return ",".join(repr(float(v)) for v in (self.scale, self.rate, self.trace, *sum(self.powers, ())))
+
+    @staticmethod
+    def named(key: str) -> Cometric:
+        """The kernel of a `key`."""
+        scale, rate, trace, *rest = map(float, key.split(","))
+        return Cometric(scale, rate, tuple(zip(rest[::2], rest[1::2], strict=True)), trace)
 
     def exponent(self, s: Tensor) -> Tensor:
         """K(s)."""
@@ -100,6 +111,10 @@ class Cometric:
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         """The derivative of c(x, y) in x."""
         return self.value(x, y) * (self.exponent_derivative(x - y) - self.rate)
+
+    def trace_factor(self, n: int) -> float:
+        """-b a/(1 + n b)."""
+        return -self.trace * self.scale / (1 + n * self.trace)
 
     def to_power(self, t: float) -> Cometric:
         """With c^t in place of c, and no trace."""
