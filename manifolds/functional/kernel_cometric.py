@@ -26,8 +26,8 @@ def _even_bernoulli(count: int) -> list[Fraction]:
     return numbers[2::2]
 
 
-# l(z) = sum_k a_k z^(2k) from k = 1 with a_k = 4^k B_2k/(2k (2k)!), within |z| < pi: below one, 17 terms leave 1e-17.
-_TERMS = [float(4**k * b / (2 * k * math.factorial(2 * k))) for k, b in enumerate(_even_bernoulli(17), 1)]
+# l(z) = sum_k a_k z^(2k) from k = 1 with a_k = 4^k B_2k/(2k (2k)!), within |z| < pi: below a half, 10 terms leave 1e-16.
+_TERMS = [float(4**k * b / (2 * k * math.factorial(2 * k))) for k, b in enumerate(_even_bernoulli(10), 1)]
 _FIRST = tuple(2 * k * a for k, a in enumerate(_TERMS, 1))
 _SECOND = tuple((2 * k - 1) * a for k, a in enumerate(_FIRST, 1))
 
@@ -40,7 +40,7 @@ def log_sinhc(z: Tensor) -> Tensor:
 
 def log_sinhc_derivative(z: Tensor) -> Tensor:
     """coth(z) - 1/z, of Langevin."""
-    small = z.abs() < 1
+    small = z.abs() < 0.5
     series = z * horner(_FIRST, torch.where(small, z, 0.0).square())
     w = torch.where(small, 1.0, z)
     return torch.where(small, series, 1 / w.tanh() - 1 / w)
@@ -48,7 +48,7 @@ def log_sinhc_derivative(z: Tensor) -> Tensor:
 
 def log_sinhc_second(z: Tensor) -> Tensor:
     """1/z^2 - 1/sinh(z)^2."""
-    small = z.abs() < 1
+    small = z.abs() < 0.5
     series = horner(_SECOND, torch.where(small, z, 0.0).square())
     w = torch.where(small, 1.0, z.abs())
     decay = (-w).exp()
@@ -77,7 +77,18 @@ class Cometric:
     @property
     def width(self) -> float:
         """Twice the largest of the r_k: c is analytic where ``|Im s|`` is below 2 pi over it."""
-        return 2 * max((abs(rate) for _, rate in self.powers), default=0.0)
+        return max([0.0, *[2 * abs(rate) for _, rate in self.powers]])
+
+    @property
+    def key(self) -> str:
+        """A name of which `named` makes the kernel again: operators carry strings."""
+        return ",".join(repr(float(v)) for v in (self.scale, self.rate, self.trace, *sum(self.powers, ())))
+
+    @staticmethod
+    def named(key: str) -> Cometric:
+        """The kernel of a `key`."""
+        scale, rate, trace, *rest = map(float, key.split(","))
+        return Cometric(scale, rate, tuple(zip(rest[::2], rest[1::2], strict=True)), trace)
 
     def exponent(self, s: Tensor) -> Tensor:
         """K(s)."""
@@ -100,6 +111,10 @@ class Cometric:
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         """The derivative of c(x, y) in x."""
         return self.value(x, y) * (self.exponent_derivative(x - y) - self.rate)
+
+    def trace_factor(self, n: int) -> float:
+        """-b a/(1 + n b)."""
+        return -self.trace * self.scale / (1 + n * self.trace)
 
     def to_power(self, t: float) -> Cometric:
         """With c^t in place of c, and no trace."""
