@@ -26,7 +26,7 @@ def _even_bernoulli(count: int) -> list[Fraction]:
     return numbers[2::2]
 
 
-# l(z) = sum_k a_k z^(2k) from k = 1 with a_k = 4^k B_2k/(2k (2k)!), within |z| < pi: below a half, 10 terms leave 1e-16.
+# l(z) = sum_k a_k z^(2k) from k = 1 with a_k = 4^k B_2k/(2k (2k)!), in |z| < pi: below a half, 10 terms leave 1e-16.
 _TERMS = [float(4**k * b / (2 * k * math.factorial(2 * k))) for k, b in enumerate(_even_bernoulli(10), 1)]
 _FIRST = tuple(2 * k * a for k, a in enumerate(_TERMS, 1))
 _SECOND = tuple((2 * k - 1) * a for k, a in enumerate(_FIRST, 1))
