@@ -1,3 +1,4 @@
 """Correlation matrices: their points, and one class a metric."""
 
+from .off_log import CorrelationOffLog as CorrelationOffLog
 from .space import Correlation as Correlation

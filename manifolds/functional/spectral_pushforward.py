@@ -76,6 +76,13 @@ def function_and_inverse(
     return value, lambda w: _pushed(value, f.value(a), Q, sym(w), inverse)
 
 
+def derivative_at(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction) -> Tensor:
+    """D f(A)[V] of a symmetric A for a decomposition a, Q that is known, and has no derivative. ``*B,n,n``."""
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        return function_and_derivatives(A, f, V)[1]
+    return _pushed(A, a, Q, sym(V), f)
+
+
 def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Tensor:
     batch = torch.broadcast_shapes(A.shape, v.shape)
     A, a, Q, v = A.expand(batch), a.expand(batch[:-1]), Q.expand(batch), v.expand(batch)
