@@ -40,9 +40,9 @@ class LowRankPSD(PullbackMetric):
         dist^2 = dist_Grassmann(span U, span V)^2 + weight dist_spd(S, R)^2
 
     A point is one vector ``*B,n*p+p*p``: the entries of U, an orthonormal basis, and of S, symmetric positive definite,
-    in the *canonical* pair of X, of which the first p rows of U, its top block, are symmetric positive definite. `split`
-    gives the pair, `to_matrix` X; `join` makes a point of any pair, `from_matrix` of any matrix. The dimension is
-    np - p(p-1)/2. Tangent vectors are velocities (U', S') of the canonical pair.
+    in the *canonical* pair of X, of which the first p rows of U, its top block, are symmetric positive definite too.
+    `split` gives the pair, `to_matrix` X; `join` makes a point of any pair, `from_matrix` of any matrix. The dimension
+    is np - p(p-1)/2. Tangent vectors are velocities (U', S') of the canonical pair.
 
     Geodesics, transports, curvature and means are those of the product of `Grassmann` and ``Scaled(spd,
     sqrt(weight))``; the injectivity radius is the smaller of the two, pi/2 where `spd` is complete and p < n. For p = n
@@ -57,9 +57,9 @@ class LowRankPSD(PullbackMetric):
     The distance is invariant under congruence of X by O(p) x O(n-p), which rotates the first p and the other
     coordinates, if that of `spd` is by O(p); not by O(n), since S belongs to a basis that the axes define.
 
-    Source: Nguyen 2022, "A Gyrovector Space Approach for Symmetric Positive Semi-definite Matrix Learning", doi
-    10.1007/978-3-031-19812-0_4; Nguyen and Yang 2023, arXiv:2305.04560; Bonnabel and Sepulchre 2009, arXiv:0807.4462,
-    for the two factors.
+    Source: Nguyen 2022, "A Gyrovector Space Approach for Symmetric Positive Semi-definite Matrix Learning" (ECCV);
+    Nguyen, Yang and Histace 2024, arXiv:2405.19206. Bonnabel and Sepulchre 2009, arXiv:0807.4462, have the same two
+    factors, but align the bases of two points with each other and not with the axes.
 
     Args:
         n: the size of the matrices.
@@ -213,9 +213,9 @@ class LowRankPSD(PullbackMetric):
         if bool(clear_of_rounding(U).all()):
             return None
         return (
-            f"the first {self.p} rows of U are singular: min eigenvalue = {float(least_cosine(U).amin()):.2g}, so there "
-            "is no canonical pair; permute the coordinates of the matrices, all alike, or call projx(x) for a point "
-            "next to it"
+            f"the first {self.p} rows of U are singular: min eigenvalue = {float(least_cosine(U).amin()):.2g}, so "
+            "there is no canonical pair; permute the coordinates of the matrices, all alike, or call projx(x) for a "
+            "point next to it"
         )
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:

@@ -1,8 +1,8 @@
-r"""Canonical pairs of positive semidefinite matrices of rank p: ``X = U S U^T`` with ``U^T U = I``, in which the first p
-rows of U, its *top block*, are a symmetric positive definite matrix C.
+r"""Canonical pairs of positive semidefinite matrices of rank p: ``X = U S U^T`` with ``U^T U = I``, in which the first
+p rows of U, its *top block*, are a symmetric positive definite matrix C.
 
 Any other pair is ``(U Q, Q^T S Q)`` with Q orthogonal. The one of a basis Y with the top block ``C W`` (left polar
-decomposition) is ``U = Y W^T``. Of a moving basis, ``W' W^T`` is the skew matrix by which the top block stays symmetric:
+decomposition) is ``U = Y W^T``. A moving basis turns by as much as keeps the top block symmetric:
 
     U' = Y' W^T + U Omega,    C Omega + Omega C = T^T - T,    T the top block of Y' W^T,
 
