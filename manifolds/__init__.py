@@ -8,6 +8,7 @@ if __name__ != "torchriemann.manifolds":
 
 from .base import Manifold as Manifold
 from .chart import Chart as Chart
+from .composite import LowRankPSD as LowRankPSD
 from .composite import Power as Power
 from .composite import Product as Product
 from .composite import Scaled as Scaled
