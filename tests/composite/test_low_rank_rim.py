@@ -115,7 +115,7 @@ def test_an_optimizer_finds_a_matrix_of_that_rank():
     first = (m.to_matrix(start) - target).square().sum()
     x = ManifoldParameter(start, m)
     optimizer = RiemannianSGD([x], lr=0.03, momentum=0.9)
-    for _ in range(150):
+    for _ in range(200):
         optimizer.zero_grad()
         loss = (m.to_matrix(x) - target).square().sum()
         loss.backward()
