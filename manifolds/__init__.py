@@ -48,6 +48,7 @@ from .operation import operation as operation
 from .parameter import ManifoldParameter as ManifoldParameter
 from .pullback import Pullback as Pullback
 from .pullback_metric import PullbackMetric as PullbackMetric
+from .simplex import Simplex as Simplex
 from .spd import SPD as SPD
 from .spd import SPDAffineInvariant as SPDAffineInvariant
 from .spd import SPDBuresWasserstein as SPDBuresWasserstein
