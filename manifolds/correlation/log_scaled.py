@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from ..chart import Chart, Linearized
+from ..chart import Chart, Linearized, derivative_along
 from ..euclidean import Euclidean
 from ..functional.log_scaling import (
     Rooted,
@@ -19,13 +19,13 @@ from ..functional.log_scaling import (
     pushed,
     rooted,
     scaled,
-    zero_sum_basis,
 )
-from ..functional.matrices import congruent, identity_like, symmetric_from_vector, symmetric_vector
+from ..functional.matrices import symmetric_from_vector, symmetric_vector
 from ..functional.spectral import function_at
 from ..functional.spectral_functions import EXP, LOG
 from ..functional.spectral_pushforward import derivative_at, function_and_derivatives
-from ..functional.triangular import diagonal
+from ..functional.zero_sum_matrices import form_factors, scaled_subspaces
+from ..operation import operation
 from .space import Correlation
 
 
@@ -33,10 +33,6 @@ from .space import Correlation
 class LogScaling(Chart):
     """Z = log(F^T diag(x) C diag(x) F), in coordinates that are orthonormal for ``alpha tr(S^2) + delta tr(Diag(S)^2) +
     zeta tr(S)^2`` of ``S = F Z F^T``. ``*B,n,n -> *B,n(n-1)/2``.
-
-    The permutations leave three spaces of symmetric matrices with row sums zero as they are, on each of which the form
-    is a multiple of tr(S^2): the multiples of ``F F^T``; ``F F^T diag(v) F F^T`` with the sum of v zero, for n > 2;
-    and what has a zero diagonal, for n > 3.
     """
 
     alpha: float
@@ -90,39 +86,19 @@ class LogScaling(Chart):
         )
 
     def _coordinates(self, Z: Tensor) -> Tensor:
-        return symmetric_vector(_by_parts(Z, *self._roots(Z)))
+        return symmetric_vector(scaled_subspaces(Z, self._roots(Z, 0.5)))
 
     def _matrix(self, y: Tensor) -> Tensor:
         Z = symmetric_from_vector(y)
-        return _by_parts(Z, *(1 / root for root in self._roots(Z)))
+        return scaled_subspaces(Z, self._roots(Z, -0.5))
 
-    def _dual(self, G: Tensor) -> Tensor:
-        return symmetric_vector(_by_parts(G, *(1 / root for root in self._roots(G))))
+    def _dual(self, Z: Tensor) -> Tensor:
+        """The transpose of `_matrix`."""
+        return symmetric_vector(scaled_subspaces(Z, self._roots(Z, -0.5)))
 
-    def _roots(self, Z: Tensor) -> list[float]:
-        return [math.sqrt(value) for value in form_values(self.alpha, self.delta, self.zeta, Z.shape[-1] + 1)]
-
-
-def form_values(alpha: float, delta: float, zeta: float, n: int) -> tuple[float, float, float]:
-    """The form over tr(S^2), on the three spaces of `LogScaling` in that order. Where there is none, the value of the
-    one before stands for it."""
-    spherical = alpha + delta * (n - 1) / n + zeta * (n - 1)
-    standard = alpha + delta * (n - 2) / n if n > 2 else spherical
-    return spherical, standard, alpha if n > 3 else standard
-
-
-def _by_parts(Z: Tensor, spherical: float, standard: float, rest: float) -> Tensor:
-    """The parts of a symmetric matrix in the three spaces, times a number each. Self-adjoint."""
-    result = rest * Z
-    if spherical == standard == rest:
-        return result
-    n, F = Z.shape[-1] + 1, zero_sum_basis(Z.shape[-1] + 1, Z)
-    d = diagonal(congruent(F, Z))
-    mean = d.mean(-1, keepdim=True)
-    result = result + (spherical - rest) * (n / (n - 1)) * mean.unsqueeze(-1) * identity_like(Z)
-    if standard == rest:
-        return result
-    return result + (standard - rest) * (n / (n - 2)) * (F.mT @ ((d - mean).unsqueeze(-1) * F))
+    def _roots(self, Z: Tensor, power: float) -> tuple[float, float, float]:
+        first, middle, last = form_factors(self.alpha, self.delta, self.zeta, Z.shape[-1] + 1)
+        return first**power, middle**power, last**power
 
 
 @final
@@ -159,17 +135,13 @@ class CorrelationLogScaled(Correlation):
     zeta: float = 0.0
 
     name: ClassVar[str] = "CorrelationLogScaled"
+    codomain: ClassVar[Euclidean] = Euclidean()
 
     def __post_init__(self) -> None:
         for name in ("alpha", "delta", "zeta"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"CorrelationLogScaled: {name} must be a finite number, got {value!r}")
-
-    @property
-    def codomain(self) -> Euclidean:  # type: ignore[override]
-        """The coordinates of symmetric matrices with row sums zero."""
-        return Euclidean()
 
     @property
     def chart(self) -> LogScaling:  # type: ignore[override]
@@ -181,11 +153,17 @@ class CorrelationLogScaled(Correlation):
         if complaint is not None:
             return complaint
         n = point_shape[-1]
-        names = ("alpha + delta (n-1)/n + zeta (n-1)", "alpha + delta (n-2)/n", "alpha")
-        for name, value in list(zip(names, form_values(self.alpha, self.delta, self.zeta, n), strict=True))[: n - 1]:
-            if not value > 0:
-                return (
-                    f"{name} must be positive for {n} x {n} matrices, got {value:.4g} of alpha = {self.alpha!r}, delta "
-                    f"= {self.delta!r}, zeta = {self.zeta!r}"
-                )
+        names = "alpha", "alpha + delta (n - 2)/n", "alpha + (n - 1)(delta/n + zeta)"
+        for name, factor in zip(names, form_factors(self.alpha, self.delta, self.zeta, n), strict=True):
+            if not factor > 0:
+                return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
         return None
+
+    @operation
+    def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
+        """Df^-1 of the Euclidean Hessian of the function carried to coordinates: (Df^-1)^T h and the derivative along
+        u of (Df^-1)^T g."""
+        x, g, h, u = (t.contiguous() for t in torch.broadcast_tensors(x, g, h, u))  # for dual numbers
+        _, pull, adjoint = self.chart.linearized(x)
+        turned = derivative_along(lambda at: self.chart.linearized(at).adjoint(g), x, u)[1]
+        return pull(turned + adjoint(h))

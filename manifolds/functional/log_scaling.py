@@ -30,16 +30,7 @@ from .spectral_functions import EXP, LOG
 from .spectral_pushforward import derivative_at, function_and_derivatives
 from .tracing import derivative_wanted, variation
 from .triangular import diagonal, lower_inverse, product, product_derivative, with_diagonal
-
-
-def zero_sum_basis(n: int, like: Tensor) -> Tensor:
-    """Orthonormal columns that are orthogonal to the vector of ones: those of the reflection that takes the first axis
-    to it, but the first. ``n, n-1``."""
-    root = n**0.5
-    F = torch.eye(n, dtype=torch.float64, device=like.device)[:, 1:] - 1 / (n - root)
-    F[0] = 1 / root
-    return F.to(like.dtype)
-
+from .zero_sum_matrices import zero_sum_basis
 
 # ---- the scale ----------------------------------------------------------------------------------------------------
 

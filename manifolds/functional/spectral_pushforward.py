@@ -57,8 +57,9 @@ def function_and_derivatives(
     directions = tuple(map(sym, directions))
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
         A = inside_or_nan(A) if definite else A
-        Q, _, *table = coefficients(A.detach(), f.key)
-        return taylor_polynomials(A, f.key)[0], *(_derivative_by_taylor(A, Q, *table, v) for v in directions)
+        Q, _, first, second, scale = coefficients(A.detach(), f.key)
+        value = taylor_polynomials(A, f.key)[0]
+        return value, *(_derivative_by_taylor(A, Q, first, second, scale, v) for v in directions)
     A, a, Q = decomposed(A, f.positive_domain, definite)
     return spectral_function_of(A, f, a, Q), *(_pushed(A, a, Q, v, f) for v in directions)
 
@@ -82,8 +83,8 @@ def derivative_at(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction)
     """D f(A)[V] of a symmetric A for a decomposition a, Q that is known, to more digits perhaps than A tells: a is
     monotone, and neither has a derivative. ``*B,n,n, *B,n, *B,n,n, *B,n,n -> *B,n,n``."""
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
-        _, *table = coefficients_at(a, f.key)
-        return _derivative_by_taylor(A, Q, *table, sym(v))
+        _, first, second, scale = coefficients_at(a, f.key)
+        return _derivative_by_taylor(A, Q, first, second, scale, sym(v))
     return _pushed(A, a, Q, sym(v), f)
 
 
