@@ -22,7 +22,7 @@ from ..functional.matrices import sym
 from ..functional.off_log import jacobian_inverse, log_from_off, tangent_map
 from ..functional.spectral import decomposed, function_at
 from ..functional.spectral_functions import EXP, LOG
-from ..functional.spectral_pushforward import derivative_at, function_and_derivatives
+from ..functional.spectral_pushforward import function_and_derivatives
 from ..operation import operation
 from .space import Correlation
 
