@@ -6,12 +6,9 @@ from dataclasses import dataclass
 import mpmath as mp
 import pytest
 import torch
-from scipy import stats
 
-from tests.support.problems import closure_of
-from torchriemann import ManifoldParameter, Power, Product, Pullback, Scaled, Simplex, Sphere
+from torchriemann import Pullback, Simplex, Sphere
 from torchriemann.manifolds import Chart
-from torchriemann.optim import RiemannianAdam, RiemannianLBFGS, RiemannianSGD, RiemannianTrustRegion
 from torchriemann.testing import OPERATIONS
 
 M, F64, F32 = Simplex(), torch.float64, torch.float32
