@@ -8,6 +8,7 @@ if __name__ != "torchriemann.manifolds":
 
 from .base import Manifold as Manifold
 from .chart import Chart as Chart
+from .composite import LowRankPSD as LowRankPSD
 from .composite import Power as Power
 from .composite import Product as Product
 from .composite import Scaled as Scaled
@@ -22,6 +23,7 @@ from .constant_curvature import Stereographic as Stereographic
 from .constant_curvature import change_curvature as change_curvature
 from .constant_curvature import convert as convert
 from .correlation import Correlation as Correlation
+from .correlation import CorrelationLogScaled as CorrelationLogScaled
 from .correlation import CorrelationOffLog as CorrelationOffLog
 from .euclidean import Euclidean as Euclidean
 from .frames import Grassmann as Grassmann
@@ -47,6 +49,7 @@ from .operation import operation as operation
 from .parameter import ManifoldParameter as ManifoldParameter
 from .pullback import Pullback as Pullback
 from .pullback_metric import PullbackMetric as PullbackMetric
+from .simplex import Simplex as Simplex
 from .spd import SPD as SPD
 from .spd import SPDAffineInvariant as SPDAffineInvariant
 from .spd import SPDBuresWasserstein as SPDBuresWasserstein

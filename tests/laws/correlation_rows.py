@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.laws.composites import again
-from torchriemann.manifolds import CorrelationOffLog
+from torchriemann.manifolds import CorrelationLogScaled, CorrelationOffLog
 from torchriemann.manifolds.correlation.space import Correlation
 from torchriemann.testing import Case, Trial
 
@@ -79,6 +79,8 @@ def off_log(manifold: CorrelationOffLog, **options: Any) -> Case:
 
 OFF_LOG = off_log(CorrelationOffLog(), isometries=signs_and_permutations, costly=CHART)
 
+LOG_SCALED = correlation(CorrelationLogScaled(), isometries=permutations, costly=CHART, tolerance={"*": 400})
+
 CORRELATION_ROWS: list[Case] = [
     OFF_LOG,
     again(
@@ -87,4 +89,6 @@ CORRELATION_ROWS: list[Case] = [
         "inner",
         "logmap",
     ),
+    LOG_SCALED,
+    again(dataclasses.replace(LOG_SCALED, manifold=CorrelationLogScaled(0.5, 0.3, 0.2)), LOG_SCALED, "inner", "logmap"),
 ]
