@@ -8,6 +8,7 @@ if __name__ != "torchriemann.manifolds":
 
 from .base import Manifold as Manifold
 from .chart import Chart as Chart
+from .composite import LowRankPSD as LowRankPSD
 from .composite import Power as Power
 from .composite import Product as Product
 from .composite import Scaled as Scaled
@@ -22,6 +23,11 @@ from .constant_curvature import Stereographic as Stereographic
 from .constant_curvature import change_curvature as change_curvature
 from .constant_curvature import convert as convert
 from .correlation import Correlation as Correlation
+from .correlation import CorrelationEuclideanCholesky as CorrelationEuclideanCholesky
+from .correlation import CorrelationLogEuclideanCholesky as CorrelationLogEuclideanCholesky
+from .correlation import CorrelationLogScaled as CorrelationLogScaled
+from .correlation import CorrelationOffLog as CorrelationOffLog
+from .correlation import CorrelationPolyHyperbolic as CorrelationPolyHyperbolic
 from .euclidean import Euclidean as Euclidean
 from .frames import Grassmann as Grassmann
 from .frames import Orthogonal as Orthogonal

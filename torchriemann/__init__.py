@@ -21,6 +21,7 @@ from torchriemann.manifolds import Grassmann as Grassmann
 from torchriemann.manifolds import GyroManifold as GyroManifold
 from torchriemann.manifolds import Klein as Klein
 from torchriemann.manifolds import Lorentz as Lorentz
+from torchriemann.manifolds import LowRankPSD as LowRankPSD
 from torchriemann.manifolds import Manifold as Manifold
 from torchriemann.manifolds import ManifoldParameter as ManifoldParameter
 from torchriemann.manifolds import Oblique as Oblique

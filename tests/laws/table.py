@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.laws.composites import SUMS, again, power, product, scaled
 from tests.laws.correlation_rows import CORRELATION_ROWS
+from tests.laws.low_rank_rows import LOW_RANK_ROWS
 from tests.laws.simplex_rows import SIMPLEX_ROWS
 from tests.laws.spd_rows import SPD_ROWS
 from torchriemann.manifolds import Chart, Euclidean, Grassmann, Orthogonal, Pullback, SpecialOrthogonal, Sphere
@@ -416,6 +417,7 @@ ROWS = [
     *SIMPLEX_ROWS,
     *SPD_ROWS,
     *CORRELATION_ROWS,
+    *LOW_RANK_ROWS,
 ]
 
 # Flat space compiles all that the contract derives from a few primitives, the others what their classes define.
