@@ -1,4 +1,4 @@
-"""Left: circles of one radius, and great circles. Middle: three ways between two points, three means. Right: retractions."""
+"""Left: great circles, and circles of one radius. Middle: ways between two points, and means. Right: retractions."""
 
 import math
 
@@ -38,16 +38,14 @@ def units(x: Tensor, count: int) -> Tensor:
 
 
 def net(axes) -> None:
-    """Great circles from the corners, which meet the opposite sides at equal distances, and equal circles."""
-    share = torch.linspace(0, math.pi / 2, 10)[1:-1]
+    """Great circles between points of two sides that are equally far from their common corner, and equal circles."""
+    t = torch.linspace(0, 1, 80)
     for i in range(3):
-        foot = torch.zeros(len(share), 3)
-        foot[:, (i + 1) % 3], foot[:, (i + 2) % 3] = share.cos().square(), share.sin().square()
-        corner = torch.zeros(3)
-        corner[i] = 1
-        for end in foot:
-            root = corner.sqrt() * (t := torch.linspace(0, math.pi / 2, 80).unsqueeze(-1)).cos() + end.sqrt() * t.sin()
-            draw(axes, root.square(), color=SKY, lw=0.7, zorder=1)
+        for share in torch.linspace(0, math.pi / 2, 10)[1:-1]:
+            ends = torch.zeros(2, 3)
+            ends[:, i] = share.cos().square()
+            ends[0, (i + 1) % 3] = ends[1, (i + 2) % 3] = share.sin().square()
+            draw(axes, M.geodesic(*M.restore(ends), t), color=SKY, lw=0.8, zorder=1)
     radius = 0.17
     for a in range(1, 8):
         for b in range(1, 8 - a):
@@ -79,7 +77,13 @@ def between(axes) -> None:
         (points.log().mean(0).softmax(-1), ORANGE),
     ):
         axes.scatter(*plane(mean), s=110, marker="*", color=colour, edgecolor="black", lw=0.6, zorder=5)
-    axes.legend(loc="upper left", fontsize=8.5, title="lines, and means (stars)", title_fontsize=8.5)
+    axes.legend(
+        loc="upper left",
+        fontsize=8.5,
+        bbox_to_anchor=(-0.1, 1.02),
+        title="lines, and means (stars)",
+        title_fontsize=8.5,
+    )
     stage(axes, "Between mixtures and logarithms")
 
 
@@ -90,13 +94,13 @@ def moves(axes) -> None:
     for i, u in enumerate(units(x, 13)[:-1]):
         arc, bent = M.expmap(x, t * u), M.retr(x, t * u)
         draw(axes, bent, color=RED, lw=1.5, label="retr" if i == 0 else None, zorder=3)
-        draw(axes, arc, color=BLUE, lw=2.2, label="expmap, NaN beyond the side" if i == 0 else None, zorder=2)
+        draw(axes, arc, color=BLUE, lw=2.2, label="expmap, which ends" if i == 0 else None, zorder=2)
     for radius, colour in ((0.5, GREEN), (1.0, PINK)):
         u = radius * units(x, 240)
         draw(axes, M.expmap(x, u), color=BLUE, lw=1, ls="--")
         draw(axes, M.retr(x, u), color=colour, lw=1.2, label=f"retr of length {radius:g}")
     axes.scatter(*plane(x), s=26, color="black", zorder=6)
-    axes.legend(loc="upper left", fontsize=8.5)
+    axes.legend(loc="upper left", fontsize=8.5, bbox_to_anchor=(-0.1, 1.02))
     stage(axes, "Where vectors lead")
 
 
