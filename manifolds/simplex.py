@@ -285,7 +285,7 @@ class Simplex(Manifold):
         step = y - torch.where(x > 0, x, torch.nan)
         e = (step.square() / y).sum(-1, keepdim=True)
         more = e / ((4 + 3 * e).sqrt() + 2)
-        return self.proju(x, 0.25 * (more * y + step) * (3 + x / ((1 + more) * y)))
+        return 0.25 * (more * y + step) * (3 + x / ((1 + more) * y))
 
     # ---- means ------------------------------------------------------------------------------------------------
 

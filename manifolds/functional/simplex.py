@@ -75,8 +75,8 @@ def geodesic_end(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def inside_rounding(root: Tensor, terms: Tensor, z: Tensor) -> Tensor:
     """Whether an arc of the squared length z ends in the orthant: no entry of `root` is negative by more than the
     rounding of its `terms`, and the arc is shorter than a right angle, beyond which it may come back. ``-> *B,1``."""
-    positive = (root > -16 * torch.finfo(root.dtype).eps * terms).all(-1, keepdim=True)
-    return positive & (z < 0.25 * math.pi**2)
+    slack = 16 * torch.finfo(root.dtype).eps
+    return (root > -slack * terms).all(-1, keepdim=True) & (z < (1 + slack) * 0.25 * math.pi**2)
 
 
 def squared_inside(root: Tensor, inside: Tensor) -> Tensor:
