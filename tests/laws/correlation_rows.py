@@ -84,7 +84,7 @@ LOG_SCALED = correlation(CorrelationLogScaled(), isometries=permutations, costly
 CORRELATION_ROWS: list[Case] = [
     OFF_LOG,
     again(
-        off_log(CorrelationOffLog(0.5, 0.3, 0.2), isometries=permutations),
+        off_log(CorrelationOffLog(2.0, 0.3, -0.1), isometries=permutations),
         OFF_LOG,
         "inner",
         "logmap",
