@@ -124,9 +124,10 @@ scaled_eigh = define("correlation_scaling", _scaled_eigh, (Operand("matrices", 2
 
 
 class Scaled(NamedTuple):
-    """A matrix C with row sums made one: x, M and ``B = F^T M F`` with the first and second derivatives of C; the
+    """A matrix C with row sums made one: x, M and ``B = F^T M F`` with the first and second derivatives of C; F; the
     eigenvalues a and eigenvectors Q of B, and W with ``W^T W = (I + M)^-1``, without a derivative."""
 
+    F: Tensor
     x: Tensor
     M: Tensor
     B: Tensor
@@ -158,7 +159,7 @@ def scaled(C: Tensor, with_solver: bool) -> Scaled:
     # In float64, and Cholesky's method does as well for any scaling.
     wide = M.double()
     W = lower_inverse(torch.linalg.cholesky_ex(wide + identity_like(wide))[0]).to(C) if with_solver or varied else None
-    found = Scaled(x, M, congruent(F.mT, M), a, Q, W)
+    found = Scaled(F, x, M, congruent(F.mT, M), a, Q, W)
     if not varied:
         return found
     # To second order ``(I + M) e = -N 1 - (N e - e^2)``.
@@ -166,7 +167,7 @@ def scaled(C: Tensor, with_solver: bool) -> Scaled:
     e = -found._at_rest(N.sum(-1, keepdim=True))
     e = (e - found._at_rest(N @ e - e.square())).squeeze(-1)
     M = _both_sides(1 + e, M + N)
-    return Scaled(x * (1 + e), M, congruent(F.mT, M), a, Q, W)
+    return Scaled(F, x * (1 + e), M, congruent(F.mT, M), a, Q, W)
 
 
 def _both_sides(x: Tensor, m: Tensor) -> Tensor:
@@ -177,12 +178,11 @@ def _both_sides(x: Tensor, m: Tensor) -> Tensor:
 def log_scaling(C: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:
     """Z of a correlation matrix, and its derivatives along `directions`. ``*B,n,n -> *B,n-1,n-1`` each."""
     s = scaled(C, bool(directions))
-    F = zero_sum_basis(C.shape[-1], C)
     found = [function_at(s.B, s.a, s.Q, LOG)]
     for u in directions:
         N = _both_sides(s.x, hollow(u))
         moved = N - s.solved(N.sum(-1, keepdim=True)) * s.M  # diag(e) M, and its transpose below
-        found.append(derivative_at(s.B, s.a, s.Q, congruent(F.mT, 2 * moved - N), LOG))
+        found.append(derivative_at(s.B, s.a, s.Q, congruent(s.F.mT, 2 * moved - N), LOG))
     return tuple(found)
 
 
@@ -193,6 +193,7 @@ class Rooted(NamedTuple):
     """``exp(S) = Y Y^T + 1 1^T/n`` for ``Y = F exp(Z/2)``, the roots r of its diagonal, and ``C = cor(exp S)``. The
     factor keeps the relative error of small rows."""
 
+    F: Tensor
     Y: Tensor
     r: Tensor
     C: Tensor
@@ -201,15 +202,16 @@ class Rooted(NamedTuple):
 def rooted(E: Tensor) -> Rooted:
     """Of exp(Z/2)."""
     n = E.shape[-1] + 1
-    Y = zero_sum_basis(n, E) @ E
+    F = zero_sum_basis(n, E)
+    Y = F @ E
     P = product(Y) + 1 / n
-    return Rooted(Y, diagonal(P).sqrt(), unit_diagonal(P))
+    return Rooted(F, Y, diagonal(P).sqrt(), unit_diagonal(P))
 
 
 def pushed(at: Rooted, dE: Tensor) -> Tensor:
     """The derivative of C along one of exp(Z/2)."""
-    dY = zero_sum_basis(at.C.shape[-1], dE) @ dE
-    dP = product_derivative(at.Y / at.r.unsqueeze(-1), dY / at.r.unsqueeze(-1))
+    r = at.r.unsqueeze(-1)
+    dP = product_derivative(at.Y / r, (at.F @ dE) / r)
     half = 0.5 * diagonal(dP)
     return hollow(dP - (half.unsqueeze(-1) + half.unsqueeze(-2)) * at.C)
 
@@ -218,7 +220,7 @@ def pulled(at: Rooted, g: Tensor) -> Tensor:
     """The gradient of exp(Z/2), of one in C: the transpose of `pushed`, up to a factor of two."""
     g = hollow(g)
     weight = with_diagonal(g, -(g * at.C).sum(-1)) / at.r.unsqueeze(-1) / at.r.unsqueeze(-2)
-    return sym(zero_sum_basis(at.C.shape[-1], g).mT @ (weight @ at.Y))
+    return sym(at.F.mT @ (weight @ at.Y))
 
 
 def exp_scaling(Z: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:
