@@ -21,7 +21,7 @@ from ..functional.log_scaling import (
 )
 from ..functional.matrices import symmetric_from_vector, symmetric_vector
 from ..functional.spectral import function_at
-from ..functional.spectral_functions import EXP, LOG
+from ..functional.spectral_functions import EXP
 from ..functional.spectral_pushforward import derivative_at, function_and_derivatives
 from ..functional.zero_sum_matrices import form_factors, scaled_subspaces
 from .space import Correlation
@@ -67,8 +67,8 @@ class LogScaling(Chart):
 
     def linearized(self, x: Tensor) -> Linearized:
         """From one scaling and one eigendecomposition, whose vectors are those of Z too."""
-        s = scaled(x, False)
-        Z = function_at(s.B, s.a, s.Q, LOG)
+        s = scaled(x)
+        Z = s.logarithm
         half, values = 0.5 * Z, 0.5 * s.a.log()
 
         def along(V: Tensor) -> Tensor:
