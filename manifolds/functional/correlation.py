@@ -42,8 +42,12 @@ def inside_correlations(x: Tensor, margin: float) -> Tensor:
     return unit_diagonal(inside_cone(x, margin))
 
 
+def correlation_of_rows(factor: Tensor) -> Tensor:
+    """The correlation matrix ``L L^T`` of which the rows of L have the directions of those of `factor`. ``*B,n,n``."""
+    return unit_diagonal(product(factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)))
+
+
 def unit_rows(noise: Tensor, last: Tensor) -> Tensor:
     """The correlation matrix of which row i of the Cholesky factor has the direction of the first i numbers of `noise`
     and, beside them, the root of `last`. ``*B,n,n; *B,n -> *B,n,n``."""
-    factor = with_diagonal(noise.tril(-1), last.sqrt())
-    return unit_diagonal(product(factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)))
+    return correlation_of_rows(with_diagonal(noise.tril(-1), last.sqrt()))
