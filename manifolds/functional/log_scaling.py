@@ -34,29 +34,29 @@ from .zero_sum_matrices import zero_sum_basis
 
 # ---- the scale ----------------------------------------------------------------------------------------------------
 
-# Each halves the exponent of what a matrix lacks to row sums one, or better: some ten take a condition of 1e8.
-_ROUNDS = 100
+_ROUNDS = 100  # seven take a condition of 1e4, some fifteen one of 1e12, thirty one of many blocks near to singular
+_NEAR = 0.25  # of the decrement, from where on whole steps square it: (0.25/(1 - 0.25))^2 is less than a half of it
 
 
 def _scale(C: Tensor) -> Tensor:
     """x of positive definite matrices, by Newton's method; NaN where it does not converge. ``N,n,n -> N,n``.
 
-    A step goes where f falls most along its direction, but for what one step of Newton's method on a line leaves, and
-    never less than 1/(1 + decrement), which is known to suffice (Nesterov 2004, Introductory Lectures on Convex
-    Optimization, section 4.1.5: f is self-concordant). Then x is multiplied by the number that makes ``x^T C x = n``:
-    the minimum on that ray.
+    A step goes nearly to the minimum of f along its direction; then x is multiplied by the number that makes
+    ``x^T C x = n``, to the minimum on that ray.
     """
-    n = C.shape[-1]
     x = torch.rsqrt(C.mean(-1).sum(-1, keepdim=True)).expand(C.shape[:-1])
     last = torch.full_like(x[..., :1], torch.inf)
     done = torch.zeros_like(last, dtype=torch.bool)
     for _ in range(_ROUNDS):
         s = (C @ x.unsqueeze(-1)).squeeze(-1)
-        p, decrement = _newton_step(C, x, s)
-        d = p / x
-        t, moved = _line_search(d, decrement, (p * s).sum(-1, keepdim=True), (x * s).sum(-1, keepdim=True))
-        near = decrement <= _NEAR
-        following = torch.where(near, x + p, (x + t * p) * (n / moved).sqrt())
+        # Cholesky's method does as well for any scaling of rows and columns.
+        factor = torch.linalg.cholesky_ex(C + torch.diag_embed(x**-2))[0]
+        slope = s - 1 / x
+        p = -torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1)
+        decrement = (slope * -p).sum(-1, keepdim=True).clamp(min=0).sqrt()
+        near, following = decrement <= _NEAR, x + p
+        if not bool(near.all()):
+            following = torch.where(near, following, _line_minimum(x, p, s, decrement))
         x = torch.where(done, x, following)
         # The step squares the decrement; where that stalls it is rounding.
         done = done | (decrement < torch.finfo(C.dtype).eps ** 0.5) | ((last <= _NEAR) & (decrement > 0.5 * last))
@@ -66,21 +66,12 @@ def _scale(C: Tensor) -> Tensor:
     return torch.where(done, x, torch.nan)
 
 
-_NEAR = 0.25  # of the decrement, from where on whole steps square it: (0.25/(1 - 0.25))^2 is less than a half of it
-
-
-def _newton_step(C: Tensor, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """The step, and its length in the Hessian ``C + diag(x)^-2``: the decrement. ``-> N,n and N,1``."""
-    # Cholesky's method does as well for any scaling of rows and columns.
-    factor = torch.linalg.cholesky_ex(with_diagonal(C, diagonal(C) + x**-2))[0]
-    slope = s - 1 / x
-    p = -torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1)
-    return p, (-(slope * p).sum(-1, keepdim=True)).clamp(min=0).sqrt()
-
-
-def _line_search(d: Tensor, decrement: Tensor, slope: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """The length t of a step p along which ``f(x + t p) - f(x) = t slope + t^2 curvature/2 - sum log(1 + t d_i)``, and
-    ``x^T C x`` there, of which `size` is the value before. ``-> N,1`` each."""
+def _line_minimum(x: Tensor, p: Tensor, s: Tensor, decrement: Tensor) -> Tensor:
+    """Where f is as small as one step of Newton's method finds along p from the step 1/(1 + decrement), and no smaller
+    than there, and multiplied as `_scale` says. The latter alone is known to suffice: f is self-concordant (Nesterov
+    2004, Introductory Lectures on Convex Optimization, theorem 4.1.11)."""
+    d, slope = p / x, (p * s).sum(-1, keepdim=True)
+    # f(x + t p) - f(x) = t slope + t^2 curvature/2 - sum log(1 + t d_i).
     curvature = (decrement.square() - d.square().sum(-1, keepdim=True)).clamp(min=0)
     damped = 1 / (1 + decrement)
     q = d / (1 + damped * d)
@@ -91,7 +82,8 @@ def _line_search(d: Tensor, decrement: Tensor, slope: Tensor, size: Tensor) -> t
     both = torch.stack([damped, t])
     value = both * slope + 0.5 * both.square() * curvature - torch.log1p(both * d).sum(-1, keepdim=True)
     t = torch.where(value[1] < value[0], t, damped)
-    return t, size + 2 * t * slope + t.square() * curvature
+    size = (x * s).sum(-1, keepdim=True) + 2 * t * slope + t.square() * curvature
+    return (x + t * p) * (x.shape[-1] / size).sqrt()
 
 
 # ---- the operator -------------------------------------------------------------------------------------------------

@@ -63,21 +63,28 @@ def correlation(manifold: Correlation, *, exempt: Mapping[str, str] | None = Non
 
 
 # What a chart does, each of its methods once.
-CHART = ("egrad2rgrad", "ehess2rhess", "expmap", "logmap", "expmap_transp", "dist2", "from_normal")
+CHART = ("egrad2rgrad", "expmap", "logmap", "expmap_transp", "dist2")
 
 
 def signs_and_permutations(t: Trial):
     return {**signs(t), **permutations(t)}
 
 
-OFF_LOG = correlation(CorrelationOffLog(), isometries=signs_and_permutations, costly=CHART, tolerance={"*": 400})
+def off_log(manifold: CorrelationOffLog, **options: Any) -> Case:
+    found = correlation(manifold, tolerance={"*": 400}, **options)
+    # Long vectors end in singular matrices, but in no NaN.
+    stands = {law: reason for law, reason in found.exempt.items() if law != "extreme_vectors_transport_without_nan"}
+    return dataclasses.replace(found, exempt=stands)
+
+
+OFF_LOG = off_log(CorrelationOffLog(), isometries=signs_and_permutations, costly=CHART)
 
 LOG_SCALED = correlation(CorrelationLogScaled(), isometries=permutations, costly=CHART, tolerance={"*": 400})
 
 CORRELATION_ROWS: list[Case] = [
     OFF_LOG,
     again(
-        dataclasses.replace(OFF_LOG, manifold=CorrelationOffLog(0.5, 0.3, 0.2), isometries=permutations),
+        off_log(CorrelationOffLog(0.5, 0.3, 0.2), isometries=permutations),
         OFF_LOG,
         "inner",
         "logmap",
