@@ -118,9 +118,20 @@ class Correlation(PullbackMetric, abc.ABC):
     # ---- a chart's way back may end in a matrix that rounding has made singular -------------------------------
 
     @operation
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        """f^-1 of the exponential of Df u, lifted into the cone where rounding left it: a point for every vector, short
+        of overflow."""
+        return lifted_correlation(super().expmap(x, u))
+
+    @operation
+    def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`expmap`, and the parallel transport to its end."""
+        y, w = super().expmap_transp(x, u, v)
+        return lifted_correlation(y), w
+
+    @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        """The exponential map, lifted into the cone where rounding left it: a point for every vector, short of
-        overflow."""
+        """The exponential map."""
         return lifted_correlation(super().retr(x, u))
 
     @operation
