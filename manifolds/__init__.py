@@ -25,13 +25,16 @@ from .constant_curvature import convert as convert
 from .correlation import Correlation as Correlation
 from .correlation import CorrelationEuclideanCholesky as CorrelationEuclideanCholesky
 from .correlation import CorrelationLogEuclideanCholesky as CorrelationLogEuclideanCholesky
+from .correlation import CorrelationLogScaled as CorrelationLogScaled
 from .correlation import CorrelationOffLog as CorrelationOffLog
 from .correlation import CorrelationPolyHyperbolic as CorrelationPolyHyperbolic
 from .euclidean import Euclidean as Euclidean
 from .frames import Grassmann as Grassmann
 from .frames import Orthogonal as Orthogonal
+from .frames import ProductSVD as ProductSVD
 from .frames import SpecialOrthogonal as SpecialOrthogonal
 from .frames import Stiefel as Stiefel
+from .frames import TruncatedSVD as TruncatedSVD
 from .frames import axis_angle_from_rotation as axis_angle_from_rotation
 from .frames import quaternion_from_rotation as quaternion_from_rotation
 from .frames import rotation_from_axis_angle as rotation_from_axis_angle
@@ -51,6 +54,7 @@ from .operation import operation as operation
 from .parameter import ManifoldParameter as ManifoldParameter
 from .pullback import Pullback as Pullback
 from .pullback_metric import PullbackMetric as PullbackMetric
+from .simplex import Simplex as Simplex
 from .spd import SPD as SPD
 from .spd import SPDAffineInvariant as SPDAffineInvariant
 from .spd import SPDBuresWasserstein as SPDBuresWasserstein

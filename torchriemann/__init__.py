@@ -32,6 +32,7 @@ from torchriemann.manifolds import Product as Product
 from torchriemann.manifolds import ProjectedSphere as ProjectedSphere
 from torchriemann.manifolds import Pullback as Pullback
 from torchriemann.manifolds import Scaled as Scaled
+from torchriemann.manifolds import Simplex as Simplex
 from torchriemann.manifolds import SPDAffineInvariant as SPDAffineInvariant
 from torchriemann.manifolds import SPDBuresWasserstein as SPDBuresWasserstein
 from torchriemann.manifolds import SPDLogCholesky as SPDLogCholesky

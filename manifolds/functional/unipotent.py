@@ -40,7 +40,8 @@ def unipotent_log(S: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
     ``(I + t S)^-1 E (I + t S)^-1``. Both are polynomials in t of degree n - 2, which n/2 nodes of Gauss integrate
     exactly.
     """
-    nodes, weights = (torch.tensor(g, dtype=S.dtype, device=S.device)[:, None, None] for g in _gauss(S.shape[-1]))
+    rule = _gauss(len(range(S.shape[-1])))  # a number also where dynamo leaves the size open
+    nodes, weights = (torch.tensor(g, dtype=S.dtype, device=S.device)[:, None, None] for g in rule)
     resolvents = lower_inverse(identity_like(S) + nodes * S.unsqueeze(-3))  # *B,m,n,n
     weighted = weights * resolvents
     log = S @ weighted.sum(-3)
