@@ -7,7 +7,7 @@ the minimum of the convex function ``tr exp(H + D) - tr D`` (Archakov and Hansen
     J_ij = sum_kl Q_ik Q_jk exp[a_k, a_l] Q_il Q_jl,    H + D = Q diag(a) Q^T.
 
 exp[a, b] is the logarithmic mean of e^a and e^b, so that with ``c = diag exp(H + D)`` all eigenvalues of
-``c^-1/2 J c^-1/2`` lie between one and ``tanh(r/2)/(r/2)``, r the largest difference of two a: above 1/14 at a condition
+``c^-1/2 J c^-1/2`` lie between ``tanh(r/2)/(r/2)`` and one, r the largest difference of two a: above 1/14 at a condition
 number of 1e12. A step of Newton's method for ``log c = 0`` solves ``J y = c log c``.
 
 Where eigenvalues of H lie far apart it follows the solutions of ``t H`` for growing t: twice the one for t is next to

@@ -140,6 +140,8 @@ def test_laws_of_sampling():
         matches(y[:, i], stats.beta(float(alpha[i]), float(alpha.sum() - alpha[i])))
     rare = M.random_dirichlet(1000, 4, concentration=1e-3, generator=generator(4))
     assert rare.dtype == F32 and M.check_point_on_manifold(rare) and M.logmap(rare, rare.flip(0)).isfinite().all()
+    assert (rare.amax(-1) > 0.9).double().mean() > 0.97  # nearly all at a corner
+    assert M.random(2, 3, device="meta").shape == (2, 3)
     for wrong in (0.0, -1.0, math.inf, torch.tensor([1.0, 0.0, 1.0]), torch.ones(4)):
         with pytest.raises(ValueError, match=r"Simplex.random_dirichlet: concentration"):
             M.random_dirichlet(2, 3, concentration=wrong)
