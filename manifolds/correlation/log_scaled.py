@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..chart import Chart, Linearized
 from ..euclidean import Euclidean
+from ..functional.correlation import lifted_correlation
 from ..functional.log_scaling import (
     Rooted,
     exp_scaling,
@@ -57,7 +58,8 @@ class LogScaling(Chart):
 
     def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """From one eigendecomposition."""
-        return exp_scaling(*map(self._matrix, (y, *vectors)))
+        x, *moved = exp_scaling(*map(self._matrix, (y, *vectors)))
+        return lifted_correlation(x), *moved
 
     def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
         """The derivative of exp is self-adjoint."""

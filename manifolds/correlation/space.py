@@ -33,8 +33,9 @@ class Correlation(PullbackMetric, abc.ABC):
     matrices", doi 10.1137/22M1538144).
 
     Operations read the symmetric part of their arguments off the diagonal, for which they take ones or zeros, and what
-    they return is symmetric with exact ones, or zeros, there. An item that is not positive definite, or not finite,
-    gives NaN; no other item is touched by it, in value or gradient.
+    they return is symmetric with exact ones, or zeros, there. A point that they return is positive definite as it is
+    stored, however near to singular matrices: a chart's way back ends in `lifted_correlation`. An item that is not
+    positive definite, or not finite, gives NaN; no other item is touched by it, in value or gradient.
     """
 
     ndim: ClassVar[int] = 2
@@ -121,31 +122,6 @@ class Correlation(PullbackMetric, abc.ABC):
         """Everywhere."""
         batch = torch.broadcast_shapes(x.shape, y.shape)[:-2]
         return torch.ones(batch, dtype=torch.bool, device=x.device)
-
-    # ---- a chart's way back may end in a matrix that rounding has made singular -------------------------------
-
-    @operation
-    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        """f^-1 of the exponential of Df u, lifted into the cone where rounding left it: a point for every vector, short
-        of overflow."""
-        return lifted_correlation(super().expmap(x, u))
-
-    @operation
-    def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`expmap`, and the parallel transport to its end."""
-        y, w = super().expmap_transp(x, u, v)
-        return lifted_correlation(y), w
-
-    @operation
-    def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        """The exponential map."""
-        return lifted_correlation(super().retr(x, u))
-
-    @operation
-    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`retr`, and the parallel transport to its end."""
-        y, w = super().retr_transp(x, u, v)
-        return lifted_correlation(y), w
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 

@@ -32,9 +32,11 @@ def hollow(u: Tensor) -> Tensor:
 
 
 def lifted_correlation(x: Tensor) -> Tensor:
-    """A correlation matrix itself where it is positive definite by more than rounding; else, if that is enough, with
-    its entries drawn to zero by 4 n^2 eps."""
-    return unit_diagonal(lifted(sym(x)))
+    """Symmetric x with exact ones on the diagonal itself where it is positive definite by more than rounding; else, if
+    that is enough, with its entries drawn to zero by 4 n^2 eps. A way back from a chart ends so: what it finds may be
+    singular in the numbers of its dtype."""
+    inside = lifted(x)
+    return x if inside is x else unit_diagonal(inside)
 
 
 def inside_correlations(x: Tensor, margin: float) -> Tensor:
@@ -44,7 +46,8 @@ def inside_correlations(x: Tensor, margin: float) -> Tensor:
 
 def correlation_of_rows(factor: Tensor) -> Tensor:
     """The correlation matrix ``L L^T`` of which the rows of L have the directions of those of `factor`. ``*B,n,n``."""
-    return unit_diagonal(product(factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)))
+    rows = factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)
+    return lifted_correlation(unit_diagonal(product(rows)))
 
 
 def unit_rows(noise: Tensor, last: Tensor) -> Tensor:
