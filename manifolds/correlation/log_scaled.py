@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor
 
-from ..chart import Chart, Linearized, derivative_along
+from ..chart import Chart, Linearized
 from ..euclidean import Euclidean
 from ..functional.log_scaling import (
     Rooted,
@@ -22,10 +21,9 @@ from ..functional.log_scaling import (
 )
 from ..functional.matrices import symmetric_from_vector, symmetric_vector
 from ..functional.spectral import function_at
-from ..functional.spectral_functions import EXP, LOG
+from ..functional.spectral_functions import EXP
 from ..functional.spectral_pushforward import derivative_at, function_and_derivatives
 from ..functional.zero_sum_matrices import form_factors, scaled_subspaces
-from ..operation import operation
 from .space import Correlation
 
 
@@ -69,8 +67,8 @@ class LogScaling(Chart):
 
     def linearized(self, x: Tensor) -> Linearized:
         """From one scaling and one eigendecomposition, whose vectors are those of Z too."""
-        s = scaled(x, False)
-        Z = function_at(s.B, s.a, s.Q, LOG)
+        s = scaled(x)
+        Z = s.logarithm
         half, values = 0.5 * Z, 0.5 * s.a.log()
 
         def along(V: Tensor) -> Tensor:
@@ -158,12 +156,3 @@ class CorrelationLogScaled(Correlation):
             if not factor > 0:
                 return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
         return None
-
-    @operation
-    def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
-        """Df^-1 of the Euclidean Hessian of the function carried to coordinates: (Df^-1)^T h and the derivative along
-        u of (Df^-1)^T g."""
-        x, g, h, u = (t.contiguous() for t in torch.broadcast_tensors(x, g, h, u))  # for dual numbers
-        _, pull, adjoint = self.chart.linearized(x)
-        turned = derivative_along(lambda at: self.chart.linearized(at).adjoint(g), x, u)[1]
-        return pull(turned + adjoint(h))
