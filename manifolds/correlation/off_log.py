@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..chart import Chart, Linearized, derivative_along
 from ..euclidean import Euclidean
-from ..functional.correlation import hollow, lifted_correlation, with_ones
+from ..functional.correlation import hollow, lifted_correlation, unit_diagonal, with_ones
 from ..functional.hollow_matrices import (
     form_factors,
     hollow_from_vector,
@@ -59,7 +59,7 @@ class OffLogarithm(Chart):
     def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """The point, and the derivatives along the matrices of `vectors`."""
         x, *moved = correlation_from_off(*map(self._matrix, (y, *vectors)))
-        return lifted_correlation(with_ones(hollow(x))), *map(hollow, moved)
+        return lifted_correlation(unit_diagonal(x)), *map(hollow, moved)
 
     def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
         """The coordinates of the same derivative, which is self-adjoint, along g."""

@@ -7,8 +7,8 @@ the minimum of the convex function ``tr exp(H + D) - tr D`` (Archakov and Hansen
     J_ij = sum_kl Q_ik Q_jk exp[a_k, a_l] Q_il Q_jl,    H + D = Q diag(a) Q^T.
 
 exp[a, b] is the logarithmic mean of e^a and e^b, so that with ``c = diag exp(H + D)`` all eigenvalues of
-``c^-1/2 J c^-1/2`` lie between ``tanh(r/2)/(r/2)`` and one, r the largest difference of two a: above 1/14 at a condition
-number of 1e12. A step of Newton's method for ``log c = 0`` solves ``J y = c log c``.
+``c^-1/2 J c^-1/2`` lie between ``tanh(r/2)/(r/2)`` and one, r the largest difference of two a: above 1/14 at a
+condition number of 1e12. A step of Newton's method for ``log c = 0`` solves ``J y = c log c``.
 
 Where eigenvalues of H lie far apart it follows the solutions of ``t H`` for growing t: twice the one for t is next to
 that for 2t, since the diagonal of the square of a correlation matrix lies between 1 and n.
@@ -56,8 +56,8 @@ jacobian_inverse = define(
 
 # ---- Newton's method --------------------------------------------------------------------------------------------
 
-# The largest change of D in a step: without limit every third matrix of condition 1e12 overflows; of 2000 with 8 some
-# take 14 steps, with 6 at most 11, with 4 one more than with 6 in the mean.
+# The largest change of D in a step. Without a limit every third matrix of condition 1e12 overflows; with 8 some of 2000
+# take 14 rounds, with 6 at most 9; with 4 they take one more in the mean.
 _LONGEST = 6.0
 _NEAR = 32.0  # the difference of eigenvalues of H up to which D = 0 is a start
 _CLOSE = 1.0  # the residual from which on the next t is taken
