@@ -31,8 +31,10 @@ from .correlation import CorrelationPolyHyperbolic as CorrelationPolyHyperbolic
 from .euclidean import Euclidean as Euclidean
 from .frames import Grassmann as Grassmann
 from .frames import Orthogonal as Orthogonal
+from .frames import ProductSVD as ProductSVD
 from .frames import SpecialOrthogonal as SpecialOrthogonal
 from .frames import Stiefel as Stiefel
+from .frames import TruncatedSVD as TruncatedSVD
 from .frames import axis_angle_from_rotation as axis_angle_from_rotation
 from .frames import quaternion_from_rotation as quaternion_from_rotation
 from .frames import rotation_from_axis_angle as rotation_from_axis_angle

@@ -285,7 +285,7 @@ class Simplex(Manifold):
         step = y - torch.where(x > 0, x, torch.nan)
         e = (step.square() / y).sum(-1, keepdim=True)
         more = e / ((4 + 3 * e).sqrt() + 2)
-        return self.proju(x, 0.25 * (more * y + step) * (3 + x / ((1 + more) * y)))
+        return 0.25 * (more * y + step) * (3 + x / ((1 + more) * y))
 
     # ---- means ------------------------------------------------------------------------------------------------
 
@@ -327,14 +327,17 @@ class Simplex(Manifold):
         where = f"{type(self).__name__}.random_dirichlet: concentration"
         if not isinstance(concentration, Tensor):
             check_number(where.partition(":")[0], "concentration", concentration)
-        given = torch.as_tensor(concentration, dtype=torch.float64, device=device).detach()
+        given = torch.as_tensor(concentration, dtype=torch.float64).detach()
         if not expands(given.shape, size):
             raise ValueError(f"{where} must broadcast to the size {size}, got {tuple(given.shape)}")
         if not bool(((given > 0) & (given < torch.inf)).all()):
             raise ValueError(f"{where} must be positive and finite, got {float(given.min()):.3g}")
+        given = given.to(device).expand(size).contiguous()
+        # A gamma variable of shape a is one of shape a + 1 times U^(1/a), which underflows: in logarithms it does not.
         # Of torch's sampler the public form takes no generator.
-        draw = torch._sample_dirichlet(given.expand(size).contiguous(), generator)  # pyright: ignore[reportPrivateImportUsage]
-        return self.round_to(self.restore(draw), dtype or torch.get_default_dtype())
+        gamma = torch._standard_gamma(given + 1, generator)  # pyright: ignore[reportPrivateImportUsage]
+        share = torch.empty_like(given).exponential_(generator=generator) / given
+        return self.round_to(self.restore((gamma.log() - share).softmax(-1)), dtype or torch.get_default_dtype())
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal in the metric: the tangent part of sqrt(x) times noise."""

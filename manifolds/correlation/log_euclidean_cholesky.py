@@ -20,10 +20,10 @@ class CorrelationLogEuclideanCholesky(Correlation):
 
         dist(x, y) = |log Theta(x) - log Theta(y)|.
 
-    Flat and complete: the logarithm is strictly lower triangular, and may be any such matrix. Every operation is closed:
-    logarithms and exponentials of these matrices are polynomials of degree n - 1. As a gyro-structure it is a vector
-    space, of which the inverse of x is the matrix with the factor Theta^-1. Not invariant under permutations: the order
-    of the rows matters. Changes of signs are isometries.
+    Flat and complete: the logarithm is strictly lower triangular, and may be any such matrix. All is closed: logarithms
+    and exponentials of these matrices are polynomials of degree n - 1. As a gyro-structure it is a vector space, in
+    which the inverse of x is the matrix with the factor Theta^-1. Not invariant under permutations: the order of the
+    rows matters. Changes of signs are isometries.
 
     A logarithm takes n/2 triangular inverses, which at 64 rows cost a few eigendecompositions and n/2 times the memory
     of the points; an exponential some 2 sqrt(n) products. In float64 a round trip is right to some ``eps cond(x)``, as

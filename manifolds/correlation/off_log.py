@@ -19,9 +19,9 @@ from ..functional.hollow_matrices import (
     scaled_subspaces,
 )
 from ..functional.matrices import sym
-from ..functional.off_log import jacobian_inverse, log_from_off, tangent_map
+from ..functional.off_log_derivatives import correlation_from_off, tangent_map, tangent_map_from_off
 from ..functional.spectral import decomposed, function_at
-from ..functional.spectral_functions import EXP, LOG
+from ..functional.spectral_functions import LOG
 from ..functional.spectral_pushforward import function_and_derivatives
 from ..operation import operation
 from .space import Correlation
@@ -49,8 +49,7 @@ class OffLogarithm(Chart):
 
     def inverse(self, y: Tensor) -> Tensor:
         """exp(H + D), where D makes its diagonal one."""
-        log, a, Q, _ = log_from_off(self._matrix(y))
-        return with_ones(hollow(function_at(log, a, Q, EXP)))
+        return self.inverse_differential(y)[0]
 
     def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """The coordinates, and those of the derivatives of the logarithm, from one eigendecomposition."""
@@ -59,21 +58,20 @@ class OffLogarithm(Chart):
 
     def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """The point, and the derivatives along the matrices of `vectors`."""
-        log, a, Q, inverse = log_from_off(self._matrix(y), derivative=True)
-        along = tangent_map(log, a, Q, inverse)
-        return with_ones(hollow(function_at(log, a, Q, EXP))), *(hollow(along(self._matrix(v))) for v in vectors)
+        x, *moved = correlation_from_off(*map(self._matrix, (y, *vectors)))
+        return with_ones(hollow(x)), *map(hollow, moved)
 
     def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
         """The coordinates of the same derivative, which is self-adjoint, along g."""
-        return self._dual(tangent_map(*log_from_off(self._matrix(y), derivative=True))(g))
+        return self._dual(tangent_map_from_off(self._matrix(y))(g))
 
     def linearized(self, x: Tensor) -> Linearized:
         """From one eigendecomposition of x, without the way to y and back."""
         x, a, Q = decomposed(sym(with_ones(x)), True, True)
-        log, a = function_at(x, a, Q, LOG), a.log()
-        along = tangent_map(log, a, Q, jacobian_inverse(a, Q))
+        H = hollow(function_at(x, a, Q, LOG))
+        along = tangent_map(H, a.log(), Q)
         return Linearized(
-            self._coordinates(log), lambda v: hollow(along(self._matrix(v))), lambda g: self._dual(along(g))
+            self._coordinates(H), lambda v: hollow(along(self._matrix(v))), lambda g: self._dual(along(g))
         )
 
     # ---- coordinates ------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from .triangular import diagonal, product, with_diagonal
 
 
 def unit_diagonal(x: Tensor) -> Tensor:
-    """``D^-1/2 x D^-1/2`` with D the diagonal of x, whose ones are exact; NaN where D is not positive and finite.
-    ``*B,n,n``."""
+    """``D^-1/2 x D^-1/2`` of symmetric x with the diagonal D, symmetric to the bit with exact ones; NaN where D is not
+    positive and finite. ``*B,n,n``."""
     root = diagonal(x).sqrt()
-    # One factor after another: the product of two small roots may be no number.
-    scaled = x / root.unsqueeze(-1) / root.unsqueeze(-2)
+    # One factor after another: the product of two small roots may be no number. The order rounds differently.
+    scaled = sym(x / root.unsqueeze(-1) / root.unsqueeze(-2))
     lost = (root / root).detach().amin(-1, keepdim=True)
     return with_diagonal(scaled, lost.expand_as(root)) * lost.unsqueeze(-1)
 

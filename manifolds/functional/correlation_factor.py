@@ -1,7 +1,7 @@
 r"""Correlation matrices by their unit triangular factor, the Cholesky factor over its diagonal: ``I + S = D(L)^-1 L``.
 
-The rows of the factor L of a correlation matrix have length one, so that they are those of I + S over their lengths, and
-any strictly lower triangular S is that of one correlation matrix (Thanwerdas and Pennec 2022, arXiv:2201.06282).
+The rows of the factor L of a correlation matrix have length one, so that they are those of I + S over their lengths,
+and any strictly lower triangular S is that of one correlation matrix (Thanwerdas and Pennec 2022, arXiv:2201.06282).
 """
 
 from __future__ import annotations

@@ -29,11 +29,14 @@ def nearest_probabilities(x: Tensor, floor: float) -> Tensor:
     (Held, Wolfe and Crowder 1974, doi 10.1007/BF01580223; Duchi et al. 2008, doi 10.1145/1390156.1390191).
     """
     n = x.shape[-1]
+    excess = x.sum(-1, keepdim=True) - 1
+    shifted = x - excess / n  # this one already where all stay above, but for large numbers
+    near = (shifted.detach() >= floor).all(-1, keepdim=True) & (excess.detach().abs() < 1)
     x = x - x.detach().amax(-1, keepdim=True)  # the same nearest vector; sums of large numbers would lose its digits
     counts = torch.arange(1, n + 1, dtype=x.dtype, device=x.device)
     sums = x.sort(-1, descending=True).values.cumsum(-1)
     tau = ((sums - (1 - n * floor)) / counts).amax(-1, keepdim=True)
-    return over_sum((x - tau).clamp_min(0) + floor, floor)
+    return torch.where(near, shifted, over_sum((x - tau).clamp_min(0) + floor, floor))
 
 
 def positive_factor(a: Tensor) -> Tensor:
@@ -75,8 +78,8 @@ def geodesic_end(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def inside_rounding(root: Tensor, terms: Tensor, z: Tensor) -> Tensor:
     """Whether an arc of the squared length z ends in the orthant: no entry of `root` is negative by more than the
     rounding of its `terms`, and the arc is shorter than a right angle, beyond which it may come back. ``-> *B,1``."""
-    positive = (root > -16 * torch.finfo(root.dtype).eps * terms).all(-1, keepdim=True)
-    return positive & (z < 0.25 * math.pi**2)
+    slack = 16 * torch.finfo(root.dtype).eps
+    return (root > -slack * terms).all(-1, keepdim=True) & (z < (1 + slack) * 0.25 * math.pi**2)
 
 
 def squared_inside(root: Tensor, inside: Tensor) -> Tensor:

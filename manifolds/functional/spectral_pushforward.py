@@ -119,10 +119,10 @@ class _Sum(Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        return _sum(*tangents)
+        return sum_with_derivatives(*tangents)
 
 
-def _sum(*terms: Tensor | None) -> Tensor:
+def sum_with_derivatives(*terms: Tensor | None) -> Tensor:
     return functools.reduce(_Sum.apply, [t for t in terms if t is not None])  # type: ignore[arg-type]
 
 
@@ -156,7 +156,7 @@ class _Pushed(Function):
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dV: Tensor | None, _f: Any) -> Any:
         A, a, Q, V = ctx.saved_tensors
         curved = None if dA is None else _Curved.apply(A, a, Q, V, dA, ctx.f)
-        return _sum(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
+        return sum_with_derivatives(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
 
 
 @bound_once
@@ -178,16 +178,16 @@ class _Curved(Function):
     @staticmethod
     def backward(ctx: Any, K: Tensor) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        curved = last_derivative(_third(a, Q, G, H, K, ctx.f), NO_FOURTH, A)
+        curved = last_derivative(third_derivative(a, Q, G, H, K, ctx.f), NO_FOURTH, A)
         in_G, in_H = (_Curved.apply(A, a, Q, other, K, ctx.f) for other in (H, G))
         return curved, None, None, in_G, in_H, None
 
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dG: Tensor | None, dH: Tensor | None, _f: Any) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        third = None if dA is None else last_derivative(_third(a, Q, G, H, dA, ctx.f), NO_FOURTH, A, G, H, dA)
+        third = None if dA is None else last_derivative(third_derivative(a, Q, G, H, dA, ctx.f), NO_FOURTH, A, G, H, dA)
         moved = [_Curved.apply(A, a, Q, d, other, ctx.f) for d, other in ((dG, H), (dH, G)) if d is not None]
-        return _sum(third, *moved)
+        return sum_with_derivatives(third, *moved)
 
 
 def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -201,7 +201,7 @@ def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Te
     return total
 
 
-def _third(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunction) -> Tensor:
+def third_derivative(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunction) -> Tensor:
     """D^3 F[sym G, sym H, sym K]."""
     rotated = [Q.mT @ sym(m) @ Q for m in (G, H, K)]
     orders = [(rotated[i], rotated[j], rotated[k]) for i, j, k in itertools.permutations(range(3))]

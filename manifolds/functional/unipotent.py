@@ -19,10 +19,18 @@ from .triangular import lower_inverse
 
 
 @functools.cache
-def _gauss(n: int) -> tuple[list[float], list[float]]:
+def _rule(n: int) -> tuple[list[float], list[float]]:
     """Nodes and weights on [0, 1] that integrate polynomials of degree n - 2."""
     nodes, weights = np.polynomial.legendre.leggauss(max(1, n // 2))
     return (0.5 + 0.5 * nodes).tolist(), (0.5 * weights).tolist()
+
+
+def _gauss(n: int) -> tuple[list[float], list[float]]:
+    return _rule(n)
+
+
+# Dynamo calls it and keeps the numbers: it would trace numpy. As `tracing.transforms_are_on` says of itself.
+_gauss._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def unipotent_log(S: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
@@ -32,7 +40,8 @@ def unipotent_log(S: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
     ``(I + t S)^-1 E (I + t S)^-1``. Both are polynomials in t of degree n - 2, which n/2 nodes of Gauss integrate
     exactly.
     """
-    nodes, weights = (torch.tensor(g, dtype=S.dtype, device=S.device)[:, None, None] for g in _gauss(S.shape[-1]))
+    rule = _gauss(len(range(S.shape[-1])))  # a number also where dynamo leaves the size open
+    nodes, weights = (torch.tensor(g, dtype=S.dtype, device=S.device)[:, None, None] for g in rule)
     resolvents = lower_inverse(identity_like(S) + nodes * S.unsqueeze(-3))  # *B,m,n,n
     weighted = weights * resolvents
     log = S @ weighted.sum(-3)
@@ -88,7 +97,8 @@ def _blocks(powers: list[tuple[Tensor, ...]], degree: int) -> list[tuple[Tensor,
     q = len(powers)
     shares = [[_share(j * q, i, degree) for i in range(1, q + 1)] for j in range(-(-degree // q))]
     table = torch.tensor(shares, dtype=powers[0][0].dtype, device=powers[0][0].device)
-    sums = [(table @ torch.stack(same, -3).flatten(-2)).unflatten(-1, same[0].shape[-2:]) for same in zip(*powers)]
+    by_matrix = (torch.stack(same, -3) for same in zip(*powers, strict=True))
+    sums = [(table @ same.flatten(-2)).unflatten(-1, same.shape[-2:]) for same in by_matrix]
     return [tuple(s[..., j, :, :] for s in sums) for j in range(len(shares))]
 
 

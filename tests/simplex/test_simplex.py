@@ -9,6 +9,7 @@ import torch
 
 from torchriemann import Pullback, Simplex, Sphere
 from torchriemann.manifolds import Chart
+from torchriemann.manifolds.functional.simplex import positive_factor
 from torchriemann.testing import OPERATIONS
 
 M, F64, F32 = Simplex(), torch.float64, torch.float32
@@ -81,8 +82,7 @@ def test_entries_of_three_hundred_orders_of_magnitude(dtype):
                 assert abs(mp.mpf(float(u[i, j])) - true_logarithm(a, b)[j]) / a[j] < 32 * eps
                 assert abs(mp.mpf(float(w[i, j])) - true_transport(a, b, v[i])[j]) / b[j] < 32 * eps * size_of[i]
                 assert abs(mp.mpf(float(half[i, j])) * size / middle[j] ** 2 - 1) < 16 * eps  # every digit of each
-    assert torch.equal(M.geodesic(x, y, 1.0).sqrt().isfinite(), torch.ones_like(x, dtype=torch.bool))
-    close(M.geodesic(x, y, 1.0), y, 16 * eps)
+    close(M.geodesic(x, y, 1.0) / y, torch.ones_like(y), 32 * eps)
 
 
 @pytest.mark.parametrize("dtype", [F64, F32])
@@ -90,7 +90,7 @@ def test_entries_of_three_hundred_orders_of_magnitude(dtype):
 def test_close_points_keep_their_digits(dtype, gap):
     """The numbers as they are given have a distance, far below eps as well, to a few eps of itself."""
     x = M.random(20, 6, generator=generator(3), dtype=F64)
-    y = (x * (1 + gap * torch.randn(20, 6, generator=generator(4), dtype=F64))).to(dtype)
+    y = M.restore(x * (1 + gap * torch.randn(20, 6, generator=generator(4), dtype=F64))).to(dtype)
     x, eps = x.to(dtype), torch.finfo(dtype).eps
     d, u = M.dist(x, y), M.logmap(x, y)
     flat = 2 * torch.atan2(*(torch.linalg.vector_norm(s, dim=-1) for s in (x.sqrt() - y.sqrt(), x.sqrt() + y.sqrt())))
@@ -99,7 +99,7 @@ def test_close_points_keep_their_digits(dtype, gap):
         for i in range(len(x)):
             a, b = roots(x[i]), roots(y[i])
             true = 2 * true_angle(a, b)
-            assert abs(mp.mpf(float(d[i])) / true - 1) < 16 * eps + (eps / gap if gap * gap < eps else 0) * 1e-2
+            assert abs(mp.mpf(float(d[i])) / true - 1) < 16 * eps
             lost = max(lost, float(abs(2 * mp.mpf(float(flat[i])) / true - 1)))
             worst = max(abs(mp.mpf(float(p)) - q) / r for p, q, r in zip(u[i], true_logarithm(a, b), a, strict=True))
             assert worst < 64 * eps * true
@@ -181,14 +181,13 @@ def test_retraction_of_long_vectors_is_a_point_and_has_an_inverse(dtype):
     assert u.isfinite().all() and (u.sum(-1).abs() <= 8 * eps * u.abs().amax(-1)).all()
     back = M.retr(x, u)
     close(back.sqrt(), y.sqrt(), 64 * eps)
+    x = x[:50]
     near = M.restore(x * (1 + 1e-3 * torch.randn(x.shape, generator=generator(13), dtype=dtype)))
-    close(M.norm(x, M.inverse_retr(x, near)) / M.dist(x, near), torch.ones(100, dtype=dtype), 1e-3)
+    close(M.norm(x, M.inverse_retr(x, near)) / M.dist(x, near), torch.ones(50, dtype=dtype), 1e-3)
 
 
 def test_retraction_is_the_positive_root_of_its_equation():
     a = torch.cat([torch.linspace(-8, 8, 161, dtype=F64), torch.tensor([-1e200, -1e8, -0.5, 1e8, 1e200], dtype=F64)])
-    from torchriemann.manifolds.functional.simplex import positive_factor
-
     f = positive_factor(a)
     close((3 * f - 2 - 1 / f) / 4 / (1 + a.abs()), a / (1 + a.abs()), 1e-13)
     assert (f > 0).all() and (f[:161].diff() > 0).all()
@@ -199,7 +198,7 @@ def test_retraction_is_the_positive_root_of_its_equation():
         torch.stack([positive_factor(x).sum(), first.sum(), second.sum()]).detach(), torch.tensor([1, 1, 0.5]).double()
     )
     (at_half,) = torch.autograd.grad(positive_factor(x - 0.5).sum(), x)
-    close(at_half, torch.tensor([1 / 3], dtype=F64))
+    close(at_half, torch.tensor([2 / 3], dtype=F64))
 
 
 # ---- the metric -----------------------------------------------------------------------------------------------
