@@ -120,12 +120,12 @@ def test_distances_and_exponentials_are_those_of_geomstats():
 
 # ---- the scale ----------------------------------------------------------------------------------------------------
 
-ROUNDS = {1e2: 8, 1e4: 11, 1e8: 15, 1e12: 19}
+ROUNDS = {1e2: 9, 1e4: 11, 1e8: 13, 1e12: 14}
 
 
 @pytest.mark.parametrize("cond", ROUNDS)
 def test_newton_takes_few_rounds(cond, monkeypatch):
-    """The damped step alone takes 20, 32, 56 and 80 on these."""
+    """The damped step alone takes 22, 41, 78 and 116 on these."""
     monkeypatch.setattr(formulas, "_ROUNDS", ROUNDS[cond])
     for n in (3, 16, 48):
         x = correlations(n, cond, 4)
