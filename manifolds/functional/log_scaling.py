@@ -34,7 +34,7 @@ from .zero_sum_matrices import zero_sum_basis
 
 # ---- the scale ----------------------------------------------------------------------------------------------------
 
-_ROUNDS = 100  # seven take a condition of 1e4, some fifteen one of 1e12, thirty one of many blocks near to singular
+_ROUNDS = 100  # a dozen take a condition of 1e12; thirty, many blocks of which each is near to singular in its own way
 _NEAR = 0.25  # of the decrement, from where on whole steps square it: (0.25/(1 - 0.25))^2 is less than a half of it
 
 

@@ -92,7 +92,7 @@ POLY_HYPERBOLIC = correlation(
 LOG_SCALED = correlation(
     CorrelationLogScaled(),
     isometries=permutations,
-    costly=("egrad2rgrad", "expmap", "expmap_transp", "dist2"),  # each method of the chart once
+    costly=("egrad2rgrad", "expmap_transp", "dist2"),  # each method of the chart once
     tolerance={"*": 400},
     exempt={**BEYOND, **OVERFLOW},
 )
