@@ -36,9 +36,9 @@ def raised(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     X, Y = sym(X), sym(Y)
     x, Q = eigh(X)
     if not derivative_wanted(X):
-        return _raised(x, Q, Y, c)
+        return raised_at(x, Q, Y, c)
     if torch.compiler.is_compiling() or transforms_or_forward_mode():
-        return _raised(x, Q, Y, c) + expanded_change(X, Y, c, _ends(x))
+        return raised_at(x, Q, Y, c) + expanded_change(X, Y, c, _ends(x))
     return _Raised.apply(*_of_one_batch(X, Y), c)  # type: ignore[return-value]
 
 
@@ -76,7 +76,7 @@ class _Raised(Function):
 
     @staticmethod
     def forward(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
-        return _raised(*eigh(X), Y, c)
+        return raised_at(*eigh(X), Y, c)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -115,7 +115,8 @@ def _expanded_along(X: Tensor, E: Tensor, Y: Tensor, c: Cometric, ends: Ends) ->
 # ---- in eigenvectors ------------------------------------------------------------------------------------------
 
 
-def _raised(x: Tensor, Q: Tensor, Y: Tensor, c: Cometric) -> Tensor:
+def raised_at(x: Tensor, Q: Tensor, Y: Tensor, c: Cometric) -> Tensor:
+    """`raised` at Q diag(x) Q^T, of symmetric Y; no derivative in x and Q."""
     Y = Q.mT @ Y @ Q
     value = kernel_values(x, c) * Y
     if c.trace:
