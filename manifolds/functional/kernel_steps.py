@@ -86,7 +86,7 @@ def field(states: Tensor, c: Cometric) -> Tensor:
     gradient = _with_near(gradient, near.triu(1), x, Y, c)
     if c.trace:
         weights = (-c.rate * x).exp()
-        factor = -c.trace * c.scale / (1 + n * c.trace)
+        factor = c.trace_factor(n)
         total = (weights * Y.diagonal(dim1=-2, dim2=-1)).sum(-1)
         raised = raised + factor * torch.diag_embed(total.unsqueeze(-1) * weights)
         scaled = 0.5 * c.rate * gap  # of e^(-r x), the divided difference
@@ -167,8 +167,7 @@ def _stages(state: Tensor, length: Tensor, slopes: Tensor, c: Cometric) -> tuple
     stages = begin + h * combined(MATRIX, slopes)
     for _ in range(_MOST_SWEEPS):
         found = field(stages, c)
-        size = _sizes(found, state, length).amax(1)
-        change = (_sizes(found - slopes, state, length).amax(1) / torch.where(size > 0, size, 1.0)).amax(-1)
+        change = _relative(_sizes(found - slopes, state, length).amax(1), _sizes(found, state, length).amax(1))
         slopes, stages = found, begin + h * combined(MATRIX, found)
         done = done | (change <= _SOLVED) | ((change >= last) & (change < 1e-12))
         last = change
@@ -188,8 +187,14 @@ def _sizes(slopes: Tensor, state: Tensor, length: Tensor) -> Tensor:
 def _decay(slopes: Tensor, state: Tensor, length: Tensor) -> Tensor:
     """The last two Legendre coefficients of the slopes over the largest. ``B``."""
     sizes = _sizes(combined(_COEFFICIENTS, slopes), state, length)
-    largest = sizes.amax((1, 2))
-    return sizes[:, -2:].amax((1, 2)) / torch.where(largest > 0, largest, 1.0)
+    return _relative(sizes[:, -2:].amax(1), sizes.amax(1))
+
+
+def _relative(part: Tensor, size: Tensor) -> Tensor:
+    """A part of what X moves by, and of what Y moves by, the latter relative to Y if that is more. ``B,2 -> B``."""
+    least = torch.tensor([0.0, 1.0], dtype=size.dtype, device=size.device)
+    size = torch.maximum(size, least)
+    return (part / torch.where(size > 0, size, 1.0)).amax(-1)
 
 
 def _continued(slopes: Tensor, ratio: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ from .decompositions import eigh_of_plain
 from .kernel_cometric import Cometric
 from .kernel_steps import MATRIX, STAGES, WEIGHTS, Path, combined
 from .kernel_tables import exponential_coefficients, kernel_coefficients
-from .matrices import identity_like, symmetric_from_vector, symmetric_vector
+from .matrices import identity_like, symmetric_from_vector
 
 _MOST_SWEEPS = 40
+_SOLVED = 2e-15  # relative change in a sweep
 _MOST_DEGREE = 192
 _LOG_EPS = 37.0
 
@@ -45,7 +46,10 @@ def expansion(x: Tensor, c: Cometric, degree: int = 0) -> Expansion:
     center, half = 0.5 * (low + high), 0.55 * (high - low) + 0.5 / unit
     degree = degree or degree_of(half, c)
     return Expansion(
-        center, half, kernel_coefficients(center, half, c, degree), exponential_coefficients(center, half, c.rate, degree)
+        center,
+        half,
+        kernel_coefficients(center, half, c, degree),
+        exponential_coefficients(center, half, c.rate, degree),
     )
 
 
@@ -86,7 +90,7 @@ def energy(Z: Tensor, e: Expansion, c: Cometric) -> Tensor:
     value = ((Y.unsqueeze(-3) @ left) * (T @ Y.unsqueeze(-3))).sum((-3, -2, -1))
     if c.trace:
         sums = (e.exponential * (T * Y.unsqueeze(-3)).sum((-2, -1))).sum(-1)
-        value = value - c.trace * c.scale / (1 + X.shape[-1] * c.trace) * sums.square()
+        value = value + c.trace_factor(X.shape[-1]) * sums.square()
     return 0.5 * value
 
 
@@ -122,6 +126,10 @@ class Curvature(NamedTuple):
     xy: Tensor
     yy: Tensor
 
+    def hessian(self) -> Tensor:
+        """That in (X, Y). ``*B,2m,2m``."""
+        return torch.cat([torch.cat([self.xx, self.xy.mT], -1), torch.cat([self.xy, self.yy], -1)], -2)
+
     def generator(self) -> Tensor:
         """The derivative of (X', Y') in (X, Y). ``*B,2m,2m``."""
         return torch.cat([torch.cat([self.xy, self.yy], -1), torch.cat([-self.xx, -self.xy.mT], -1)], -2)
@@ -154,10 +162,10 @@ def curvature(Z: Tensor, c: Cometric, degree: int = 0) -> tuple[Curvature, Expan
     raised = torch.diag_embed(values.flatten(-2))
     if c.trace:
         exponential, slopes, curved = (
-            (e.exponential.unsqueeze(-2) @ t.flatten(t.dim() - x.dim())).squeeze(-2).unflatten(-1, (n,) * (order + 1))
+            (e.exponential.unsqueeze(-2) @ t.flatten(x.dim())).squeeze(-2).unflatten(-1, (n,) * (order + 1))
             for order, t in enumerate((f, g, h))
         )
-        factor = -c.trace * c.scale / (1 + n * c.trace)
+        factor = c.trace_factor(n)
         total = (exponential * Y.diagonal(dim1=-2, dim2=-1)).sum(-1)[..., None, None]
         paths = paths + factor * total.unsqueeze(-1) * curved * Y.unsqueeze(-2)
         unit, along = torch.diag_embed(exponential).flatten(-2), (slopes * Y).flatten(-2)
@@ -182,35 +190,34 @@ def curvature(Z: Tensor, c: Cometric, degree: int = 0) -> tuple[Curvature, Expan
 # ---- tangents of the flow -------------------------------------------------------------------------------------
 
 
-class Tangents(NamedTuple):
-    """The derivatives of the flow along k directions: at the nodes ``B,R,8,2m,k`` and at the end ``B,2m,k``."""
+def along(path: Path, c: Cometric, degree: int = 0) -> tuple[Curvature, Expansion]:
+    """The second derivatives of H at all nodes, ``B,R,8,*``; zero at those of steps that were not taken."""
+    taken = path.lengths > 0
+    at, e = curvature(path.states[taken], c, degree)
 
-    nodes: Tensor
-    end: Tensor
+    def filled(a: Tensor) -> Tensor:
+        whole = a.new_zeros((*taken.shape, *a.shape[1:]))
+        whole[taken] = a
+        return whole
+
+    return Curvature(*map(filled, at)), Expansion(*map(filled, e))
 
 
-def linearized(path: Path, c: Cometric, degree: int = 0) -> tuple[Curvature, Expansion]:
-    """The second derivatives of H at all nodes. ``B,R,8,*``."""
-    return curvature(path.states, c, degree)
-
-
-def tangents(path: Path, generator: Tensor, start: Tensor) -> Tangents:
-    """The linear equations along a path with the matrices `generator` ``B,R,8,2m,2m``, from ``B,2m,k``."""
-    at, nodes = start, []
+def tangents(path: Path, generator: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Solutions of ``V' = A V`` along a path, of matrices A at its nodes ``B,R,8,k,k``, from ``B,k,l``: at the nodes
+    ``B,R,8,k,l`` and at the end ``B,k,l``."""
+    at, nodes = start, start[:, None, None].repeat(1, path.lengths.shape[1], STAGES, 1, 1)
     for r in range(path.lengths.shape[1]):
         h, A = path.lengths[:, r, None, None, None], generator[:, r]
         stages, last = at.unsqueeze(1).expand(-1, STAGES, -1, -1), torch.inf
         for _ in range(_MOST_SWEEPS):
-            slopes = A @ stages
-            found = at.unsqueeze(1) + h * combined(MATRIX, slopes)
+            found = at.unsqueeze(1) + h * combined(MATRIX, A @ stages)
             scale = found.abs().amax((-3, -2, -1), keepdim=True)
-            change = float(((found - stages).abs() / scale).nan_to_num(nan=0.0).amax()) if len(found) else 0.0
+            change = float(((found - stages).abs() / scale).nan_to_num(nan=0.0).amax()) if found.numel() else 0.0
             stages = found
-            if change <= 1e-15 or (change >= last and change < 1e-12):
+            if change <= _SOLVED or (change >= last and change < 1e-12):
                 break
             last = change
-        nodes.append(stages)
-        at = at + h[:, 0] * combined(WEIGHTS.unsqueeze(0), A @ stages).squeeze(1)
-    if not nodes:
-        return Tangents(start[:, None, None].expand(-1, 0, STAGES, -1, -1), at)
-    return Tangents(torch.stack(nodes, 1), at)
+        nodes[:, r] = stages
+        at = at + h.squeeze(1) * combined(WEIGHTS.unsqueeze(0), A @ stages).squeeze(1)
+    return nodes, at
