@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
-from ..functional.kernel_flow import kernel_exp, kernel_exp_transport, kernel_log
+from ..functional.kernel_flow import flow
 from ..functional.kernel_map import Cometric, raised
 from ..functional.kernel_metric import from_frame, kernel_curvature, kernel_hessian, to_frame
 from ..functional.kernel_retraction import inverse_kernel_retraction, kernel_retraction
@@ -120,7 +120,7 @@ class KernelCoordinates(Manifold):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """By Hamilton's equations."""
-        return kernel_exp(x, u, self.cometric)
+        return flow(*torch.broadcast_tensors(x, u), self.cometric)
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class KernelCoordinates(Manifold):
     @operation
     def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:
         """Where the flow is followed to its end."""
-        return kernel_exp(x, u, self.cometric).isfinite().flatten(-2).all(-1)
+        return flow(*torch.broadcast_tensors(x, u), self.cometric).isfinite().flatten(-2).all(-1)
 
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ class KernelFunction(ByOptions, abc.ABC):
         """phi(x, y); NaN where an argument is not positive. `x` and `y` broadcast."""
         log_x, log_y = x.log(), y.log()
         exponent = self.of_logarithms.exponent(_log_ratio(x, y, log_x, log_y))
-        return self.scale * (0.5 * self.degree * (log_x + log_y) + exponent).exp()
+        value = self.scale * (0.5 * self.degree * (log_x + log_y) + exponent).exp()
+        return torch.where((x > 0) & (y > 0), value, torch.nan)
 
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         """The derivative of phi(x, y) in x."""
