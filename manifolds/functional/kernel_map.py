@@ -28,7 +28,7 @@ from .kernel_expansion import Ends, expanded_change, expanded_map
 from .kernel_tables import kernel_differences, kernel_values
 from .matrices import sym
 from .spectral_functions import EXP
-from .tracing import bound_once, derivative_wanted, transforms_or_forward_mode, variation
+from .tracing import bound_once, derivative_wanted, function_loses_graph, transforms_or_forward_mode, variation
 
 
 def raised(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
@@ -38,7 +38,7 @@ def raised(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     if not derivative_wanted(X):
         return raised_at(x, Q, Y, c)
     if torch.compiler.is_compiling() or transforms_or_forward_mode():
-        return raised_at(x, Q, Y, c) + expanded_change(X, Y, c, _ends(x))
+        return _raised_by_operations(X, Y, c, x, Q)
     return _Raised.apply(*_of_one_batch(X, Y), c)  # type: ignore[return-value]
 
 
@@ -69,6 +69,10 @@ def _of_one_batch(*matrices: Tensor) -> tuple[Tensor, ...]:
     return tuple(m.contiguous() for m in torch.broadcast_tensors(*matrices))
 
 
+def _raised_by_operations(X: Tensor, Y: Tensor, c: Cometric, x: Tensor, Q: Tensor) -> Tensor:
+    return raised_at(x, Q, Y, c) + expanded_change(X, Y, c, _ends(x))
+
+
 @bound_once
 class _Raised(Function):
     """`raised`, of symmetric matrices of one batch, to autograd alone: <Z, raised(X, Y)> is symmetric in Y and Z, and
@@ -86,6 +90,9 @@ class _Raised(Function):
     @staticmethod
     def backward(ctx: Any, Z: Tensor) -> Any:
         X, Y = ctx.saved_tensors
+        if function_loses_graph(Z):
+            value = _raised_by_operations(X, Y, ctx.c, *eigh(X))
+            return *torch.autograd.grad(value, (X, Y), (Z,), create_graph=True), None
         of_X, of_Y, _ = ctx.needs_input_grad
         in_X = 2 * hamiltonian_gradient(X, Y, ctx.c, Z) if of_X else None
         return in_X, raised(X, Z, ctx.c) if of_Y else None, None
