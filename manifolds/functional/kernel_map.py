@@ -90,10 +90,11 @@ class _Raised(Function):
     @staticmethod
     def backward(ctx: Any, Z: Tensor) -> Any:
         X, Y = ctx.saved_tensors
+        of_X, of_Y, _ = ctx.needs_input_grad
         if function_loses_graph(Z):
             value = _raised_by_operations(X, Y, ctx.c, *eigh(X))
-            return *torch.autograd.grad(value, (X, Y), (Z,), create_graph=True), None
-        of_X, of_Y, _ = ctx.needs_input_grad
+            found = torch.autograd.grad(value, (X, Y) if of_Y else (X,), (Z,), create_graph=True)
+            return *found, *(None,) * (3 - len(found))
         in_X = 2 * hamiltonian_gradient(X, Y, ctx.c, Z) if of_X else None
         return in_X, raised(X, Z, ctx.c) if of_Y else None, None
 
