@@ -120,7 +120,8 @@ class KernelCoordinates(Manifold):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """By Hamilton's equations."""
-        return flow(*torch.broadcast_tensors(x, u), self.cometric)
+        x, u = torch.broadcast_tensors(x, u)
+        return flow(x, u, self.cometric)
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class KernelCoordinates(Manifold):
     @operation
     def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:
         """Where the flow is followed to its end."""
-        return flow(*torch.broadcast_tensors(x, u), self.cometric).isfinite().flatten(-2).all(-1)
+        return self.expmap(x, u).isfinite().flatten(-2).all(-1)
 
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
