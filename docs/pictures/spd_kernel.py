@@ -22,11 +22,12 @@ from torchriemann.manifolds import (
 FAMILY: dict[str, tuple[KernelFunction, str]] = {
     "power 0: Euclidean": (LogarithmicMean(power=0.0), "black"),
     "power 1/2": (LogarithmicMean(power=0.5), ORANGE),
-    "power 1: Bogoliubov-Kubo-Mori": (BogoliubovKuboMori(), RED),
+    "power 1:\nBogoliubov-Kubo-Mori": (BogoliubovKuboMori(), RED),
     "power 3/2": (LogarithmicMean(power=1.5), PINK),
     "power 2: log-Euclidean": (LogarithmicMean(power=2.0), GREEN),
-    "geometric mean, power 2:\naffine-invariant": (GeometricMean(power=2.0), BLUE),
-    "harmonic mean, power 2": (HarmonicMean(power=2.0), SKY),
+    "geometric, power 2:\naffine-invariant": (GeometricMean(power=2.0), BLUE),
+    "arithmetic, power 2": (ArithmeticMean(power=2.0), GREY),
+    "harmonic, power 2": (HarmonicMean(power=2.0), SKY),
 }
 
 
@@ -43,7 +44,7 @@ def strips(axes, count: int = 9) -> None:
         axes.text(-0.75, -row, name, color=colour, va="center", ha="right")
     axes.set(xlim=(-0.6, count + 0.3), ylim=(0.4 - len(FAMILY), 0.6), aspect="equal")
     axes.set_axis_off()
-    axes.set_title("Powers of the logarithmic mean, and two squared means")
+    axes.set_title("Powers of the logarithmic mean, and of others")
 
 
 def plane(x: Tensor) -> Tensor:
@@ -55,8 +56,7 @@ def plane(x: Tensor) -> Tensor:
 def fan(axes, phi: KernelFunction, title: str, count: int = 40) -> None:
     """Geodesics from one matrix of determinant one, and circles about it."""
     m = SPDKernel(phi)
-    x = torch.diag(torch.tensor([math.e, 1 / math.e])) ** 0.9
-    x = torch.diag(x.diagonal())
+    x = torch.diag(torch.tensor([0.9, -0.9]).exp())
     frame = torch.stack([x @ torch.diag(torch.tensor([1.0, -1.0])), torch.tensor([[0.0, 1.0], [1.0, 0.0]])])
     frame = frame / m.norm(x, frame)[:, None, None]
 
@@ -75,7 +75,7 @@ def fan(axes, phi: KernelFunction, title: str, count: int = 40) -> None:
 
 
 def main() -> None:
-    figure, (left, middle, right) = panels(3, width=14.0, height=4.6)
+    figure, (left, middle, right) = panels(3, width=13.0, height=4.4)
     strips(left)
     fan(middle, GeometricMean(power=2.0), "geometric mean, power 2")
     fan(right, ArithmeticMean(power=2.0), "arithmetic mean, power 2")
