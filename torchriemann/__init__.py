@@ -35,6 +35,7 @@ from torchriemann.manifolds import Scaled as Scaled
 from torchriemann.manifolds import Simplex as Simplex
 from torchriemann.manifolds import SPDAffineInvariant as SPDAffineInvariant
 from torchriemann.manifolds import SPDBuresWasserstein as SPDBuresWasserstein
+from torchriemann.manifolds import SPDKernel as SPDKernel
 from torchriemann.manifolds import SPDLogCholesky as SPDLogCholesky
 from torchriemann.manifolds import SPDLogEuclidean as SPDLogEuclidean
 from torchriemann.manifolds import SPDPowerCholesky as SPDPowerCholesky
