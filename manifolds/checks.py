@@ -29,6 +29,7 @@ class CheckedManifold(Castable, abc.ABC):
 
     ndim: ClassVar[int]
     name: ClassVar[str]
+    _point_mend: ClassVar[str] = "call projx(x)"  # of what is no point, for messages
 
     # ---- what a manifold states -------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class CheckedManifold(Castable, abc.ABC):
             return reason
         residual, formula = self._measured_point(x)
         tolerance = self._tolerance(x.dtype, atol) + (rtol or 0.0)
-        return self._residual_reason(residual, f"x has {formula}", tolerance, x.dtype, "call projx(x)")
+        return self._residual_reason(residual, f"x has {formula}", tolerance, x.dtype, self._point_mend)
 
     def _vector_reason(self, x: Tensor, u: Tensor, atol: float | None, rtol: float | None) -> str | None:
         reason = self._type_reason("u", u)

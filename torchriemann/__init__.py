@@ -21,6 +21,7 @@ from torchriemann.manifolds import Grassmann as Grassmann
 from torchriemann.manifolds import GyroManifold as GyroManifold
 from torchriemann.manifolds import Klein as Klein
 from torchriemann.manifolds import Lorentz as Lorentz
+from torchriemann.manifolds import LowRankPSD as LowRankPSD
 from torchriemann.manifolds import Manifold as Manifold
 from torchriemann.manifolds import ManifoldParameter as ManifoldParameter
 from torchriemann.manifolds import Oblique as Oblique
@@ -31,8 +32,10 @@ from torchriemann.manifolds import Product as Product
 from torchriemann.manifolds import ProjectedSphere as ProjectedSphere
 from torchriemann.manifolds import Pullback as Pullback
 from torchriemann.manifolds import Scaled as Scaled
+from torchriemann.manifolds import Simplex as Simplex
 from torchriemann.manifolds import SPDAffineInvariant as SPDAffineInvariant
 from torchriemann.manifolds import SPDBuresWasserstein as SPDBuresWasserstein
+from torchriemann.manifolds import SPDKernel as SPDKernel
 from torchriemann.manifolds import SPDLogCholesky as SPDLogCholesky
 from torchriemann.manifolds import SPDLogEuclidean as SPDLogEuclidean
 from torchriemann.manifolds import SPDPowerCholesky as SPDPowerCholesky

@@ -17,6 +17,10 @@ from ..operation import in_full_precision, operation
 from ..precision import widen
 from ..pullback_metric import PullbackMetric
 
+_MEND = (
+    "where that is rounding call projx(x), for a matrix of low rank add a part of the identity and take the correlation"
+)
+
 
 class Correlation(PullbackMetric, abc.ABC):
     r"""Correlation matrices: symmetric positive definite with ones on the diagonal. Points are ``*B,n,n``, n > 1,
@@ -29,21 +33,25 @@ class Correlation(PullbackMetric, abc.ABC):
     matrices", doi 10.1137/22M1538144).
 
     Operations read the symmetric part of their arguments off the diagonal, for which they take ones or zeros, and what
-    they return is symmetric with exact ones, or zeros, there. An item that is not positive definite, or not finite,
-    gives NaN; no other item is touched by it, in value or gradient.
+    they return is symmetric with exact ones, or zeros, there. A point that they return is positive definite as it is
+    stored, however near to singular matrices: a chart's way back ends in `lifted_correlation`. An item that is not
+    positive definite, or not finite, gives NaN; no other item is touched by it, in value or gradient.
     """
 
     ndim: ClassVar[int] = 2
+    _point_mend: ClassVar[str] = "call correlation(x) if it is a covariance matrix, else projx(x)"
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n, m = point_shape
         return None if n == m > 1 else f"points are square matrices of at least two rows, got {n} x {m}"
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
-        off = torch.maximum((x - x.mT).abs().amax(), (diagonal(x) - 1).abs().amax())
         definite = positive_definite(x)
         if bool(definite.all()):
-            return off, "the larger of max|x - x^T| and max|x_ii - 1|"
+            asymmetry, on_diagonal = (x - x.mT).abs().amax(), (diagonal(x) - 1).abs().amax()
+            if asymmetry > on_diagonal:
+                return asymmetry, "max|x - x^T|"
+            return on_diagonal, "max|x_ii - 1|"
         values = torch.linalg.eigvalsh(sym(torch.where(x.isfinite(), x, 0.0)).double())
         low = torch.where(x.isfinite().flatten(-2).all(-1), 1 - values[..., 0], torch.nan)
         return (
@@ -55,7 +63,7 @@ class Correlation(PullbackMetric, abc.ABC):
         reason = super()._point_reason(x, atol, rtol)
         if reason is None or self._type_reason("x", x) is not None:
             return reason
-        return outside_reason(x.detach()) or reason
+        return outside_reason(x.detach(), _MEND) or reason
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
         asymmetry, on_diagonal = (u - u.mT).abs().amax(), diagonal(u).abs().amax()
@@ -79,7 +87,7 @@ class Correlation(PullbackMetric, abc.ABC):
     def projx(self, x: Tensor) -> Tensor:
         """The correlation matrix of the symmetric part; where that is not positive definite, of the nearest matrix with
         eigenvalues of at least 16 n eps of the largest magnitude among them."""
-        return unit_diagonal(raised(sym(x)))
+        return lifted_correlation(unit_diagonal(raised(sym(x))))
 
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
@@ -95,7 +103,7 @@ class Correlation(PullbackMetric, abc.ABC):
     def restore(self, x: Tensor) -> Tensor:
         """The correlation matrix of the symmetric part, lifted into the cone where that is outside by no more than
         rounding."""
-        return lifted_correlation(x)
+        return lifted_correlation(unit_diagonal(sym(x)))
 
     def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The nearest numbers; where these are not positive definite, those of the matrix with its entries off the
@@ -114,20 +122,6 @@ class Correlation(PullbackMetric, abc.ABC):
         """Everywhere."""
         batch = torch.broadcast_shapes(x.shape, y.shape)[:-2]
         return torch.ones(batch, dtype=torch.bool, device=x.device)
-
-    # ---- a chart's way back may end in a matrix that rounding has made singular -------------------------------
-
-    @operation
-    def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        """The exponential map, lifted into the cone where rounding left it: a point for every vector, short of
-        overflow."""
-        return lifted_correlation(super().retr(x, u))
-
-    @operation
-    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`retr`, and the parallel transport to its end."""
-        y, w = super().retr_transp(x, u, v)
-        return lifted_correlation(y), w
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 
@@ -186,4 +180,4 @@ class Correlation(PullbackMetric, abc.ABC):
 
     @in_full_precision(points_of="self")
     def _with_unit_rows(self, noise: Tensor, last: Tensor) -> Tensor:
-        return unit_rows(noise, last)
+        return lifted_correlation(unit_rows(noise, last))

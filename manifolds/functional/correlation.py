@@ -11,11 +11,11 @@ from .triangular import diagonal, product, with_diagonal
 
 
 def unit_diagonal(x: Tensor) -> Tensor:
-    """``D^-1/2 x D^-1/2`` with D the diagonal of x, whose ones are exact; NaN where D is not positive and finite.
-    ``*B,n,n``."""
+    """``D^-1/2 x D^-1/2`` of symmetric x with the diagonal D, symmetric to the bit with exact ones; NaN where D is not
+    positive and finite. ``*B,n,n``."""
     root = diagonal(x).sqrt()
-    # One factor after another: the product of two small roots may be no number.
-    scaled = x / root.unsqueeze(-1) / root.unsqueeze(-2)
+    # One factor after another: the product of two small roots may be no number. The order rounds differently.
+    scaled = sym(x / root.unsqueeze(-1) / root.unsqueeze(-2))
     lost = (root / root).detach().amin(-1, keepdim=True)
     return with_diagonal(scaled, lost.expand_as(root)) * lost.unsqueeze(-1)
 
@@ -32,9 +32,11 @@ def hollow(u: Tensor) -> Tensor:
 
 
 def lifted_correlation(x: Tensor) -> Tensor:
-    """A correlation matrix itself where it is positive definite by more than rounding; else, if that is enough, with
-    its entries drawn to zero by 4 n^2 eps."""
-    return unit_diagonal(lifted(sym(x)))
+    """Symmetric x with exact ones on the diagonal itself where it is positive definite by more than rounding; else, if
+    that is enough, with its entries drawn to zero by 4 n^2 eps. A way back from a chart ends so: what it finds may be
+    singular in the numbers of its dtype."""
+    inside = lifted(x)
+    return x if inside is x else unit_diagonal(inside)
 
 
 def inside_correlations(x: Tensor, margin: float) -> Tensor:
@@ -42,8 +44,13 @@ def inside_correlations(x: Tensor, margin: float) -> Tensor:
     return unit_diagonal(inside_cone(x, margin))
 
 
+def correlation_of_rows(factor: Tensor) -> Tensor:
+    """The correlation matrix ``L L^T`` of which the rows of L have the directions of those of `factor`. ``*B,n,n``."""
+    rows = factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)
+    return lifted_correlation(unit_diagonal(product(rows)))
+
+
 def unit_rows(noise: Tensor, last: Tensor) -> Tensor:
     """The correlation matrix of which row i of the Cholesky factor has the direction of the first i numbers of `noise`
     and, beside them, the root of `last`. ``*B,n,n; *B,n -> *B,n,n``."""
-    factor = with_diagonal(noise.tril(-1), last.sqrt())
-    return unit_diagonal(product(factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)))
+    return correlation_of_rows(with_diagonal(noise.tril(-1), last.sqrt()))

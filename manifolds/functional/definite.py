@@ -46,7 +46,13 @@ def definite_eigh(x: Tensor, positive: bool) -> tuple[Tensor, Tensor, Tensor]:
     return x + mark.unsqueeze(-1), a + mark, Q + mark.unsqueeze(-1)
 
 
-def outside_reason(x: Tensor) -> str | None:
+MEND = (
+    "where that is rounding call projx(x), for a matrix of low rank add a part of the identity, or call "
+    "project_eigenvalue_floor(x, floor)"
+)
+
+
+def outside_reason(x: Tensor, mend: str = MEND) -> str | None:
     """Which matrices of a finite ``*B,n,n`` are not positive definite, and what to do; None where all are."""
     outside = ~positive_definite(x)
     if not bool(x.isfinite().all()) or not bool(outside.any()):
@@ -56,6 +62,5 @@ def outside_reason(x: Tensor) -> str | None:
     item, more = f"item {first} " if first else "it ", f", and {int(outside.sum())} of {outside.numel()} are not"
     return (
         f"x is not positive definite: {item}has min eigenvalue = {float(values[0]):.2g}, max eigenvalue = "
-        f"{float(values[-1]):.2g}{more if first else ''}; where that is rounding call projx(x), for a matrix of low "
-        "rank add a part of the identity, or call project_eigenvalue_floor(x, floor)"
+        f"{float(values[-1]):.2g}{more if first else ''}; {mend}"
     )

@@ -22,7 +22,8 @@ def _even_bernoulli(count: int) -> list[Fraction]:
     """B_2, B_4, ... by their recurrence."""
     numbers = [Fraction(1)]
     for m in range(1, 2 * count + 1):
-        numbers.append(-sum(math.comb(m + 1, j) * b for j, b in enumerate(numbers)) / (m + 1))
+        total = sum((math.comb(m + 1, j) * b for j, b in enumerate(numbers)), Fraction(0))
+        numbers.append(-total / (m + 1))
     return numbers[2::2]
 
 

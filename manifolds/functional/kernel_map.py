@@ -28,7 +28,7 @@ from .kernel_expansion import Ends, expanded_change, expanded_map
 from .kernel_tables import kernel_differences, kernel_values
 from .matrices import sym
 from .spectral_functions import EXP
-from .tracing import bound_once, derivative_wanted, transforms_or_forward_mode, variation
+from .tracing import bound_once, derivative_wanted, function_loses_graph, transforms_or_forward_mode, variation
 
 
 def raised(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
@@ -36,9 +36,9 @@ def raised(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     X, Y = sym(X), sym(Y)
     x, Q = eigh(X)
     if not derivative_wanted(X):
-        return _raised(x, Q, Y, c)
+        return raised_at(x, Q, Y, c)
     if torch.compiler.is_compiling() or transforms_or_forward_mode():
-        return _raised(x, Q, Y, c) + expanded_change(X, Y, c, _ends(x))
+        return _raised_by_operations(X, Y, c, x, Q)
     return _Raised.apply(*_of_one_batch(X, Y), c)  # type: ignore[return-value]
 
 
@@ -69,6 +69,10 @@ def _of_one_batch(*matrices: Tensor) -> tuple[Tensor, ...]:
     return tuple(m.contiguous() for m in torch.broadcast_tensors(*matrices))
 
 
+def _raised_by_operations(X: Tensor, Y: Tensor, c: Cometric, x: Tensor, Q: Tensor) -> Tensor:
+    return raised_at(x, Q, Y, c) + expanded_change(X, Y, c, _ends(x))
+
+
 @bound_once
 class _Raised(Function):
     """`raised`, of symmetric matrices of one batch, to autograd alone: <Z, raised(X, Y)> is symmetric in Y and Z, and
@@ -76,7 +80,7 @@ class _Raised(Function):
 
     @staticmethod
     def forward(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
-        return _raised(*eigh(X), Y, c)
+        return raised_at(*eigh(X), Y, c)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -87,6 +91,10 @@ class _Raised(Function):
     def backward(ctx: Any, Z: Tensor) -> Any:
         X, Y = ctx.saved_tensors
         of_X, of_Y, _ = ctx.needs_input_grad
+        if function_loses_graph(Z):
+            value = _raised_by_operations(X, Y, ctx.c, *eigh(X))
+            found = torch.autograd.grad(value, (X, Y) if of_Y else (X,), (Z,), create_graph=True)
+            return *found, *(None,) * (3 - len(found))
         in_X = 2 * hamiltonian_gradient(X, Y, ctx.c, Z) if of_X else None
         return in_X, raised(X, Z, ctx.c) if of_Y else None, None
 
@@ -115,7 +123,8 @@ def _expanded_along(X: Tensor, E: Tensor, Y: Tensor, c: Cometric, ends: Ends) ->
 # ---- in eigenvectors ------------------------------------------------------------------------------------------
 
 
-def _raised(x: Tensor, Q: Tensor, Y: Tensor, c: Cometric) -> Tensor:
+def raised_at(x: Tensor, Q: Tensor, Y: Tensor, c: Cometric) -> Tensor:
+    """`raised` at Q diag(x) Q^T, of symmetric Y; no derivative in x and Q."""
     Y = Q.mT @ Y @ Q
     value = kernel_values(x, c) * Y
     if c.trace:

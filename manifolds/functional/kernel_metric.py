@@ -14,13 +14,18 @@ from torch import Tensor
 from .kernel_cometric import Cometric
 from .kernel_expansion import Ends, expanded_map
 from .kernel_flow import christoffel
-from .kernel_map import eigh, hamiltonian_gradient, lowered, raised, raised_along
+from .kernel_map import eigh, hamiltonian_gradient, lowered, raised, raised_along, raised_at
 from .matrices import scaled_parts, sym
 
 
 def to_frame(X: Tensor, W: Tensor, c: Cometric) -> Tensor:
     """L^-1 W: the squared length of W is ``|L^-1 W|^2``. ``*B,n,n``."""
     return scaled_parts(raised(X, W, c.to_power(-0.5)), 1.0, (1 + X.shape[-1] * c.trace) ** 0.5)
+
+
+def to_frame_at(x: Tensor, Q: Tensor, W: Tensor, c: Cometric) -> Tensor:
+    """`to_frame` at Q diag(x) Q^T, of symmetric W; no derivative in x and Q."""
+    return scaled_parts(raised_at(x, Q, W, c.to_power(-0.5)), 1.0, (1 + x.shape[-1] * c.trace) ** 0.5)
 
 
 def from_frame(X: Tensor, Z: Tensor, c: Cometric) -> Tensor:

@@ -125,7 +125,7 @@ def function_at(A: Tensor, a: Tensor, Q: Tensor, f: MatrixFunction) -> Tensor:
     """f(A) of a symmetric A for a decomposition a, Q that is known, to more digits perhaps than A tells: a is monotone,
     and neither has a derivative. ``*B,n,n, *B,n, *B,n,n -> *B,n,n``."""
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
-        return _polynomials(A, Q, *_coefficients_at(a, f.key))[..., 0, :, :]
+        return _polynomials(A, Q, *coefficients_at(a, f.key))[..., 0, :, :]
     return spectral_function_of(A, f, a, Q)
 
 
@@ -182,7 +182,7 @@ coefficients = define(
     numbers={"functions": str},
     count=5,
 )
-_coefficients_at = define(
+coefficients_at = define(
     "spectral_coefficients_at",
     _coefficients_of_values,
     (Operand("eigenvalues", 1),),

@@ -23,6 +23,7 @@ from .elementary_functions import SmoothFunction
 from .matrices import sym
 from .spectral import (
     coefficients,
+    coefficients_at,
     decomposed,
     differences,
     first_derivative,
@@ -56,7 +57,9 @@ def function_and_derivatives(
     directions = tuple(map(sym, directions))
     if torch.compiler.is_compiling() and transforms_or_forward_mode():
         A = inside_or_nan(A) if definite else A
-        return taylor_polynomials(A, f.key)[0], *_derivatives_by_taylor(A, f.key, directions)
+        Q, _, first, second, scale = coefficients(A.detach(), f.key)
+        value = taylor_polynomials(A, f.key)[0]
+        return value, *(_derivative_by_taylor(A, Q, first, second, scale, v) for v in directions)
     A, a, Q = decomposed(A, f.positive_domain, definite)
     return spectral_function_of(A, f, a, Q), *(_pushed(A, a, Q, v, f) for v in directions)
 
@@ -74,6 +77,15 @@ def function_and_inverse(
     A, a, Q = decomposed(A, f.positive_domain, definite)
     value = spectral_function_of(A, f, a, Q)
     return value, lambda w: _pushed(value, f.value(a), Q, sym(w), inverse)
+
+
+def derivative_at(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Tensor:
+    """D f(A)[V] of a symmetric A for a decomposition a, Q that is known, to more digits perhaps than A tells: a is
+    monotone, and neither has a derivative. ``*B,n,n, *B,n, *B,n,n, *B,n,n -> *B,n,n``."""
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        _, first, second, scale = coefficients_at(a, f.key)
+        return _derivative_by_taylor(A, Q, first, second, scale, sym(v))
+    return _pushed(A, a, Q, sym(v), f)
 
 
 def _pushed(A: Tensor, a: Tensor, Q: Tensor, v: Tensor, f: SmoothFunction) -> Tensor:
@@ -107,10 +119,10 @@ class _Sum(Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        return _sum(*tangents)
+        return sum_with_derivatives(*tangents)
 
 
-def _sum(*terms: Tensor | None) -> Tensor:
+def sum_with_derivatives(*terms: Tensor | None) -> Tensor:
     return functools.reduce(_Sum.apply, [t for t in terms if t is not None])  # type: ignore[arg-type]
 
 
@@ -144,7 +156,7 @@ class _Pushed(Function):
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dV: Tensor | None, _f: Any) -> Any:
         A, a, Q, V = ctx.saved_tensors
         curved = None if dA is None else _Curved.apply(A, a, Q, V, dA, ctx.f)
-        return _sum(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
+        return sum_with_derivatives(curved, None if dV is None else _Pushed.apply(A, a, Q, dV, ctx.f))
 
 
 @bound_once
@@ -166,16 +178,16 @@ class _Curved(Function):
     @staticmethod
     def backward(ctx: Any, K: Tensor) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        curved = last_derivative(_third(a, Q, G, H, K, ctx.f), NO_FOURTH, A)
+        curved = last_derivative(third_derivative(a, Q, G, H, K, ctx.f), NO_FOURTH, A)
         in_G, in_H = (_Curved.apply(A, a, Q, other, K, ctx.f) for other in (H, G))
         return curved, None, None, in_G, in_H, None
 
     @staticmethod
     def jvp(ctx: Any, dA: Tensor | None, _a: Any, _q: Any, dG: Tensor | None, dH: Tensor | None, _f: Any) -> Any:
         A, a, Q, G, H = ctx.saved_tensors
-        third = None if dA is None else last_derivative(_third(a, Q, G, H, dA, ctx.f), NO_FOURTH, A, G, H, dA)
+        third = None if dA is None else last_derivative(third_derivative(a, Q, G, H, dA, ctx.f), NO_FOURTH, A, G, H, dA)
         moved = [_Curved.apply(A, a, Q, d, other, ctx.f) for d, other in ((dG, H), (dH, G)) if d is not None]
-        return _sum(third, *moved)
+        return sum_with_derivatives(third, *moved)
 
 
 def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -189,7 +201,7 @@ def _contracted(a: Tensor, f: SmoothFunction, triples: Iterable[tuple[Tensor, Te
     return total
 
 
-def _third(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunction) -> Tensor:
+def third_derivative(a: Tensor, Q: Tensor, G: Tensor, H: Tensor, K: Tensor, f: SmoothFunction) -> Tensor:
     """D^3 F[sym G, sym H, sym K]."""
     rotated = [Q.mT @ sym(m) @ Q for m in (G, H, K)]
     orders = [(rotated[i], rotated[j], rotated[k]) for i, j, k in itertools.permutations(range(3))]
@@ -206,14 +218,9 @@ def _pushed_taylor(A: Tensor, a: Tensor, Q: Tensor, V: Tensor, f: SmoothFunction
     return Q @ (first * w + (second * pairs).sum(-2) + third) @ Q.mT
 
 
-def _derivatives_by_taylor(A: Tensor, key: str, directions: tuple[Tensor, ...]) -> list[Tensor]:
+def _derivative_by_taylor(A: Tensor, Q: Tensor, first: Tensor, second: Tensor, scale: Tensor, v: Tensor) -> Tensor:
     """Of first order around A, whose value is that at A: see `spectral.taylor_polynomials`."""
-    Q, _, first, second, scale = coefficients(A.detach(), key)
     first, second = first.squeeze(-3), second.squeeze(-4)
-    e = Q.mT @ variation(A) @ Q / scale
-    found = []
-    for v in directions:
-        w = Q.mT @ v @ Q / scale
-        pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
-        found.append(Q @ (first * w + (second * pairs).sum(-2)) @ Q.mT)
-    return found
+    e, w = Q.mT @ variation(A) @ Q / scale, Q.mT @ v @ Q / scale
+    pairs = e.unsqueeze(-1) * w.unsqueeze(-3) + w.unsqueeze(-1) * e.unsqueeze(-3)
+    return Q @ (first * w + (second * pairs).sum(-2)) @ Q.mT

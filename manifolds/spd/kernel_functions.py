@@ -78,8 +78,9 @@ class KernelFunction(ByOptions, abc.ABC):
     def value(self, x: Tensor, y: Tensor) -> Tensor:
         """phi(x, y); NaN where an argument is not positive. `x` and `y` broadcast."""
         log_x, log_y = x.log(), y.log()
-        exponent = self._kappa.exponent(_log_ratio(x, y, log_x, log_y))
-        return self.scale * (0.5 * self.degree * (log_x + log_y) + exponent).exp()
+        exponent = self.of_logarithms.exponent(_log_ratio(x, y, log_x, log_y))
+        value = self.scale * (0.5 * self.degree * (log_x + log_y) + exponent).exp()
+        return torch.where((x > 0) & (y > 0), value, torch.nan)
 
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         """The derivative of phi(x, y) in x."""
@@ -96,18 +97,25 @@ class KernelFunction(ByOptions, abc.ABC):
         return self.value(x, y) * (slope * (self.degree - slope) - self._bend(x, y)) / x / y
 
     @property
-    def cometric(self) -> Cometric:
-        """That of the metric in the matrix logarithm, of which the derivative at eigenvalues log x, log y is
-        ``(x y)^(1/2) sinh(s/2)/(s/2)``: ``c = phi/(x y) e^(-2 l(s/2))``."""
-        return Cometric(self.scale, 1 - self.degree / 2, _collected([*self.terms, (-2.0, 0.5)]), self.beta)
+    def of_logarithms(self) -> Cometric:
+        """phi itself, as a function of the logarithms of its arguments."""
+        return Cometric(self.scale, -self.degree / 2, self.terms, self.beta)
 
     @property
-    def _kappa(self) -> Cometric:
-        return Cometric(1.0, 0.0, self.terms)
+    def cometric(self) -> Cometric:
+        """The kernel of the metric in the matrix logarithm, again as a function of logarithms: the derivative of exp
+        at the logarithms of x and y is ``(x y)^(1/2) e^l(s/2)``, so that it is ``phi/(x y) e^(-2 l(s/2))``."""
+        return Cometric(self.scale, 1 - self.degree / 2, _collected([*self.terms, (-2.0, 0.5)]), self.beta)
+
+    def complaint(self, n: int) -> str | None:
+        """Why there is no metric of n x n matrices, or None."""
+        if self.beta > -1 / n:
+            return None
+        return f"beta of phi must be above -1/n = {-1 / n:.4g} for {n} x {n} matrices, got {self.beta!r}"
 
     def _slope(self, x: Tensor, y: Tensor) -> Tensor:
         """x times the derivative of log phi in x: theta/2 + kappa'(s)."""
-        return 0.5 * self.degree + self._kappa.exponent_derivative(_log_ratio(x, y, x.log(), y.log()))
+        return 0.5 * self.degree + self.of_logarithms.exponent_derivative(_log_ratio(x, y, x.log(), y.log()))
 
     def _bend(self, x: Tensor, y: Tensor) -> Tensor:
         """kappa''(s)."""

@@ -12,11 +12,9 @@ from ..base import Manifold
 from ..functional.cone import definite_in, inside_cone, lifted, raised, with_spectrum
 from ..functional.definite import outside_reason, positive_definite
 from ..functional.matrices import check_number, identity_like, sym
-from ..functional.tracing import values_readable
 from ..operation import in_full_precision, operation
 from ..precision import widen
-
-ROUNDS = 100  # of drawing again what fell outside of an incomplete space: one draw in two leaves 1e-30 after these
+from ..redraw import drawn_inside
 
 
 class SPD(Manifold, abc.ABC):
@@ -26,8 +24,8 @@ class SPD(Manifold, abc.ABC):
     not positive definite, or not finite, gives NaN; no other item is touched by it, in value or gradient.
 
     A point is one if the Cholesky factorisation of its numbers, computed in float64, exists: there is no threshold, and
-    ``1e-10 x`` is a point where `x` is. All metrics have unique shortest geodesics. Where a metric is incomplete,
-    `exp_is_defined` says how far they reach.
+    ``1e-10 x`` is a point where `x` is. All metrics but some of `SPDKernel` have unique shortest geodesics. Where a metric
+    is incomplete, `exp_is_defined` says how far they reach.
     """
 
     ndim: ClassVar[int] = 2
@@ -174,19 +172,8 @@ class SPD(Manifold, abc.ABC):
 
         Raises ``ValueError`` if nothing stays inside in 100 rounds.
         """
-        x = super().random_normal(*size, mean=mean, std=std, **draw)
-        if not values_readable(x):
-            return x
-        for _ in range(ROUNDS):
-            lost = ~x.detach().isfinite().flatten(-2).all(-1)
-            if not bool(lost.any()):
-                return x
-            again = super().random_normal(*size, mean=mean, std=std, **draw)
-            x = torch.where(lost[..., None, None], again, x)
-        raise ValueError(
-            f"{type(self).__name__}.random_normal: std is too large, or mean is no point: {int(lost.sum())} of "
-            f"{lost.numel()} draws left the space {ROUNDS} times; take a std well below injectivity_radius(mean)"
-        )
+        normal = super().random_normal
+        return drawn_inside(self, lambda: normal(*size, mean=mean, std=std, **draw))
 
 
 def _relative_asymmetry(x: Tensor) -> Tensor:

@@ -1,11 +1,20 @@
 """Rows of the table of laws: correlation matrices."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tests.laws.composites import again
+from torchriemann.manifolds import (
+    CorrelationEuclideanCholesky,
+    CorrelationLogEuclideanCholesky,
+    CorrelationLogScaled,
+    CorrelationOffLog,
+    CorrelationPolyHyperbolic,
+)
 from torchriemann.manifolds.correlation.space import Correlation
 from torchriemann.testing import Case, Trial
 
@@ -35,7 +44,11 @@ def few_entries(t: Trial, x: Tensor) -> dict[str, Tensor]:
 
 
 VOLUME = "the volume is infinite"
-BEYOND = "a point at the distance 1000 is singular to the rounding of its entries"
+BEYOND = {
+    "infinite_injectivity_radius": "a point at the distance 30 is singular to the rounding of its entries",
+    "extreme_numbers_give_no_nan": "a point at the distance 1000 is singular to the rounding of its entries",
+}
+OVERFLOW = {"extreme_vectors_transport_without_nan": "exp(1000) is beyond the largest number"}
 
 
 def correlation(manifold: Correlation, *, exempt: Mapping[str, str] | None = None, **options: Any) -> Case:
@@ -44,9 +57,6 @@ def correlation(manifold: Correlation, *, exempt: Mapping[str, str] | None = Non
         "uniform_law_is_invariant": VOLUME,
         "retraction_has_its_order": "the retraction is the exponential map",
         "injectivity_radius_is_exact": "infinite",
-        "infinite_injectivity_radius": "a point at the distance 30 is singular to the rounding of its entries",
-        "extreme_numbers_give_no_nan": BEYOND,
-        "extreme_vectors_transport_without_nan": BEYOND,
     }
     common = {
         "shapes": ((3, 3), (2, 2), (4, 4)),
@@ -59,4 +69,45 @@ def correlation(manifold: Correlation, *, exempt: Mapping[str, str] | None = Non
     return Case(manifold, **{**common, **options, "exempt": {**shared, **(exempt or {})}})
 
 
-CORRELATION_ROWS: list[Case] = []
+# What a chart does, each of its methods once.
+CHART = ("egrad2rgrad", "expmap", "logmap", "expmap_transp", "dist2")
+
+
+def signs_and_permutations(t: Trial):
+    return {**signs(t), **permutations(t)}
+
+
+OFF_LOG = correlation(
+    CorrelationOffLog(), isometries=signs_and_permutations, costly=CHART, tolerance={"*": 400}, exempt=BEYOND
+)
+
+EUCLIDEAN_CHOLESKY = correlation(CorrelationEuclideanCholesky(), isometries=signs, costly=CHART)
+LOG_EUCLIDEAN_CHOLESKY = correlation(CorrelationLogEuclideanCholesky(), isometries=signs, costly=CHART)
+POLY_HYPERBOLIC = correlation(
+    CorrelationPolyHyperbolic(),
+    isometries=signs,
+    costly=("egrad2rgrad", "logmap", "expmap_transp", "dist2", "from_normal"),
+    exempt={**BEYOND, **OVERFLOW},
+)
+LOG_SCALED = correlation(
+    CorrelationLogScaled(),
+    isometries=permutations,
+    costly=("egrad2rgrad", "expmap_transp", "dist2"),  # each method of the chart once
+    tolerance={"*": 400},
+    exempt={**BEYOND, **OVERFLOW},
+)
+
+CORRELATION_ROWS: list[Case] = [
+    EUCLIDEAN_CHOLESKY,
+    LOG_EUCLIDEAN_CHOLESKY,
+    POLY_HYPERBOLIC,
+    OFF_LOG,
+    again(
+        dataclasses.replace(OFF_LOG, manifold=CorrelationOffLog(2.0, 0.3, -0.1), isometries=permutations),
+        OFF_LOG,
+        "inner",
+        "logmap",
+    ),
+    LOG_SCALED,
+    again(dataclasses.replace(LOG_SCALED, manifold=CorrelationLogScaled(0.5, 0.3, 0.2)), LOG_SCALED, "inner", "logmap"),
+]

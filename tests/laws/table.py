@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tests.laws.composites import SUMS, again, power, product, scaled
 from tests.laws.correlation_rows import CORRELATION_ROWS
+from tests.laws.low_rank_rows import LOW_RANK_ROWS
+from tests.laws.simplex_rows import SIMPLEX_ROWS
 from tests.laws.spd_rows import SPD_ROWS
 from torchriemann.manifolds import Chart, Euclidean, Grassmann, Orthogonal, Pullback, SpecialOrthogonal, Sphere
 from torchriemann.manifolds.constant_curvature.klein import Klein
@@ -412,8 +414,10 @@ ROWS = [
     SCALED,
     again(scaled(STIEFEL, 0.9), SCALED, *SUMS),
     POSITIVE,
+    *SIMPLEX_ROWS,
     *SPD_ROWS,
     *CORRELATION_ROWS,
+    *LOW_RANK_ROWS,
 ]
 
 # Flat space compiles all that the contract derives from a few primitives, the others what their classes define.

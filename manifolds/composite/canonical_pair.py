@@ -1,0 +1,81 @@
+"""The chart of positive semidefinite matrices of rank p: a subspace and a positive definite matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..chart import Chart, Linearized
+from ..functional.low_rank import aligned, clear_of_rounding, stays_aligned, stays_aligned_adjoint
+
+
+def joined(U: Tensor, S: Tensor) -> Tensor:
+    """U and S as one vector, broadcast over the batch. ``*B,n,p; *B,p,p -> *B,n*p+p*p``."""
+    batch = torch.broadcast_shapes(U.shape[:-2], S.shape[:-2])
+    return torch.cat([part.expand(batch + part.shape[-2:]).flatten(-2) for part in (U, S)], -1)
+
+
+def apart(x: Tensor, n: int, p: int) -> tuple[Tensor, Tensor]:
+    """U and S of one vector, as views where memory allows."""
+    u, s = x.split([n * p, p * p], -1)
+    return u.unflatten(-1, (n, p)), s.unflatten(-1, (p, p))
+
+
+@dataclass(frozen=True, eq=False)
+class CanonicalPair(Chart):
+    """(U, S) -> (span U, S). Of the image the basis is free and S is not: it belongs to the canonical basis, into which
+    `inverse` brings any other one."""
+
+    n: int
+    p: int
+
+    def _apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return apart(x, self.n, self.p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The canonical basis of the span, and S."""
+        Y, S = self._apart(y)
+        return joined(aligned(Y)[0], S)
+
+    def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """x, and of the vectors the horizontal part ``(I - U U^T) U'``, beside S'."""
+        U, _ = self._apart(x)
+        parts = map(self._apart, vectors)
+        return x, *(joined(u - U @ (U.mT @ u), s) for u, s in parts)
+
+    def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """`inverse`, and the velocities of the canonical pair."""
+        Y, S = self._apart(y)
+        U, W = aligned(Y)
+        parts = map(self._apart, vectors)
+        return joined(U, S), *(joined(stays_aligned(U, u @ W.mT), s) for u, s in parts)
+
+    def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
+        """The transpose of that."""
+        U, W = aligned(self._apart(y)[0])
+        gU, gS = self._apart(g)
+        return joined(stays_aligned_adjoint(U, gU) @ W, gS)
+
+    def linearized(self, x: Tensor) -> Linearized:
+        """At a point, whose basis is canonical."""
+        U, _ = self._apart(x)
+
+        def pull(v: Tensor) -> Tensor:
+            u, s = self._apart(v)
+            return joined(stays_aligned(U, u), s)
+
+        def adjoint(g: Tensor) -> Tensor:
+            u, s = self._apart(g)
+            return joined(stays_aligned_adjoint(U, u), s)
+
+        return Linearized(x, pull, adjoint)
+
+    def inverse_is_defined(self, y: Tensor) -> Tensor:
+        """Where the top block is not singular."""
+        return clear_of_rounding(aligned(self._apart(y)[0])[0])

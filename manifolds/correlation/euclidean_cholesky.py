@@ -1,0 +1,33 @@
+"""Correlation matrices, flat in the unit triangular factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ..euclidean import Euclidean
+from .cholesky_charts import UnitFactor
+from .space import Correlation
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CorrelationEuclideanCholesky(Correlation):
+    r"""Correlation matrices ``*B,n,n`` with the Euclidean-Cholesky metric (Thanwerdas and Pennec 2022,
+    arXiv:2201.06282).
+
+    With ``x = L L^T`` and the unit lower triangular ``Theta(x) = D(L)^-1 L``, the Cholesky factor over its diagonal,
+
+        dist(x, y) = |Theta(x) - Theta(y)|.
+
+    Flat and complete: the entries below the diagonal of Theta are coordinates of R^(n(n-1)/2), and every operation is
+    closed. As a gyro-structure it is a vector space, in which factors are added below the diagonal. Not invariant under
+    permutations: the order of the rows matters. Changes of signs are isometries.
+
+    L_ii is the deviation of what of the i-th variable those before do not predict: next to singular matrices distances
+    grow as 1/L_ii. Nothing takes an eigendecomposition. In float64 a round trip is right to some ``eps cond(x)``.
+    """
+
+    codomain: ClassVar[Euclidean] = Euclidean()  # pyright: ignore[reportIncompatibleVariableOverride]
+    chart: ClassVar[UnitFactor] = UnitFactor()  # pyright: ignore[reportIncompatibleVariableOverride]
+    name: ClassVar[str] = "CorrelationEuclideanCholesky"

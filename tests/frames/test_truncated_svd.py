@@ -1,0 +1,300 @@
+"""Updated truncated singular value decompositions against numpy's of the whole, and scikit-learn's incremental PCA."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from torchriemann.manifolds import Grassmann, ProductSVD, Stiefel, TruncatedSVD
+
+F64, F32 = torch.float64, torch.float32
+KINDS = [lambda svd: svd, ProductSVD.of]
+either = pytest.mark.parametrize("kind", KINDS, ids=["TruncatedSVD", "ProductSVD"])
+
+
+def noise(*size, seed=0, dtype=F64):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
+
+
+def low_rank(n, m, rank, *batch, seed=0):
+    return noise(*batch, n, rank, seed=seed) @ noise(*batch, rank, m, seed=seed + 1)
+
+
+def drift(svd):
+    """The larger loss of orthonormality, in eps."""
+    off = [(f.mT @ f - torch.eye(f.shape[-1], dtype=f.dtype)).abs().max() for f in (svd.u, svd.v)]
+    return float(max(off)) / torch.finfo(svd.s.dtype).eps
+
+
+def decomposes(svd, x, atol=1e-12):
+    """The factors are those of numpy's decomposition of the whole, cut off."""
+    k = svd.s.shape[-1]
+    u, s, vt = np.linalg.svd(x.numpy(), full_matrices=False)
+    np.testing.assert_allclose(svd.s, s[..., :k], atol=atol)
+    best = (u[..., :k] * s[..., None, :k]) @ vt[..., :k, :]
+    np.testing.assert_allclose(svd.to_matrix(), best, atol=10 * atol)
+    assert drift(svd) < 60
+
+
+# ---- exactness ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (4, 7), (5, 5), (2, 1), (1, 3)])
+def test_a_start_is_the_best_approximation(shape):
+    x = noise(3, *shape)
+    for rank in (1, 3, 9):
+        svd = TruncatedSVD.of_matrix(x, rank)
+        assert svd.rank == min(rank, *shape)
+        decomposes(svd, x)
+
+
+@pytest.mark.parametrize("r", [1, 3, 7])
+@pytest.mark.parametrize("batch", [(), (2, 3)])
+@either
+def test_rows_and_columns_within_the_rank_are_exact(kind, batch, r):
+    """As many as there are, one after another: rows, then columns, then a sum."""
+    x = low_rank(20, 29, 5, *batch)
+    svd = kind(TruncatedSVD.of_matrix(x[..., :6, :15], 8))
+    if svd.rank < 8:
+        svd = svd.append_rows(x[..., :0, :15], rank=8)
+    for i in range(6, 20, r):
+        svd = svd.append_rows(x[..., i : i + r, :15])
+    decomposes(svd, x[..., :15])
+    for i in range(15, 29, r):
+        svd = svd.append_columns(x[..., i : i + r])
+    decomposes(svd, x)
+    a, b = noise(*batch, 20, 1, seed=5), noise(*batch, 29, 1, seed=6)
+    svd = svd.add_low_rank(a, b)
+    decomposes(svd, x + a @ b.mT)
+    decomposes(svd.add_low_rank(-a, b, forgetting=0.5), 0.5 * x - 0.5 * a @ b.mT)
+
+
+@either
+def test_one_update_is_the_best_approximation_of_what_it_is_given(kind):
+    x = noise(30, 12)
+    svd = kind(TruncatedSVD.of_matrix(x[:25], 6))
+    for count in (1, 5):
+        rows = x[25 : 25 + count]
+        given = torch.cat([0.9 * svd.to_matrix(), rows])
+        decomposes(svd.append_rows(rows, forgetting=0.9), given)
+    columns = noise(25, 2, seed=3)
+    decomposes(svd.append_columns(columns), torch.cat([svd.to_matrix(), columns], -1))
+
+
+@either
+def test_ranks_grow_and_shrink_as_asked(kind):
+    x = noise(40, 10)
+    svd = kind(TruncatedSVD.of_matrix(x[:2], 10))
+    assert svd.rank == 2
+    for i in range(2, 40, 2):
+        svd = svd.append_rows(x[i : i + 2], rank=10)
+    assert svd.rank == 10
+    decomposes(svd, x)
+    assert svd.append_rows(x[:1], rank=3).rank == 3
+    assert TruncatedSVD.of_matrix(x, 10).append_rows(x[:0], rank=4).u.shape == (40, 4)
+
+
+@either
+def test_rows_of_zero_repeated_rows_and_rows_of_one_entry(kind):
+    """What leaves nothing outside of the span: new directions are then anything, and stay orthonormal."""
+    x = torch.zeros(40, 9, dtype=F64)
+    x[3:20, 2] = 2.0
+    x[20:, 5] = 1.0
+    x[30] = x[31]
+    svd = kind(TruncatedSVD.of_matrix(x[:8], 6))
+    for i in range(8, 40):
+        svd = svd.append_rows(x[i : i + 1])
+        assert drift(svd) < 60
+    decomposes(svd, x)
+
+
+@either
+def test_small_rests_keep_their_digits(kind):
+    """A direction of 1e-9 beside rows of size one: squares would lose it."""
+    x = low_rank(40, 30, 3)
+    x = x + 1e-9 * noise(40, 1, seed=3) @ noise(1, 30, seed=4)
+    svd = kind(TruncatedSVD.of_matrix(x[:10], 4))
+    for i in range(10, 40):
+        svd = svd.append_rows(x[i : i + 1])
+    want = torch.linalg.svdvals(x)[3]
+    assert want < 1e-6
+    torch.testing.assert_close(svd.s[3], want, rtol=1e-5, atol=0)
+
+
+# ---- error bounds ---------------------------------------------------------------------------------------------
+
+
+@either
+def test_what_updates_cut_off_bounds_the_error(kind):
+    x, k, forgetting = noise(60, 15) * 0.8 ** torch.arange(15), 5, 0.95
+    svd, whole = kind(TruncatedSVD.of_matrix(x[:5], k)), x[:5]
+    bound = squares = 0.0
+    for i in range(5, 60):
+        row = x[i : i + 1]
+        energy = (forgetting * svd.s).square().sum() + row.square().sum()
+        svd, whole = svd.append_rows(row, forgetting=forgetting), torch.cat([forgetting * whole, row])
+        lost = float(energy - svd.s.square().sum())
+        bound, squares = forgetting * bound + math.sqrt(max(lost, 0.0)), forgetting**2 * squares + lost
+        error = torch.linalg.matrix_norm(whole - svd.to_matrix())
+        least = torch.linalg.svdvals(whole)[k:].square().sum().sqrt()
+        assert least - 1e-12 <= error <= bound + 1e-12
+        excess = torch.linalg.eigvalsh(whole.mT @ whole - (svd.v * svd.s.square()) @ svd.v.mT)
+        assert -1e-12 <= excess[0]
+        assert excess[-1] <= squares + 1e-12
+    assert error < 1.5 * least  # and it is far from the bound
+
+
+def hold_orthonormal(kind, dtype, updates):
+    rows = noise(updates, 1, 20, dtype=dtype)
+    a, b = noise(updates, 30, 1, seed=2, dtype=dtype), noise(updates, 20, 1, seed=3, dtype=dtype)
+    grown = sums = kind(TruncatedSVD.of_matrix(noise(30, 20, seed=1, dtype=dtype), 8))
+    for i in range(updates):
+        grown = grown.append_rows(rows[i], forgetting=0.99)
+        sums = sums.add_low_rank(a[i], b[i], forgetting=0.99)
+        if i % 100 == 99:
+            assert drift(grown) < 100
+            assert drift(sums) < 100
+    if isinstance(grown, ProductSVD):
+        assert drift(grown.multiplied()) < 20
+
+
+@pytest.mark.parametrize("dtype", [F64, F32])
+@either
+def test_frames_stay_orthonormal(kind, dtype):
+    hold_orthonormal(kind, dtype, 500)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [F64, F32])
+@either
+def test_frames_stay_orthonormal_over_ten_thousand_updates(kind, dtype):
+    hold_orthonormal(kind, dtype, 10_000)
+
+
+# ---- beside others --------------------------------------------------------------------------------------------
+
+
+@either
+def test_incremental_pca_of_scikit_learn(kind):
+    """Which appends the rows less their mean, and one row for the change of the mean."""
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    x, k, size = noise(120, 9).numpy() + np.linspace(0, 3, 9), 4, 20
+    pca = decomposition.IncrementalPCA(k)
+    svd, mean, seen = None, np.zeros(9), 0
+    for batch in np.split(x, 120 // size):
+        pca.partial_fit(batch)
+        centre = batch.mean(0)
+        rows = batch - centre
+        if svd is None:
+            svd = kind(TruncatedSVD.of_matrix(torch.from_numpy(rows), k))
+        else:
+            change = math.sqrt(seen * size / (seen + size)) * (mean - centre)
+            svd = svd.append_rows(torch.from_numpy(np.vstack([rows, change])))
+        mean, seen = (seen * mean + size * centre) / (seen + size), seen + size
+        np.testing.assert_allclose(svd.s, pca.singular_values_, rtol=1e-12)
+        assert Grassmann().dist(svd.v, torch.from_numpy(pca.components_.T)) < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+@either
+def test_sparse_rows_are_as_dense_ones(kind, layout):
+    x = noise(30, 12) * (noise(30, 12, seed=1) > 0.7)
+    sparse = {"coo": torch.Tensor.to_sparse_coo, "csr": torch.Tensor.to_sparse_csr}[layout]
+    svd = kind(TruncatedSVD.of_matrix(sparse(x[:20]), 6))
+    dense = kind(TruncatedSVD.of_matrix(x[:20], 6))
+    torch.testing.assert_close(svd.s, dense.s)
+    for part in (x[20:22], x[22:30]):
+        svd, dense = svd.append_rows(sparse(part)), dense.append_rows(part)
+        torch.testing.assert_close(svd.to_matrix(), dense.to_matrix())
+    columns = noise(30, 3, seed=2) * (noise(30, 3, seed=3) > 0.5)
+    torch.testing.assert_close(svd.append_columns(sparse(columns)).s, dense.append_columns(columns).s)
+
+
+def test_products_are_made_anew_in_time():
+    svd = ProductSVD.of(TruncatedSVD.of_matrix(noise(30, 20), 8))
+    pending = []
+    for i in range(12):
+        svd = svd.append_rows(noise(1, 20, seed=i))
+        pending.append(svd.pending)
+    assert pending == [1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4]
+    assert svd.append_rows(1e3 * noise(6, 20, seed=3)).pending == 0  # hardly anything is left of the old rows
+    assert svd.append_rows(noise(8, 20)).pending == 0
+
+
+@either
+def test_frames_are_points(kind):
+    svd = kind(TruncatedSVD.of_matrix(noise(3, 30, 20), 5)).append_rows(noise(3, 2, 20, seed=1))
+    for frame in (svd.u, svd.v):
+        assert Grassmann().check_point_on_manifold(frame)
+        assert Stiefel().check_point_on_manifold(frame)
+
+
+# ---- dtypes, transforms, bad items ----------------------------------------------------------------------------
+
+
+def test_lower_precision_is_computed_in_float32():
+    x = noise(10, 6, dtype=torch.bfloat16)
+    svd = TruncatedSVD.of_matrix(x, 3)
+    assert svd.u.dtype == F32
+    more = svd.append_rows(x[:1], forgetting=torch.tensor(0.5, dtype=F64))
+    assert more.s.dtype == F32
+    assert drift(more) < 60
+
+
+@either
+def test_bad_items_and_empty_batches(kind):
+    start = kind(TruncatedSVD.of_matrix(noise(3, 20, 12), 5))
+    rows = noise(3, 1, 12, seed=1)
+    want = start.append_rows(rows).to_matrix()
+    rows[1] = torch.nan
+    got = start.append_rows(rows).to_matrix()
+    torch.testing.assert_close(got[[0, 2]], want[[0, 2]])
+    assert got[1].isnan().all()
+    empty = kind(TruncatedSVD.of_matrix(torch.zeros(0, 20, 12), 5))
+    assert empty.append_rows(torch.zeros(0, 1, 12)).u.shape == (0, 21, 5)
+    assert empty.add_low_rank(torch.zeros(0, 20, 1), torch.zeros(0, 12, 1)).v.shape == (0, 12, 5)
+
+
+@either
+def test_vmap_and_compile(kind):
+    x, rows = noise(3, 20, 12), noise(3, 2, 12, seed=1)
+
+    def updated(x, rows):
+        svd = kind(TruncatedSVD.of_matrix(x, 4)).append_rows(rows, forgetting=0.9)
+        return svd.add_low_rank(rows.mT[..., :1].new_ones(22, 1), rows.mT[..., :1]).to_matrix()
+
+    want = torch.stack([updated(*item) for item in zip(x, rows, strict=True)])
+    torch.testing.assert_close(torch.vmap(updated)(x, rows), want)
+    compiled = torch.compile(updated, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x[0], rows[0]), want[0])
+
+
+def test_forgetting_by_item():
+    svd = TruncatedSVD.of_matrix(noise(2, 10, 6), 6)
+    factors = torch.tensor([1.0, 0.1], dtype=F64)
+    got = svd.append_rows(noise(2, 1, 6, seed=1), forgetting=factors).to_matrix()
+    torch.testing.assert_close(got[..., :10, :], factors[:, None, None] * svd.to_matrix())
+
+
+@either
+def test_wrong_arguments(kind):
+    svd = kind(TruncatedSVD.of_matrix(noise(5, 4), 3))
+    name = type(svd).__name__
+    with pytest.raises(ValueError, match="TruncatedSVD.of_matrix: rank must be a positive integer, got 0"):
+        TruncatedSVD.of_matrix(noise(5, 4), 0)
+    with pytest.raises(ValueError, match=rf"{name}.append_rows: rows must have 4 columns and the batch \(\), got"):
+        svd.append_rows(noise(1, 5))
+    with pytest.raises(ValueError, match=rf"{name}.append_rows: rows must have 4 columns"):
+        svd.append_rows(noise(2, 1, 4))
+    with pytest.raises(ValueError, match=rf"{name}.append_columns: columns must have 5 rows"):
+        svd.append_columns(noise(4, 1))
+    with pytest.raises(ValueError, match=rf"{name}.add_low_rank: a and b must have as many columns"):
+        svd.add_low_rank(noise(5, 1), noise(4, 2))
+    with pytest.raises(ValueError, match=r"forgetting must be a factor in \(0, 1\], got 1.5"):
+        svd.append_rows(noise(1, 4), forgetting=1.5)
+    with pytest.raises(ValueError, match="forgetting must be a number or a tensor of the batch"):
+        svd.append_rows(noise(1, 4), forgetting=torch.ones(2))
+    with pytest.raises(ValueError, match="rows must be real matrices"):
+        svd.append_rows(torch.ones(1, 4, dtype=torch.int64))
