@@ -191,7 +191,8 @@ def curvature(Z: Tensor, c: Cometric, degree: int = 0, accuracy: float = _EPS) -
 
 
 def along(path: Path, c: Cometric, degree: int = 0, accuracy: float = _EPS) -> tuple[Curvature, Expansion]:
-    """The second derivatives of H at all nodes, ``B,R,8,*``; zero at those of steps that were not taken."""
+    """The second derivatives of H at all nodes, ``B,R,8,*``; zero at those of steps that were not taken, on an interval
+    of half length one."""
     taken = path.lengths > 0
     at, e = curvature(path.states[taken], c, degree, accuracy)
 
@@ -200,7 +201,8 @@ def along(path: Path, c: Cometric, degree: int = 0, accuracy: float = _EPS) -> t
         whole[taken] = a
         return whole
 
-    return Curvature(*map(filled, at)), Expansion(*map(filled, e))
+    e = Expansion(*map(filled, e))
+    return Curvature(*map(filled, at)), e._replace(half=torch.where(taken.unsqueeze(-1), e.half, 1.0))
 
 
 def tangents(path: Path, generator: Tensor, start: Tensor, accuracy: float = _SOLVED) -> tuple[Tensor, Tensor]:
