@@ -24,8 +24,8 @@ class SPD(Manifold, abc.ABC):
     not positive definite, or not finite, gives NaN; no other item is touched by it, in value or gradient.
 
     A point is one if the Cholesky factorisation of its numbers, computed in float64, exists: there is no threshold, and
-    ``1e-10 x`` is a point where `x` is. All metrics but some of `SPDKernel` have unique shortest geodesics. Where a metric
-    is incomplete, `exp_is_defined` says how far they reach.
+    ``1e-10 x`` is a point where `x` is. All metrics but some of `SPDKernel` have unique shortest geodesics. Where a
+    metric is incomplete, `exp_is_defined` says how far they reach.
     """
 
     ndim: ClassVar[int] = 2
