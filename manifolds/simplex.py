@@ -75,14 +75,10 @@ class Simplex(Manifold):
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         return (x.sum(-1) - 1).abs().amax(), "max|sum(x) - 1|"
 
-    def _point_reason(self, x: Tensor, atol: float | None, rtol: float | None) -> str | None:
-        reason = super()._point_reason(x, atol, rtol)
-        if self._type_reason("x", x) is not None or x.numel() == 0:
-            return reason
-        x = x.detach()
+    def _outside_reason(self, x: Tensor) -> str | None:
         outside = (x <= 0).any(-1)
-        if not bool(x.isfinite().all()) or not bool(outside.any()):
-            return reason
+        if not bool(outside.any()):
+            return None
         return (
             f"x has min(x) = {float(x.amin()):.2g}, and an entry of {int(outside.sum())} of {outside.numel()} items is "
             "not positive; call projx(x), or restore(x) of a softmax whose small entries underflowed"
@@ -178,7 +174,7 @@ class Simplex(Manifold):
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """Everywhere."""
-        return torch.ones(torch.broadcast_shapes(x.shape, y.shape)[:-1], dtype=torch.bool, device=x.device)
+        return self._everywhere(x, y)
 
     @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
