@@ -84,8 +84,10 @@ def test_the_way_back_against_many_digits(n, condition):
     x = PLAIN.chart.inverse(hollow_vector(H))
     assert (x - C).abs().max() <= 20 * EPS  # whatever the condition
     single = PLAIN.chart.inverse(hollow_vector(H.float()))
-    # H is rounded, by half an eps of numbers up to 14.
-    assert (single.double() - C).abs().max() <= 20 * torch.finfo(F32).eps
+    # H is rounded, by half an eps of numbers up to 14; and what is singular in float32 may be lifted off the rim.
+    eps = torch.finfo(F32).eps
+    lift = 4 * n**2 if condition * eps > 1 else 0
+    assert (single.double() - C).abs().max() <= (20 + lift) * eps
 
 
 @pytest.mark.parametrize("scale, n", [(1e-12, 3), (1e-3, 4), (8.0, 4)])
