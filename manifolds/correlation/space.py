@@ -43,7 +43,9 @@ class Correlation(PullbackMetric, abc.ABC):
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n, m = point_shape
-        return None if n == m > 1 else f"points are square matrices of at least two rows, got {n} x {m}"
+        if not n == m > 1:
+            return f"points are square matrices of at least two rows, got {n} x {m}"
+        return self.chart.complaint(point_shape)
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         definite = positive_definite(x)
