@@ -96,8 +96,8 @@ class CorrelationLogScaled(Correlation):
         dist(C, D)^2 = q(S_C - S_D),   q(S) = alpha tr(S^2) + delta tr(Diag(S)^2) + zeta tr(S)^2
 
     Flat and complete: the injectivity radius is infinite, means are closed. Invariant under permutations, and under
-    ``C -> cor(C^-1)``, which takes S to -S. A gyro manifold with a commutative addition. q is every quadratic form that
-    permutations leave as it is.
+    ``C -> cor(C^-1)``, which takes S to -S. A gyro manifold with a commutative addition. Every quadratic form that is
+    invariant under permutations is such a q.
 
     Each point takes one eigendecomposition and Newton's method, with 4 to 6 Cholesky factorisations for a condition
     number of 10, 6 to 10 for 1e4, 8 to 12 for 1e8 and 1e12. The way back, ``C = cor(exp S)``, takes an
