@@ -25,7 +25,7 @@ from ..functional.spectral import function_at
 from ..functional.spectral_functions import EXP
 from ..functional.spectral_pushforward import derivative_at, function_and_derivatives
 from ..functional.zero_sum_matrices import form_factors, scaled_subspaces
-from .space import Correlation
+from .space import Correlation, form_complaint
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,4 @@ class CorrelationLogScaled(Correlation):
             return complaint
         n = point_shape[-1]
         names = "alpha", "alpha + delta (n - 2)/n", "alpha + (n - 1)(delta/n + zeta)"
-        for name, factor in zip(names, form_factors(self.alpha, self.delta, self.zeta, n), strict=True):
-            if not factor > 0:
-                return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
-        return None
+        return form_complaint(n, names, form_factors(self.alpha, self.delta, self.zeta, n))

@@ -24,7 +24,7 @@ from ..functional.spectral import decomposed, function_at
 from ..functional.spectral_functions import LOG
 from ..functional.spectral_pushforward import function_and_derivatives
 from ..operation import operation
-from .space import Correlation
+from .space import Correlation, form_complaint
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,10 +145,7 @@ class CorrelationOffLog(Correlation):
             return complaint
         n = point_shape[-1]
         names = "alpha", "alpha + (n - 2)/2 beta", "alpha + (n - 1)(beta + n gamma)"
-        for name, factor in zip(names, form_factors(self.alpha, self.beta, self.gamma, n), strict=True):
-            if not factor > 0:
-                return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
-        return None
+        return form_complaint(n, names, form_factors(self.alpha, self.beta, self.gamma, n))
 
     @operation
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:

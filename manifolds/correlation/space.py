@@ -181,3 +181,12 @@ class Correlation(PullbackMetric, abc.ABC):
     @in_full_precision(points_of="self")
     def _with_unit_rows(self, noise: Tensor, last: Tensor) -> Tensor:
         return lifted_correlation(unit_rows(noise, last))
+
+
+def form_complaint(n: int, names: tuple[str, str, str], factors: tuple[float, float, float]) -> str | None:
+    """Which of the three factors of a quadratic form that permutations leave as it is, under these names, is not
+    positive. Of n = 2 rows the form has the last of its three parts only, of three rows the last two."""
+    for name, factor in list(zip(names, factors, strict=True))[-min(n - 1, 3) :]:
+        if not factor > 0:
+            return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
+    return None
