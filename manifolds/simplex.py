@@ -22,8 +22,8 @@ from .functional.simplex import (
     nearest_probabilities,
     off_faces,
     over_sum,
-    positive_factor,
     positive_root,
+    positive_step,
     roots_apart,
     squared_inside,
 )
@@ -52,10 +52,10 @@ class Simplex(Manifold):
     ``f(a) = (1 + 2a + sqrt((1 + 2a)^2 + 3))/3 = 1 + a + a^2/4 + O(a^3)``, where the exponential map has
     ``(cos r + sin(r)/r a/2)^2``. It has a closed inverse everywhere. Vectors are transported in parallel.
 
-    An item with a negative entry gives NaN, and no other one is touched by it. Distances, logarithms and transports
-    `to` a point with zero entries are right, and those `from` one are NaN; the distance has an infinite derivative in
-    an entry that is zero where that of the other point is not. An entry that underflows ends as the least normal
-    number.
+    An item with a negative entry gives NaN, and no other one is touched by it. Distances are right for points with zero
+    entries, logarithms and transports `to` them too, and those `from` them are NaN; the distance has an infinite
+    derivative in an entry that is zero where that of the other point is not. An entry that underflows ends as the least
+    normal number.
 
     Source: Amari and Nagaoka 2000, "Methods of Information Geometry"; Astrom, Petra, Schmitzer and Schnoerr 2017,
     "Image labeling by assignment", arXiv:1603.05285, for exponential map and logarithm.
@@ -274,8 +274,10 @@ class Simplex(Manifold):
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """x f(u/x) over its sum."""
-        x = torch.where(x > 0, x, torch.nan)
-        return over_sum(x * positive_factor(u / x), torch.finfo(x.dtype).tiny)
+        # In units of a long u, of which sums may overflow.
+        unit = u.detach().abs().amax(-1, keepdim=True).clamp_min(1)
+        step = positive_step(torch.where(x > 0, x, torch.nan) / unit, u / unit)
+        return over_sum(step, torch.finfo(x.dtype).tiny)
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
