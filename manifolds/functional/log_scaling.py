@@ -29,12 +29,12 @@ from .spectral import function_at
 from .spectral_functions import EXP, LOG
 from .spectral_pushforward import derivative_at, function_and_derivatives
 from .tracing import derivative_wanted, variation
-from .triangular import diagonal, lower_inverse, product, product_derivative, with_diagonal
+from .triangular import diagonal, product, product_derivative, with_diagonal
 from .zero_sum_matrices import zero_sum_basis
 
 # ---- the scale ----------------------------------------------------------------------------------------------------
 
-_ROUNDS = 100  # seven take a condition of 1e4, some fifteen one of 1e12, thirty one of many blocks near to singular
+_ROUNDS = 100  # a dozen take a condition of 1e12; thirty, many blocks of which each is near to singular in its own way
 _NEAR = 0.25  # of the decrement, from where on whole steps square it: (0.25/(1 - 0.25))^2 is less than a half of it
 
 
@@ -90,31 +90,41 @@ def _line_minimum(x: Tensor, p: Tensor, s: Tensor, decrement: Tensor) -> Tensor:
 
 
 def _scaled_eigh(C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x, and the eigenvalues and eigenvectors of F^T M F, all found in float64; NaN for matrices that are not positive
-    definite. ``*B,n,n -> *B,n, *B,n-1 and *B,n-1,n-1``."""
+    """a, Q and R of `Scaled`, found in float64; NaN for matrices that are not positive definite. ``*B,n,n -> *B,n-1,
+    *B,n-1,n-1 and *B,n,n``."""
     batch, n = C.shape[:-2], C.shape[-1]
     wide = C.double().reshape(-1, n, n)
-    factor, info = torch.linalg.cholesky_ex(wide)
+    L, info = torch.linalg.cholesky_ex(wide)
     definite = ((info == 0) & wide.isfinite().flatten(1).all(-1)).unsqueeze(-1)
-    wide, factor = (torch.where(definite.unsqueeze(-1), m, identity_like(m)) for m in (wide, factor))
+    wide, L = (torch.where(definite.unsqueeze(-1), m, identity_like(m)) for m in (wide, L))
     x = _scale(wide)
     found = definite & x.isfinite().all(-1, keepdim=True)
-    G = factor.mT @ (torch.where(found, x, 1.0).unsqueeze(-1) * zero_sum_basis(n, wide))
+    x = torch.where(found, x, 1.0).unsqueeze(-1)
+    F = zero_sum_basis(n, wide)
+    G = L.mT @ (x * F)
     a, Q = eigh_of_plain(G.mT @ G)
+    R = x * with_ones_first(F @ Q)
     # Rounding is one of the largest eigenvalue, and is to be small beside the smallest.
     poor = (a[:, 0] < torch.finfo(a.dtype).eps ** 0.25 * a[:, -1]).nonzero().squeeze(-1)
     if len(poor) > 0:
-        _, values, vectors = svd_of_plain(torch.linalg.qr(G[poor]).R)
-        a, Q = a.index_copy(0, poor, values.square().flip(-1)), Q.index_copy(0, poor, vectors.flip(-1))
+        frame, triangle = torch.linalg.qr(G[poor])
+        left, c, right = (t.flip(-1) for t in svd_of_plain(triangle))
+        columns = torch.linalg.solve_triangular(L[poor].mT, frame @ (left * c.unsqueeze(-2)), upper=True)
+        a, Q = a.index_copy(0, poor, c.square()), Q.index_copy(0, poor, right)
+        R = R.index_copy(0, poor, torch.cat([R[poor, :, :1], columns], -1))
     mark = torch.where(found, 0.0, torch.nan)
-    shapes = (n,), (n - 1,), (n - 1, n - 1)
-    results = (x + mark, a + mark, Q + mark.unsqueeze(-1))
-    return tuple(r.to(C.dtype).reshape(*batch, *s) for r, s in zip(results, shapes, strict=True))  # type: ignore
+    results = a + mark, Q + mark.unsqueeze(-1), R + mark.unsqueeze(-1)
+    return tuple(r.to(C.dtype).reshape(*batch, *r.shape[1:]) for r in results)  # type: ignore[return-value]
+
+
+def with_ones_first(columns: Tensor) -> Tensor:
+    """The vector of ones, made of length one, and columns that are orthogonal to it. ``*B,n,n-1 -> *B,n,n``."""
+    return torch.cat([torch.full_like(columns[..., :1], columns.shape[-2] ** -0.5), columns], -1)
 
 
 def _empty(C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, n = C.shape[:-2], C.shape[-1]
-    return C.new_empty(C.shape[:-1]), C.new_empty((*batch, n - 1)), C.new_empty((*batch, n - 1, n - 1))
+    return C.new_empty((*batch, n - 1)), C.new_empty((*batch, n - 1, n - 1)), C.new_empty(C.shape)
 
 
 scaled_eigh = define("correlation_scaling", _scaled_eigh, (Operand("matrices", 2),), _empty, count=3)
@@ -124,66 +134,86 @@ scaled_eigh = define("correlation_scaling", _scaled_eigh, (Operand("matrices", 2
 
 
 class Scaled(NamedTuple):
-    """A matrix C with row sums made one: x, M and ``B = F^T M F`` with the first and second derivatives of C; the
-    eigenvalues a and eigenvectors Q of B, and W with ``W^T W = (I + M)^-1``, without a derivative."""
+    """A matrix C with row sums made one, in eigenvectors: ``M = P diag(m) P^T`` with the vector of ones first, ``P =
+    (1/sqrt n | F Q)`` and ``m = (1, a)``, and ``R = diag(x) P``.
 
-    x: Tensor
-    M: Tensor
-    B: Tensor
+    M and ``T = I + P^T diag(e) P``, the growth of x, are in the basis P, diagonal matrices with the first and second
+    derivatives of C; the rest has no derivative. In this basis small eigenvalues keep their digits: ``P^T N P = R^T dC
+    R`` is as small as they are.
+    """
+
     a: Tensor
     Q: Tensor
-    W: Tensor | None
+    P: Tensor
+    R: Tensor
+    m: Tensor
+    M: Tensor
+    T: Tensor | None
 
-    def solved(self, v: Tensor) -> Tensor:
-        """``(I + M)^-1 v``, with the derivatives of M and v."""
-        once = self._at_rest(v)
-        if not derivative_wanted(self.M):
-            return once
-        # Of (I + M + dM)^-1 to second order.
-        change = variation(self.M)
-        return once - self._at_rest(change @ (once - self._at_rest(change @ once)))
+    @property
+    def inner(self) -> Tensor:
+        """M without the vector of ones: the matrix whose logarithm is taken. ``*B,n-1,n-1``."""
+        return self.M[..., 1:, 1:]
 
-    def _at_rest(self, v: Tensor) -> Tensor:
-        assert self.W is not None
-        return self.W.mT @ (self.W @ v)
+    @property
+    def logarithm(self) -> Tensor:
+        """Z. ``*B,n-1,n-1``."""
+        return congruent(self.Q, function_at(self.inner, self.a, identity_like(self.Q).expand_as(self.Q), LOG))
+
+    def along(self, u: Tensor) -> Tensor:
+        """The derivative of Z along u. ``*B,n-1,n-1``."""
+        N = congruent(self.R.mT, hollow(u))
+        if self.T is None:
+            e = _in_rest(self.m, -_times_ones(N))
+        else:
+            N = self.T @ N @ self.T
+            e = self._solved(-_times_ones(N))
+        changed = N + 2 * sym(_as_diagonal(self.P, e) @ self.M)
+        rest = identity_like(self.Q).expand(*changed.shape[:-2], *self.Q.shape[-2:])
+        return congruent(self.Q, derivative_at(self.inner, self.a, rest, changed[..., 1:, 1:], LOG))
+
+    def _solved(self, v: Tensor) -> Tensor:
+        """``(I + M)^-1 v``, with the derivatives of M and v to second order."""
+        change, once = variation(self.M), _in_rest(self.m, v)
+        return once - _in_rest(self.m, change @ (once - _in_rest(self.m, change @ once)))
 
 
-def scaled(C: Tensor, with_solver: bool) -> Scaled:
+def scaled(C: Tensor) -> Scaled:
     """C, of which what is off the diagonal is read, with row sums made one. ``*B,n,n``."""
     C = with_ones(sym(C))
-    at = C.detach()
-    x, a, Q = scaled_eigh(at)
-    M, F = _both_sides(x, at), zero_sum_basis(C.shape[-1], C)
-    varied = derivative_wanted(C)
-    # In float64, and Cholesky's method does as well for any scaling.
-    wide = M.double()
-    W = lower_inverse(torch.linalg.cholesky_ex(wide + identity_like(wide))[0]).to(C) if with_solver or varied else None
-    found = Scaled(x, M, congruent(F.mT, M), a, Q, W)
-    if not varied:
-        return found
+    a, Q, R = scaled_eigh(C.detach())
+    P = with_ones_first(zero_sum_basis(C.shape[-1], C) @ Q)
+    m = torch.cat([torch.ones_like(a[..., :1]), a], -1)
+    M = torch.diag_embed(m)
+    if not derivative_wanted(C):
+        return Scaled(a, Q, P, R, m, M, None)
+    N = congruent(R.mT, variation(C))
     # To second order ``(I + M) e = -N 1 - (N e - e^2)``.
-    N = _both_sides(x, variation(C))
-    e = -found._at_rest(N.sum(-1, keepdim=True))
-    e = (e - found._at_rest(N @ e - e.square())).squeeze(-1)
-    M = _both_sides(1 + e, M + N)
-    return Scaled(x * (1 + e), M, congruent(F.mT, M), a, Q, W)
+    e = _in_rest(m, -_times_ones(N))
+    e = e - _in_rest(m, N @ e - P.mT @ (P @ e).square())
+    T = identity_like(M) + _as_diagonal(P, e)
+    return Scaled(a, Q, P, R, m, sym(T @ (M + N) @ T), T)
 
 
-def _both_sides(x: Tensor, m: Tensor) -> Tensor:
-    """diag(x) m diag(x)."""
-    return x.unsqueeze(-1) * m * x.unsqueeze(-2)
+def _times_ones(N: Tensor) -> Tensor:
+    """N 1, in the basis P."""
+    return N.shape[-1] ** 0.5 * N[..., :1]
+
+
+def _in_rest(m: Tensor, v: Tensor) -> Tensor:
+    """``(I + M)^-1 v`` of the M without derivative."""
+    return v / (1 + m).unsqueeze(-1)
+
+
+def _as_diagonal(P: Tensor, e: Tensor) -> Tensor:
+    """``P^T diag(e) P`` of e in the basis P. ``*B,n,1 -> *B,n,n``."""
+    return P.mT @ ((P @ e) * P)
 
 
 def log_scaling(C: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:
     """Z of a correlation matrix, and its derivatives along `directions`. ``*B,n,n -> *B,n-1,n-1`` each."""
-    s = scaled(C, bool(directions))
-    F = zero_sum_basis(C.shape[-1], C)
-    found = [function_at(s.B, s.a, s.Q, LOG)]
-    for u in directions:
-        N = _both_sides(s.x, hollow(u))
-        moved = N - s.solved(N.sum(-1, keepdim=True)) * s.M  # diag(e) M, and its transpose below
-        found.append(derivative_at(s.B, s.a, s.Q, congruent(F.mT, 2 * moved - N), LOG))
-    return tuple(found)
+    s = scaled(C)
+    return s.logarithm, *(s.along(u) for u in directions)
 
 
 # ---- the inverse --------------------------------------------------------------------------------------------------
@@ -193,6 +223,7 @@ class Rooted(NamedTuple):
     """``exp(S) = Y Y^T + 1 1^T/n`` for ``Y = F exp(Z/2)``, the roots r of its diagonal, and ``C = cor(exp S)``. The
     factor keeps the relative error of small rows."""
 
+    F: Tensor
     Y: Tensor
     r: Tensor
     C: Tensor
@@ -201,15 +232,16 @@ class Rooted(NamedTuple):
 def rooted(E: Tensor) -> Rooted:
     """Of exp(Z/2)."""
     n = E.shape[-1] + 1
-    Y = zero_sum_basis(n, E) @ E
+    F = zero_sum_basis(n, E)
+    Y = F @ E
     P = product(Y) + 1 / n
-    return Rooted(Y, diagonal(P).sqrt(), unit_diagonal(P))
+    return Rooted(F, Y, diagonal(P).sqrt(), unit_diagonal(P))
 
 
 def pushed(at: Rooted, dE: Tensor) -> Tensor:
     """The derivative of C along one of exp(Z/2)."""
-    dY = zero_sum_basis(at.C.shape[-1], dE) @ dE
-    dP = product_derivative(at.Y / at.r.unsqueeze(-1), dY / at.r.unsqueeze(-1))
+    r = at.r.unsqueeze(-1)
+    dP = product_derivative(at.Y / r, (at.F @ dE) / r)
     half = 0.5 * diagonal(dP)
     return hollow(dP - (half.unsqueeze(-1) + half.unsqueeze(-2)) * at.C)
 
@@ -218,7 +250,7 @@ def pulled(at: Rooted, g: Tensor) -> Tensor:
     """The gradient of exp(Z/2), of one in C: the transpose of `pushed`, up to a factor of two."""
     g = hollow(g)
     weight = with_diagonal(g, -(g * at.C).sum(-1)) / at.r.unsqueeze(-1) / at.r.unsqueeze(-2)
-    return sym(zero_sum_basis(at.C.shape[-1], g).mT @ (weight @ at.Y))
+    return sym(at.F.mT @ (weight @ at.Y))
 
 
 def exp_scaling(Z: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:

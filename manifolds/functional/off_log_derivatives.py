@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .matrices import sym
+from .matrices import identity_like, sym
 from .off_log import diagonal_of_log, jacobian_inverse
 from .spectral import first_derivative, function_at, second_derivative
 from .spectral_functions import EXP
@@ -36,7 +36,7 @@ def correlation_from_off(H: Tensor, *directions: Tensor) -> tuple[Tensor, ...]:
     where H is not finite. The derivatives are differentiated twice; in compiled code once."""
     _, a, Q = diagonal_of_log(H.detach())
     if not directions and not derivative_wanted(H):
-        return (sym((Q * a.exp().unsqueeze(-2)) @ Q.mT),)
+        return (_correlation(a, Q),)
     inverse = jacobian_inverse(a, Q)
     return tuple(_derivative(H, a, Q, inverse, *v) for v in ((), *((u,) for u in directions)))
 
@@ -73,6 +73,11 @@ def _solved(inverse: Tensor, X: Tensor) -> Tensor:
     return torch.diag_embed((inverse @ diagonal(X).unsqueeze(-1)).squeeze(-1))
 
 
+def _correlation(a: Tensor, Q: Tensor) -> Tensor:
+    """exp, of which small numbers off the diagonal keep their digits."""
+    return sym((Q * a.expm1().unsqueeze(-2)) @ Q.mT) + identity_like(Q)
+
+
 def _value(a: Tensor, Q: Tensor, inverse: Tensor, *directions: Tensor) -> Tensor:
     """C, T1, T2 or T3: as many directions, as many derivatives."""
 
@@ -83,16 +88,17 @@ def _value(a: Tensor, Q: Tensor, inverse: Tensor, *directions: Tensor) -> Tensor
         return second_derivative(X, Y, a, Q, EXP)
 
     if not directions:
-        return sym((Q * a.exp().unsqueeze(-2)) @ Q.mT)
+        return _correlation(a, Q)
     moved = [G - _solved(inverse, E(G)) for G in directions]
     if len(moved) == 1:
         return sym(E(moved[0]))
     if len(moved) == 2:
         curved = E2(*moved)
     else:
-        curved = third_derivative(a, Q, *moved, EXP)
-        for one, two, three in (moved, moved[1:] + moved[:1], moved[2:] + moved[:2]):
-            curved = curved - E2(one, _solved(inverse, E2(two, three)))
+        one, two, three = moved
+        curved = third_derivative(a, Q, one, two, three, EXP)
+        for X, Y, Z in ((one, two, three), (two, three, one), (three, one, two)):
+            curved = curved - E2(X, _solved(inverse, E2(Y, Z)))
     return sym(curved - E(_solved(inverse, curved)))
 
 

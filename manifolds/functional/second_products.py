@@ -112,7 +112,10 @@ class _Expansion:
     def _at_one_end(tables: Tensor, near: Tensor, g: Tensor, h: Tensor) -> Tensor:
         """sum_m b_m d^m sum_k f[a_i, .. a_i, a_k] g_ik h_kj."""
         order = tables.shape[-3]
-        parts = ((tables * g.unsqueeze(-3)).flatten(-3, -2) @ h).unflatten(-2, (order, -1)).unbind(-3)
+        rows = tables * g.unsqueeze(-3)
+        n = rows.shape[-1]
+        product = rows.reshape(*rows.shape[:-3], order * n, n) @ h  # an older vmap knows no flatten
+        parts = product.reshape(*product.shape[:-2], order, n, n).unbind(-3)
         total = torch.zeros_like(parts[0])
         for m in reversed(range(order)):
             total = torch.add(total * near, parts[m], alpha=math.comb(order, m + 1) / math.comb(2 * order, m + 1))

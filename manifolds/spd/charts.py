@@ -65,6 +65,38 @@ class MatrixPower(Chart):
         return positive_definite(y)
 
 
+@dataclass(frozen=True, eq=False)
+class MatrixLogarithm(Chart):
+    """log x of a positive definite matrix, all symmetric matrices."""
+
+    ndim: ClassVar[int] = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """log x."""
+        return symmetric_function(x, LOG, True)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """exp y."""
+        return symmetric_function(y, EXP)
+
+    def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """log x and its derivatives along `vectors`, from one eigendecomposition."""
+        return function_and_derivatives(x, LOG, *vectors, definite=True)
+
+    def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """exp y and its derivatives along `vectors`."""
+        return function_and_derivatives(y, EXP, *vectors)
+
+    def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
+        """The derivative of exp, which is self-adjoint, along the symmetric part of `g`."""
+        return self.inverse_differential(y, sym(g))[1]
+
+    def linearized(self, x: Tensor) -> Linearized:
+        """From one eigendecomposition."""
+        y, pull = function_and_inverse(x, LOG, EXP, definite=True)
+        return Linearized(y, pull, pull)
+
+
 class SpectralVector(Chart):
     """The n(n+1)/2 coordinates of ``phi(f(x))``, with f a function of eigenvalues and phi a self-adjoint linear map of
     symmetric matrices: orthonormal for the Frobenius product of these. An item that is not positive definite gives NaN.

@@ -10,12 +10,17 @@ from torch import Tensor
 from tests.laws.composites import again
 from torchriemann.manifolds import (
     SPD,
+    BogoliubovKuboMori,
+    KernelFunction,
+    LogarithmicMean,
     SPDAffineInvariant,
     SPDBuresWasserstein,
+    SPDKernel,
     SPDLogCholesky,
     SPDLogEuclidean,
     SPDPowerCholesky,
     SPDPowerEuclidean,
+    StolarskyMean,
 )
 from torchriemann.testing import Case, Trial
 
@@ -243,6 +248,31 @@ def power_cholesky(power: float) -> Case:
     )
 
 
+# ---- kernels --------------------------------------------------------------------------------------------------
+
+UNKNOWN = "not known of all kernels"
+
+
+def kernel(phi: KernelFunction, **options: Any) -> Case:
+    exempt = {
+        "injectivity_radius_is_exact": UNKNOWN,
+        "infinite_injectivity_radius": UNKNOWN,
+    }
+    missing = {"random_uniform": VOLUME, "injectivity_radius": UNKNOWN, "log_is_unique": UNKNOWN}
+    if not phi.is_complete:
+        exempt |= {
+            "extreme_numbers_give_no_nan": BEYOND_THE_RIM,
+            "extreme_vectors_transport_without_nan": BEYOND_THE_RIM,
+        }
+    return spd(SPDKernel(phi), order=2, missing=missing, exempt=exempt, **options)
+
+
+KERNEL = kernel(
+    StolarskyMean(2.0, 0.5, power=2.0),
+    costly=("inner", "egrad2rgrad", "expmap", "dist2", "retr"),
+)
+
+
 SPD_ROWS = [
     LOG_EUCLIDEAN,
     again(dataclasses.replace(LOG_EUCLIDEAN, manifold=SPDLogEuclidean(2.0, -0.2)), LOG_EUCLIDEAN, "inner", "logmap"),
@@ -263,4 +293,7 @@ SPD_ROWS = [
     ),
     again(power_cholesky(0.5), LOG_CHOLESKY, "expmap", "logmap", "expmap_transp", "dist2", "retr", "inverse_retr"),
     again(power_cholesky(-0.7), LOG_CHOLESKY, "expmap", "logmap"),
+    KERNEL,
+    again(kernel(BogoliubovKuboMori()), KERNEL, "inner"),
+    again(kernel(LogarithmicMean(power=1.5, scale=2.0, beta=-0.2)), KERNEL, "inner"),
 ]

@@ -139,6 +139,51 @@ def test_spd_metrics():
     assert len(results) == 7
 
 
+def test_correlation():
+    printed, results = run("07_correlation.py")
+    metrics = {"Euclidean-Cholesky", "log-Euclidean-Cholesky", "off-log", "log-scaled", "poly-hyperbolic"}
+    others = {"entries", "covariances, normalised", "log-Euclid., normalised", "affine-inv., normalised"}
+    references = {"log-variances alone", "covariances, log-Euclid.", "covariances, affine-inv."}
+    assert set(results) == metrics | others | references
+    kept = {  # by means, to rounding; whatever is not listed changes
+        "diagonal": {*metrics, "entries"},
+        "permutation": {*others, "off-log", "log-scaled"},
+        "signs": {*others, *metrics} - {"log-scaled"},
+        "inversion": {"log-scaled"},
+        "variances": {*others, *metrics} - {"covariances, normalised"},
+    }
+    for name in metrics | others:
+        for change, value in results[name]["kept"].items():
+            assert value < 1e-9 if name in kept[change] else value > 1e-3, (name, change)
+        between = results[name]["between"]
+        assert between["swelling, median"] > 1 and between["det of mean"] > 1, name
+        if name in ("entries", "off-log", "poly-hyperbolic"):  # log det is concave
+            assert between["dip, least"] > 1 - 1e-9, name
+        assert set(results[name]["costs"]) and all(v > 0 for v in results[name]["costs"].values())
+        assert sum(line.startswith(name) for line in printed) == 5, name  # one a table
+    for name in metrics:
+        assert results[name]["kept"]["diagonal"] == 0
+        # Correlation matrices do not know of gains.
+        found = results[name]["gestures"]
+        assert found["gains, linear"] == pytest.approx(found["half, linear"], abs=2), name
+    assert all(25 < sum(f["half, linear"]) / 2 <= 100 for f in (r["gestures"] for r in results.values()))
+
+
+def test_windows_of_the_recordings():
+    data = helper("correlation_data")
+    file = data.recordings()
+    assert file is not None  # the tests ask for geomstats
+    for found in (data.load(file), data.load(None)):
+        assert found.covariance.shape == (2880, 8, 8)
+        assert torch.linalg.eigvalsh(found.covariance)[:, 0].min() > 0
+        for label, count in ((found.gesture, 4), (found.recording, 4), (found.time, 6)):
+            assert label.bincount().tolist() == [2880 // count] * count
+    for crisis in (False, True):
+        market = data.market(16, 4, crisis)
+        assert market.diagonal().sub(1).abs().max() < 1e-15
+        assert torch.linalg.eigvalsh(market)[0] > 0.05
+
+
 def test_learned_chart():
     printed, distances = run("08_learned_chart.py")
     assert set(distances) == {"ring", "wave", "spiral"}

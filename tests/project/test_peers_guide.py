@@ -113,9 +113,13 @@ def test_every_metric_of_pyriemann_is_listed():
 
 
 def test_every_metric_of_geomstats_is_listed():
-    from geomstats.geometry import spd_matrices
+    from geomstats.geometry import full_rank_correlation_matrices, rank_k_psd_matrices, spd_matrices
+    from geomstats.information_geometry import categorical, multinomial
 
     listed = {name for row in section("geomstats", "Spaces") for name in names_in(row[0])}
-    own = {n for n in public_classes(spd_matrices) if getattr(spd_matrices, n).__module__ == spd_matrices.__name__}
-    metrics = {n for n in own if n.endswith("Metric")}
-    assert metrics - listed == set()
+    for module in (spd_matrices, full_rank_correlation_matrices, rank_k_psd_matrices):
+        own = {n for n in public_classes(module) if getattr(module, n).__module__ == module.__name__}
+        assert {n for n in own if n.endswith("Metric")} - listed == set()
+    for module in (categorical, multinomial):
+        own = {n for n in public_classes(module) if getattr(module, n).__module__ == module.__name__}
+        assert {n for n in own if n.endswith("Distributions")} - listed == set()

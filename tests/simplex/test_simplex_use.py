@@ -7,20 +7,10 @@ import torch
 from scipy import stats
 
 from tests.support.problems import closure_of
-from torchriemann import ManifoldParameter, Power, Product, Pullback, Scaled, Simplex, Sphere
+from tests.support.simplex import F32, F64, M, close, generator
+from torchriemann import ManifoldParameter, Power, Product, Pullback, Scaled, Sphere
 from torchriemann.manifolds import Chart
 from torchriemann.optim import RiemannianAdam, RiemannianLBFGS, RiemannianSGD, RiemannianTrustRegion
-
-M, F64, F32 = Simplex(), torch.float64, torch.float32
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def close(got, want, bound=1e-14):
-    torch.testing.assert_close(got, want, rtol=bound, atol=bound)
-
 
 # ---- projections and rounding ---------------------------------------------------------------------------------
 
@@ -140,6 +130,8 @@ def test_laws_of_sampling():
         matches(y[:, i], stats.beta(float(alpha[i]), float(alpha.sum() - alpha[i])))
     rare = M.random_dirichlet(1000, 4, concentration=1e-3, generator=generator(4))
     assert rare.dtype == F32 and M.check_point_on_manifold(rare) and M.logmap(rare, rare.flip(0)).isfinite().all()
+    assert (rare.amax(-1) > 0.9).double().mean() > 0.97  # nearly all at a corner
+    assert M.random(2, 3, device="meta").shape == (2, 3)
     for wrong in (0.0, -1.0, math.inf, torch.tensor([1.0, 0.0, 1.0]), torch.ones(4)):
         with pytest.raises(ValueError, match=r"Simplex.random_dirichlet: concentration"):
             M.random_dirichlet(2, 3, concentration=wrong)
