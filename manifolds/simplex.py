@@ -17,8 +17,8 @@ from .functional.simplex import (
     geodesic_end,
     inside_rounding,
     over_sum,
-    positive_factor,
     positive_root,
+    positive_step,
     roots_apart,
     squared_inside,
 )
@@ -205,8 +205,10 @@ class Simplex(ProbabilityVectors):
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """x f(u/x) over its sum."""
-        x = torch.where(x > 0, x, torch.nan)
-        return over_sum(x * positive_factor(u / x), torch.finfo(x.dtype).tiny)
+        # In units of a long u, of which sums may overflow.
+        unit = u.detach().abs().amax(-1, keepdim=True).clamp_min(1)
+        step = positive_step(torch.where(x > 0, x, torch.nan) / unit, u / unit)
+        return over_sum(step, torch.finfo(x.dtype).tiny)
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class LowRankPSD(PullbackMetric):
         if reason is not None:
             raise ValueError(f"LowRankPSD: spd has no matrices of size p = {self.p}: {reason}")
         try:
-            Scaled(self.spd, self._scale)
+            Scaled(self.spd, self.weight if isinstance(self.weight, bool) else self._scale)
         except (ValueError, TypeError):
             raise ValueError(
                 f"LowRankPSD: weight must be a positive finite number or a 0-dim tensor, got {self.weight!r}"
@@ -152,9 +152,7 @@ class LowRankPSD(PullbackMetric):
         """
         n, p = self.n, self.p
         for name, part, shape in (("U", U, (n, p)), ("S", S, (p, p))):
-            if not isinstance(part, Tensor) or tuple(part.shape[-2:]) != shape or not part.is_floating_point():
-                got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise ValueError(f"LowRankPSD.join: {name} must be a tensor *B,{shape[0]},{shape[1]}, got {got}")
+            self._check_matrix("join", name, part, shape)
         self.check_batches("LowRankPSD.join", [U.shape[:-2], S.shape[:-2]])
         return self._canonical(U, S)
 
@@ -167,17 +165,25 @@ class LowRankPSD(PullbackMetric):
         """The point of the part of rank p of a positive semidefinite X: of its p largest eigenvalues.
 
         ``*B,n,n -> *B,n*p+p*p``. First and second derivatives, where eigenvalue p and the next one differ; equal ones
-        among the first p do no harm. Of a lower rank S is singular, and there is no point; `projx` gives one next to
-        it. Raises ``ValueError`` on other shapes.
+        among the first p do no harm; where those two are the same, the subspace is one of several, and a derivative
+        takes it for constant. Of a lower rank S is singular, and there is no point; `projx` gives one next to it.
+        Raises ``ValueError`` on other shapes.
         """
-        if not isinstance(X, Tensor) or tuple(X.shape[-2:]) != (self.n, self.n) or not X.is_floating_point():
-            got = tuple(X.shape) if isinstance(X, Tensor) else type(X).__name__
-            raise ValueError(f"LowRankPSD.from_matrix: X must be a tensor *B,{self.n},{self.n}, got {got}")
+        self._check_matrix("from_matrix", "X", X, (self.n, self.n))
         X = sym(X)
         if self.p == self.n:
             return joined(identity_like(X), X)
         U = aligned(leading_eigenspace(X, self.p))[0]
         return joined(U, congruent(U.mT, X))
+
+    def _check_matrix(self, operation: str, name: str, x: object, shape: tuple[int, int]) -> None:
+        if isinstance(x, Tensor) and x.is_floating_point() and tuple(x.shape[-2:]) == shape:
+            return
+        got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"LowRankPSD.{operation}: {name} must be a tensor *B,{shape[0]},{shape[1]} of floating-point numbers, got "
+            f"{got}"
+        )
 
     @in_full_precision
     def to_matrix(self, x: Tensor) -> Tensor:

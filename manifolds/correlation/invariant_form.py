@@ -42,9 +42,11 @@ class InvariantForm(Chart, abc.ABC):
         return self._vector(X, -0.5)
 
     def complaint(self, point_shape: tuple[int, ...]) -> str | None:
-        """Where the form is not positive, the factor that is not."""
+        """Where the form is not positive, the factor that is not. Of two rows there is the last part only, of three
+        rows there are the last two."""
         n = point_shape[-1]
-        for name, factor in zip(self._factor_names, self._factors(n), strict=True):
+        factors = list(zip(self._factor_names, self._factors(n), strict=True))
+        for name, factor in factors[3 - min(n - 1, 3) :]:
             if not factor > 0:
                 return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
         return None

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.simplex import F32, F64, M, close, generator
-from torchriemann.manifolds.functional.simplex import positive_factor
+from torchriemann.manifolds.functional.simplex import positive_step
 
 # ---- numbers of sixty digits ----------------------------------------------------------------------------------
 
@@ -172,16 +172,35 @@ def test_retraction_of_long_vectors_is_a_point_and_has_an_inverse(dtype):
     close(M.norm(x, M.inverse_retr(x, near)) / M.dist(x, near), torch.ones(50, dtype=dtype), 1e-3)
 
 
+@pytest.mark.parametrize("dtype", [F64, F32])
+def test_retraction_along_numbers_of_any_size_is_a_point(dtype):
+    """u/x is no number next to a face, nor are sums of the largest u."""
+    info = torch.finfo(dtype)
+    x = torch.tensor([[info.tiny, 1e-10, 1.0], [info.tiny, 0.5, 0.5], [0.2, 0.3, 0.5]], dtype=dtype)
+    for size in (1.0, 100.0, 1e-3 * info.max, info.max):
+        u = size * torch.tensor([[1.0, 1.0, -1.0], [-1.0, 1.0, 1.0], [1.0, 0.0, 0.0]], dtype=dtype)
+        leaf = u.clone().requires_grad_()
+        y = M.retr(x, leaf)
+        assert M.check_point_on_manifold(y.detach())
+        assert size == 1 or torch.equal(y > 0.1, u > 0)
+        assert torch.autograd.grad(y[..., 0].sum(), leaf)[0].isfinite().all()
+    y = M.restore(
+        torch.tensor([[1.0, info.tiny, info.tiny], [0.5, 0.5, info.tiny], [info.tiny, 1.0, 1e-30]], dtype=dtype)
+    )
+    close(M.retr(x, M.inverse_retr(x, y)).sqrt(), y.sqrt(), 64 * info.eps)
+
+
 def test_retraction_is_the_positive_root_of_its_equation():
     a = torch.cat([torch.linspace(-8, 8, 161, dtype=F64), torch.tensor([-1e200, -1e8, -0.5, 1e8, 1e200], dtype=F64)])
-    f = positive_factor(a)
+    f = positive_step(torch.ones_like(a), a)
     close((3 * f - 2 - 1 / f) / 4 / (1 + a.abs()), a / (1 + a.abs()), 1e-13)
     assert (f > 0).all() and (f[:161].diff() > 0).all()
-    x = torch.zeros(1, dtype=F64, requires_grad=True)
-    (first,) = torch.autograd.grad(positive_factor(x).sum(), x, create_graph=True)
+    one, x = torch.ones(1, dtype=F64), torch.zeros(1, dtype=F64, requires_grad=True)
+    (first,) = torch.autograd.grad(positive_step(one, x).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), x)
     close(
-        torch.stack([positive_factor(x).sum(), first.sum(), second.sum()]).detach(), torch.tensor([1, 1, 0.5]).double()
+        torch.stack([positive_step(one, x).sum(), first.sum(), second.sum()]).detach(),
+        torch.tensor([1, 1, 0.5]).double(),
     )
-    (at_half,) = torch.autograd.grad(positive_factor(x - 0.5).sum(), x)
+    (at_half,) = torch.autograd.grad(positive_step(one, x - 0.5).sum(), x)
     close(at_half, torch.tensor([2 / 3], dtype=F64))
