@@ -24,6 +24,7 @@ from .canonical_pair import (
     CanonicalPair,
     apart,
     basis_residuals,
+    check_matrix,
     joined,
     largest,
     singular_reason,
@@ -152,7 +153,7 @@ class LowRankPSD(PullbackMetric):
         """
         n, p = self.n, self.p
         for name, part, shape in (("U", U, (n, p)), ("S", S, (p, p))):
-            self._check_matrix("join", name, part, shape)
+            check_matrix("LowRankPSD.join", name, part, shape)
         self.check_batches("LowRankPSD.join", [U.shape[:-2], S.shape[:-2]])
         return self._canonical(U, S)
 
@@ -169,21 +170,12 @@ class LowRankPSD(PullbackMetric):
         takes it for constant. Of a lower rank S is singular, and there is no point; `projx` gives one next to it.
         Raises ``ValueError`` on other shapes.
         """
-        self._check_matrix("from_matrix", "X", X, (self.n, self.n))
+        check_matrix("LowRankPSD.from_matrix", "X", X, (self.n, self.n))
         X = sym(X)
         if self.p == self.n:
             return joined(identity_like(X), X)
         U = aligned(leading_eigenspace(X, self.p))[0]
         return joined(U, congruent(U.mT, X))
-
-    def _check_matrix(self, operation: str, name: str, x: object, shape: tuple[int, int]) -> None:
-        if isinstance(x, Tensor) and x.is_floating_point() and tuple(x.shape[-2:]) == shape:
-            return
-        got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(
-            f"LowRankPSD.{operation}: {name} must be a tensor *B,{shape[0]},{shape[1]} of floating-point numbers, got "
-            f"{got}"
-        )
 
     @in_full_precision
     def to_matrix(self, x: Tensor) -> Tensor:
