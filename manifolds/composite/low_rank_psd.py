@@ -56,6 +56,9 @@ class LowRankPSD(PullbackMetric):
     canonical basis behind it: distances and S go on, X jumps. `exp_is_defined` is False where the end is one; there
     `expmap` is one of the pairs, and `retr` a point next to it.
 
+    The gyro structure, where `spd` has one, is that of the product too: ``(U, S) (+) (V, R)`` is the canonical pair of
+    the subspace ``span U (+) span V`` with ``S (+) R``. It belongs to pairs, not to a quotient of matrices.
+
     The distance is invariant under congruence of X by O(p) x O(n-p), which rotates the first p and the other
     coordinates, if that of `spd` is by O(p); not by O(n), since S belongs to a basis that the axes define.
 
