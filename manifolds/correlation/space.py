@@ -26,11 +26,11 @@ class Correlation(PullbackMetric, abc.ABC):
     r"""Correlation matrices: symmetric positive definite with ones on the diagonal. Points are ``*B,n,n``, n > 1,
     tangent vectors symmetric matrices with zeros on the diagonal; the dimension is n(n-1)/2.
 
-    Every metric here is carried over by a chart from flat or hyperbolic space, of which the image is all: complete,
-    with unique geodesics, closed means in flat ones, and a gyro structure with the identity as origin (Thanwerdas and
-    Pennec 2022, "Theoretically and computationally convenient geometries on full-rank correlation matrices",
-    arXiv:2201.06282; Thanwerdas 2024, "Permutation-invariant log-Euclidean geometries on full-rank correlation
-    matrices", doi 10.1137/22M1538144).
+    Every metric here is carried over by a chart onto all of flat or hyperbolic space: complete, with unique geodesics,
+    closed means in flat ones, and a gyro structure with the identity as origin (Thanwerdas and Pennec 2022,
+    "Theoretically and computationally convenient geometries on full-rank correlation matrices", arXiv:2201.06282;
+    Thanwerdas 2024, "Permutation-invariant log-Euclidean geometries on full-rank correlation matrices", doi
+    10.1137/22M1538144).
 
     Operations read the symmetric part of their arguments off the diagonal, for which they take ones or zeros, and what
     they return is symmetric with exact ones, or zeros, there. A point that they return is positive definite as it is
@@ -43,7 +43,9 @@ class Correlation(PullbackMetric, abc.ABC):
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n, m = point_shape
-        return None if n == m > 1 else f"points are square matrices of at least two rows, got {n} x {m}"
+        if not n == m > 1:
+            return f"points are square matrices of at least two rows, got {n} x {m}"
+        return self.chart.complaint(point_shape)
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         definite = positive_definite(x)
@@ -59,11 +61,8 @@ class Correlation(PullbackMetric, abc.ABC):
             "1 - min eigenvalue, of an item that is not positive definite,",
         )
 
-    def _point_reason(self, x: Tensor, atol: float | None, rtol: float | None) -> str | None:
-        reason = super()._point_reason(x, atol, rtol)
-        if reason is None or self._type_reason("x", x) is not None:
-            return reason
-        return outside_reason(x.detach(), _MEND) or reason
+    def _outside_reason(self, x: Tensor) -> str | None:
+        return outside_reason(x, _MEND)
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
         asymmetry, on_diagonal = (u - u.mT).abs().amax(), diagonal(u).abs().amax()
@@ -120,8 +119,7 @@ class Correlation(PullbackMetric, abc.ABC):
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """Everywhere."""
-        batch = torch.broadcast_shapes(x.shape, y.shape)[:-2]
-        return torch.ones(batch, dtype=torch.bool, device=x.device)
+        return self._everywhere(x, y)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 
@@ -181,12 +179,3 @@ class Correlation(PullbackMetric, abc.ABC):
     @in_full_precision(points_of="self")
     def _with_unit_rows(self, noise: Tensor, last: Tensor) -> Tensor:
         return lifted_correlation(unit_rows(noise, last))
-
-
-def form_complaint(n: int, names: tuple[str, str, str], factors: tuple[float, float, float]) -> str | None:
-    """Which of the three factors of a quadratic form that permutations leave as it is, under these names, is not
-    positive. Of n = 2 rows the form has the last of its three parts only, of three rows the last two."""
-    for name, factor in list(zip(names, factors, strict=True))[-min(n - 1, 3) :]:
-        if not factor > 0:
-            return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
-    return None

@@ -104,6 +104,11 @@ def lifted_top(u: Tensor, margin: float) -> Tensor:
     return torch.where(low, moved @ inverse_sqrt(moved.mT @ moved)[0], u)
 
 
+def off_the_rim(u: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Canonical U with a top block that the rounding of `dtype`, by default its own, leaves regular. ``*B,n,p``."""
+    return lifted_top(u, 2 * u.shape[-1] * torch.finfo(u.dtype if dtype is None else dtype).eps)
+
+
 # ---- matrices -------------------------------------------------------------------------------------------------
 
 

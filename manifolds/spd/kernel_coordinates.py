@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
-from ..functional.kernel_flow import flow
+from ..functional.kernel_flow import flow, logarithm
 from ..functional.kernel_map import Cometric, raised
 from ..functional.kernel_metric import from_frame, kernel_curvature, kernel_hessian, to_frame
 from ..functional.kernel_retraction import inverse_kernel_retraction, kernel_retraction
+from ..functional.kernel_transport import transport
 from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
 from ..functional.series import safe_norm
 from ..operation import in_full_precision, operation
@@ -89,8 +90,9 @@ class KernelCoordinates(Manifold):
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """By second derivatives of the metric."""
-        return kernel_curvature(x, u, v, self.cometric)
+        """By second derivatives of the metric, in float64."""
+        at, *plane = (sym(m).double().contiguous() for m in torch.broadcast_tensors(x, u, v))
+        return kernel_curvature(at, *self._orthonormal(at, *plane), self.cometric).to(x.dtype)
 
     @operation
     def basis(self, x: Tensor) -> Tensor:
@@ -126,12 +128,14 @@ class KernelCoordinates(Manifold):
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """By shooting."""
-        return kernel_log(x, y, self.cometric)
+        x, y = torch.broadcast_tensors(x, y)
+        return logarithm(x, y, self.cometric)
 
     @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The end of the geodesic, and the vector transported along it."""
-        return kernel_exp_transport(x, u, v, self.cometric)
+        x, u, v = torch.broadcast_tensors(x, u, v)
+        return transport(x, u, v, self.cometric)
 
     @operation
     def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:
