@@ -140,8 +140,7 @@ class Manifold(ByOptions, Primitives):
 
         Everywhere on a complete space. Where it is not, `expmap` is NaN, and `retr` a point all the same.
         """
-        batch = torch.broadcast_shapes(x.shape, u.shape)
-        return torch.ones(batch[: len(batch) - self.ndim], dtype=torch.bool, device=x.device)
+        return self._everywhere(x, u)
 
     def assert_check_exp_is_defined(self, x: Tensor, u: Tensor) -> None:
         """Raise ``ValueError`` unless ``expmap(x, u)`` is defined for every item."""

@@ -112,7 +112,7 @@ class Euclidean(GyroManifold):
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """Everywhere."""
-        return torch.ones(torch.broadcast_shapes(x.shape, y.shape)[:-1], dtype=torch.bool, device=x.device)
+        return self._everywhere(x, y)
 
     @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Left: a kernel geodesic between its limits. Right: geodesics of matrices of determinant one for three squared means."""
+"""Left: a kernel geodesic between its limits. Right: geodesics of matrices of determinant one, three squared means."""
 
 import math
 

@@ -43,7 +43,9 @@ class Correlation(PullbackMetric, abc.ABC):
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n, m = point_shape
-        return None if n == m > 1 else f"points are square matrices of at least two rows, got {n} x {m}"
+        if not n == m > 1:
+            return f"points are square matrices of at least two rows, got {n} x {m}"
+        return self.chart.complaint(point_shape)
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         definite = positive_definite(x)
@@ -59,11 +61,8 @@ class Correlation(PullbackMetric, abc.ABC):
             "1 - min eigenvalue, of an item that is not positive definite,",
         )
 
-    def _point_reason(self, x: Tensor, atol: float | None, rtol: float | None) -> str | None:
-        reason = super()._point_reason(x, atol, rtol)
-        if reason is None or self._type_reason("x", x) is not None:
-            return reason
-        return outside_reason(x.detach(), _MEND) or reason
+    def _outside_reason(self, x: Tensor) -> str | None:
+        return outside_reason(x, _MEND)
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
         asymmetry, on_diagonal = (u - u.mT).abs().amax(), diagonal(u).abs().amax()
@@ -120,8 +119,7 @@ class Correlation(PullbackMetric, abc.ABC):
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """Everywhere."""
-        batch = torch.broadcast_shapes(x.shape, y.shape)[:-2]
-        return torch.ones(batch, dtype=torch.bool, device=x.device)
+        return self._everywhere(x, y)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 

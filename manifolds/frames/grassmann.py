@@ -13,12 +13,13 @@ from ..base import Manifold
 from ..functional.decompositions import eigenvalues, eigh, singular_values
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frames import cholesky_qr, haar_frame, inverse_sqrt, newton_schulz_step, normal_basis, polar_step
+from ..functional.low_rank import leading_eigenspace
 from ..functional.matrices import identity_like
 from ..functional.nearest_frame import nearest_frame
 from ..functional.series import safe_sqrt, sinc_sqrt
 from ..functional.singular_values import polar_factor, singular_value_function
-from ..functional.spectral import symmetric_function, symmetric_functions
-from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, UPPER_PROJECTOR, VERSINE_SQRT
+from ..functional.spectral import symmetric_functions
+from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, VERSINE_SQRT
 from ..operation import in_full_precision, operation
 from ..weights import per_point, weighted
 
@@ -229,22 +230,14 @@ class Grassmann(Manifold):
         """The subspace of least summed squared chordal distance: the top p eigenvectors of sum_i w_i x_i x_i^T.
 
         ``N,*B,n,p -> *B,n,p``, over the first dimension, `weights` as in `frechet_mean`. Unique and differentiable
-        (twice) where the p-th and the next eigenvalue differ. Equal to the Frechet mean for two points; cheaper, and
-        the usual start for it (arXiv:2011.13699, section 6).
+        (twice) where the p-th and the next eigenvalue differ, elsewhere one of several. Equal to the Frechet mean for
+        two points; cheaper, and the usual start for it (arXiv:2011.13699, section 6).
         """
         x, w = weighted(self, x, weights, "chordal_mean")
         w = per_point(self, w)
         scatter = (w * x @ x.mT).sum(0)
-        p = x.shape[-1]
-        values, vectors = eigh(scatter)
-        if p == x.shape[-2]:
-            return vectors
-        gap = 0.5 * (values[..., -p] + values[..., -p - 1])
-        shifted = scatter - gap[..., None, None] * identity_like(scatter)
-        top = vectors[..., -p:]
-        # The projector is differentiable although the eigenvectors are not at repeated eigenvalues: follow the basis.
-        moved = symmetric_function(shifted, UPPER_PROJECTOR) @ top
-        return moved @ inverse_sqrt(moved.mT @ moved)[0]
+        n, p = x.shape[-2:]
+        return leading_eigenspace(scatter, p) if p < n else eigh(scatter)[1]
 
     def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
         mean = self.chordal_mean(x, w.flatten(-3))

@@ -20,8 +20,9 @@ from torch import Tensor
 from .kernel_cometric import Cometric
 from .kernel_jets import GRAPH_DEGREE, GRAPH_STEPS, Jet, coordinates, jet, matrices, shapes
 from .kernel_map import hamiltonian_gradient, lowered, raised, raised_along
+from .kernel_shooting import shoot
 from .kernel_steps import follow
-from .matrices import identity_like, sym
+from .matrices import identity_like, sym, symmetric_from_vector, symmetric_vector
 from .operators import Operand, define
 from .tracing import derivative_wanted, variation
 
@@ -52,6 +53,32 @@ def flow(X: Tensor, W: Tensor, c: Cometric) -> Tensor:
     else:
         end = _flow_operator(start.detach(), c.key)
     return (end[..., 0, :, :] + center).to(dtype)
+
+
+def logarithm(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
+    """A velocity W with ``flow(X, W, c) = Y``, NaN where none is found. ``*B,n,n``, of one batch.
+
+    The end misses Y by at most 1e-11 of the largest entry of X and Y, taken from their common center. It is the
+    velocity of the geodesic next to the straight line in flat coordinates, by `kernel_shooting`; the only one where the
+    metric is complete and not positively curved. First and second derivatives are those of the equation.
+    """
+    dtype, c = X.dtype, unscaled(c)
+    X, Y = sym(X.double()), sym(Y.double())
+    center = centers(X)
+    X, Y = X - center, Y - center
+    if not (derivative_wanted(X) or derivative_wanted(Y)):
+        return raised(X, _logarithm_operator(X.detach(), Y.detach(), c.key), c).to(dtype)
+    found, inverse, *parts = _logarithm_jet_operator(X.detach(), Y.detach(), c.key, *sizes(c))
+    at, change = Jet(*parts), symmetric_vector(variation(X))
+    wanted, m = symmetric_vector(variation(Y)), change.shape[-1]
+    moved = _times(inverse, wanted - _times(at.tangent[..., :m, :m], change))
+    bent = at.bent(torch.cat([change, moved], -1), c)
+    moved = moved - _times(inverse, _times(at.tangent[..., :m, :], bent))
+    return raised(X, found + symmetric_from_vector(moved), c).to(dtype)
+
+
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 def unscaled(c: Cometric) -> Cometric:
@@ -97,7 +124,27 @@ def _jet(start: Tensor, key: str, steps: int, degree: int) -> tuple[Tensor, ...]
     return jet(follow(start, c), c, steps, degree)
 
 
+def _covector(X: Tensor, target: Tensor, key: str) -> tuple[Tensor, ...]:
+    return (shoot(X, target, Cometric.named(key)),)
+
+
+def _covector_jet(X: Tensor, target: Tensor, key: str, steps: int, degree: int) -> tuple[Tensor, ...]:
+    c = Cometric.named(key)
+    found = shoot(X, target, c)
+    at = jet(follow(torch.stack([X, found], 1), c), c, steps, degree)
+    m = at.tangent.shape[-1] // 2
+    return found, torch.linalg.inv_ex(at.tangent[:, :m, m:])[0], *at
+
+
+def _covector_shapes(X: Tensor, target: Tensor, key: str, steps: int, degree: int) -> tuple[Tensor, ...]:
+    at = shapes(torch.stack([X, target], -3), steps, degree)
+    m = at.tangent.shape[-1] // 2
+    return X.new_empty(X.shape), X.new_empty((*X.shape[:-2], m, m)), *at
+
+
 _STATES = (Operand("start", 3),)
+_POINTS = (Operand("X", 2), Operand("target", 2))
+_JET_SIZES: dict[str, type] = {"kernel": str, "steps": int, "degree": int}
 _flow_operator = define(
     "kernel_flow",
     lambda start, key: flat(_end, 3)(start, key)[0],
@@ -110,6 +157,21 @@ _jet_operator = define(
     flat(_jet, 3),
     _STATES,
     lambda start, key, steps, degree: tuple(shapes(start, steps, degree)),
-    numbers={"kernel": str, "steps": int, "degree": int},
+    numbers=_JET_SIZES,
     count=len(Jet._fields),
+)
+_logarithm_operator = define(
+    "kernel_logarithm",
+    lambda X, target, key: flat(_covector, 2)(X, target, key)[0],
+    _POINTS,
+    lambda X, target, key: X.new_empty(X.shape),
+    numbers={"kernel": str},
+)
+_logarithm_jet_operator = define(
+    "kernel_logarithm_jet",
+    flat(_covector_jet, 2),
+    _POINTS,
+    _covector_shapes,
+    numbers=_JET_SIZES,
+    count=2 + len(Jet._fields),
 )

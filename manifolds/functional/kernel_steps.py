@@ -20,7 +20,7 @@ from .decompositions import eigh_of_plain
 from .kernel_cometric import Cometric
 
 STAGES = 8
-_MOST_ROUNDS = 100
+MOST_ROUNDS = 100
 _MOST_SWEEPS = 40
 _SOLVED = 2e-15  # relative change of the slopes in a sweep
 # Of the last two Legendre coefficients of the slopes to the largest. At 2e-4 ends were off by 4e-13, at 5e-6 by
@@ -114,7 +114,7 @@ def _with_near(gradient: Tensor, near: Tensor, x: Tensor, Y: Tensor, c: Cometric
 # ---- steps ----------------------------------------------------------------------------------------------------
 
 
-def follow(start: Tensor, c: Cometric) -> Path:
+def follow(start: Tensor, c: Cometric, rounds: int = MOST_ROUNDS) -> Path:
     """The geodesics from (X, Y) for a time of one. ``B,2,n,n``."""
     end, count = torch.full_like(start, torch.nan), torch.zeros(len(start), dtype=torch.long, device=start.device)
     items = start.flatten(1).isfinite().all(1).nonzero().squeeze(-1)
@@ -123,7 +123,7 @@ def follow(start: Tensor, c: Cometric) -> Path:
     speed = slopes[:, 0, 0].flatten(1).norm(dim=1) * max(1.0, c.width, abs(c.rate))
     length = _even(_FIRST_STEP / speed, time)
     taken: list[tuple[Tensor, ...]] = []
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(rounds):
         if len(items) == 0:
             break
         stages, found, decay = _stages(state, length, slopes, c)
@@ -195,6 +195,15 @@ def _relative(part: Tensor, size: Tensor) -> Tensor:
     least = torch.tensor([0.0, 1.0], dtype=size.dtype, device=size.device)
     size = torch.maximum(size, least)
     return (part / torch.where(size > 0, size, 1.0)).amax(-1)
+
+
+def integrated(start: Tensor, slopes: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The states at the nodes and at the end, of slopes ``B,R,8,2,n,n`` at the nodes of all steps."""
+    h = lengths[:, :, None, None, None, None]
+    inner, whole = combined(torch.cat([MATRIX, WEIGHTS.unsqueeze(0)]), slopes.flatten(0, 1)).split([STAGES, 1], 1)
+    inner, whole = h * inner.unflatten(0, lengths.shape), h * whole.unflatten(0, lengths.shape)
+    until = start[:, None, None] + whole.cumsum(1)
+    return until - whole + inner, until[:, -1, 0]
 
 
 def _continued(slopes: Tensor, ratio: Tensor) -> Tensor:

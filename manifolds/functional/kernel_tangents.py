@@ -26,7 +26,7 @@ from .matrices import identity_like, symmetric_from_vector
 _MOST_SWEEPS = 40
 _SOLVED = 2e-15  # relative change in a sweep
 _MOST_DEGREE = 192
-_LOG_EPS = 37.0
+_EPS = 1e-16
 
 
 class Expansion(NamedTuple):
@@ -39,12 +39,12 @@ class Expansion(NamedTuple):
     exponential: Tensor
 
 
-def expansion(x: Tensor, c: Cometric, degree: int = 0) -> Expansion:
-    """On an interval that holds ascending eigenvalues ``*B,n``; a degree of zero stands for what leaves eps."""
+def expansion(x: Tensor, c: Cometric, degree: int = 0, accuracy: float = _EPS) -> Expansion:
+    """On an interval that holds ascending eigenvalues ``*B,n``; a degree of zero stands for what is so accurate."""
     low, high = x[..., 0], x[..., -1]
     unit = max(1.0, c.width, abs(c.rate))
     center, half = 0.5 * (low + high), 0.55 * (high - low) + 0.5 / unit
-    degree = degree or degree_of(half, c)
+    degree = degree or degree_of(half, c, accuracy)
     return Expansion(
         center,
         half,
@@ -53,15 +53,15 @@ def expansion(x: Tensor, c: Cometric, degree: int = 0) -> Expansion:
     )
 
 
-def degree_of(half: Tensor, c: Cometric) -> int:
-    """A degree that leaves eps of a kernel on intervals of those half lengths: c is analytic in an ellipse of the
-    parameter rho, and e^(-r x) entire."""
+def degree_of(half: Tensor, c: Cometric, accuracy: float) -> int:
+    """A degree of that relative accuracy, for a kernel on intervals of those half lengths: c is analytic in an ellipse
+    of the parameter rho, and e^(-r x) entire."""
     if half.numel() == 0:
         return 1
     longest = float(half.max())
     t = 2 * math.pi / (max(c.width, 1e-3) * longest)
     rho = min(t + math.hypot(1.0, t), 8.0)
-    return min(_MOST_DEGREE, math.ceil(_LOG_EPS / math.log(rho) + 2 * abs(c.rate) * longest))
+    return min(_MOST_DEGREE, math.ceil(-math.log(accuracy) / math.log(rho) + 2 * abs(c.rate) * longest))
 
 
 # ---- Chebyshev's polynomials: of matrices, and their divided differences --------------------------------------
@@ -141,12 +141,12 @@ def _symmetric_basis(n: int) -> Tensor:
     return symmetric_from_vector(torch.eye(n * (n + 1) // 2, dtype=torch.float64))
 
 
-def curvature(Z: Tensor, c: Cometric, degree: int = 0) -> tuple[Curvature, Expansion]:
+def curvature(Z: Tensor, c: Cometric, degree: int = 0, accuracy: float = _EPS) -> tuple[Curvature, Expansion]:
     """The second derivatives of H at (X, Y), and the polynomial of which they are. ``*B,2,n,n``."""
     X, Y = Z.unbind(-3)
     x, Q = eigh_of_plain(X)
     Y, n = Q.mT @ Y @ Q, X.shape[-1]
-    e = expansion(x, c, degree)
+    e = expansion(x, c, degree, accuracy)
     f, g, h = _differences((x - e.center.unsqueeze(-1)) / e.half.unsqueeze(-1), e.table.shape[-1] - 1)
     g, h = g / e.half[..., None, None, None], h / e.half[..., None, None, None, None].square()
     left = e.table @ f  # sum_l A_kl T_l(x_j)
@@ -190,20 +190,22 @@ def curvature(Z: Tensor, c: Cometric, degree: int = 0) -> tuple[Curvature, Expan
 # ---- tangents of the flow -------------------------------------------------------------------------------------
 
 
-def along(path: Path, c: Cometric, degree: int = 0) -> tuple[Curvature, Expansion]:
-    """The second derivatives of H at all nodes, ``B,R,8,*``; zero at those of steps that were not taken."""
+def along(path: Path, c: Cometric, degree: int = 0, accuracy: float = _EPS) -> tuple[Curvature, Expansion]:
+    """The second derivatives of H at all nodes, ``B,R,8,*``; zero at those of steps that were not taken, on an interval
+    of half length one."""
     taken = path.lengths > 0
-    at, e = curvature(path.states[taken], c, degree)
+    at, e = curvature(path.states[taken], c, degree, accuracy)
 
     def filled(a: Tensor) -> Tensor:
         whole = a.new_zeros((*taken.shape, *a.shape[1:]))
         whole[taken] = a
         return whole
 
-    return Curvature(*map(filled, at)), Expansion(*map(filled, e))
+    e = Expansion(*map(filled, e))
+    return Curvature(*map(filled, at)), e._replace(half=torch.where(taken.unsqueeze(-1), e.half, 1.0))
 
 
-def tangents(path: Path, generator: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+def tangents(path: Path, generator: Tensor, start: Tensor, accuracy: float = _SOLVED) -> tuple[Tensor, Tensor]:
     """Solutions of ``V' = A V`` along a path, of matrices A at its nodes ``B,R,8,k,k``, from ``B,k,l``: at the nodes
     ``B,R,8,k,l`` and at the end ``B,k,l``."""
     at, nodes = start, start[:, None, None].repeat(1, path.lengths.shape[1], STAGES, 1, 1)
@@ -215,7 +217,7 @@ def tangents(path: Path, generator: Tensor, start: Tensor) -> tuple[Tensor, Tens
             scale = found.abs().amax((-3, -2, -1), keepdim=True)
             change = float(((found - stages).abs() / scale).nan_to_num(nan=0.0).amax()) if found.numel() else 0.0
             stages = found
-            if change <= _SOLVED or (change >= last and change < 1e-12):
+            if change <= accuracy or (change >= last and change < 1e-12):
                 break
             last = change
         nodes[:, r] = stages

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
-from ..functional.kernel_flow import flow
+from ..functional.kernel_flow import flow, logarithm
 from ..functional.kernel_map import Cometric, raised
 from ..functional.kernel_metric import from_frame, kernel_curvature, kernel_hessian, to_frame
 from ..functional.kernel_retraction import inverse_kernel_retraction, kernel_retraction
@@ -126,12 +126,12 @@ class KernelCoordinates(Manifold):
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """By shooting."""
-        return kernel_log(x, y, self.cometric)
+        x, y = torch.broadcast_tensors(x, y)
+        return logarithm(x, y, self.cometric)
 
-    @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The end of the geodesic, and the vector transported along it."""
-        return kernel_exp_transport(x, u, v, self.cometric)
+        """Not computed: raises."""
+        raise self._missing("expmap_transp: geodesics carry no vectors here")
 
     @operation
     def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:

@@ -250,6 +250,7 @@ def test_a_learned_weight():
         ((3, 2, SPDAffineInvariant(), -1.0), "weight must be a positive"),
         ((3, 2, SPDAffineInvariant(), torch.ones(2)), "weight must be a positive"),
         ((3, 2, SPDAffineInvariant(), "one"), "weight must be a positive"),
+        ((3, 2, SPDAffineInvariant(), True), "weight must be a positive"),
     ],
 )
 def test_wrong_options(arguments, message):
@@ -259,8 +260,12 @@ def test_wrong_options(arguments, message):
 
 def test_wrong_arguments():
     m = LowRankPSD(4, 2)
-    with pytest.raises(ValueError, match=r"from_matrix: X must be a tensor \*B,4,4, got \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"from_matrix: X must be a tensor \*B,4,4 of floating-point numbers, got \(3, 3\)"
+    ):
         m.from_matrix(torch.eye(3))
+    with pytest.raises(ValueError, match=r"from_matrix: X must be a tensor .* got \(4, 4\) of torch.int64"):
+        m.from_matrix(torch.eye(4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"join: U must be a tensor \*B,4,2"):
         m.join(torch.eye(2), torch.eye(2))
     with pytest.raises(ValueError, match=r"join: batch dimensions"):

@@ -291,6 +291,11 @@ def test_forms_of_few_rows_have_fewer_conditions():
         CorrelationOffLog(1.0, -1.0, 1.0).dist(points(1, 5, 10.0), points(1, 5, 10.0))
     with pytest.raises(ValueError, match=r"alpha \+ \(n - 1\)\(beta \+ n gamma\) must be so for 3 x 3 matrices, got 0"):
         CorrelationOffLog(1.0, -0.5, 0.0).random(3, 3)
+    # alpha itself is positive: what is not is named, of as few rows as there are.
+    with pytest.raises(ValueError, match=r"alpha \+ \(n - 2\)/2 beta must be so for 3 x 3 matrices, got -0.5"):
+        CorrelationOffLog(1.0, -3.0, 3.0).random(3, 3)
+    with pytest.raises(ValueError, match=r"alpha \+ \(n - 1\)\(beta \+ n gamma\) must be so for 2 x 2"):
+        CorrelationOffLog(1.0, -2.0, 0.0).random(2, 2)
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma"])

@@ -243,6 +243,31 @@ def test_lower_precision_is_computed_in_float32():
     assert drift(more) < 60
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@either
+def test_what_is_kept_in_lower_precision_goes_on_in_float32(kind, dtype):
+    svd = kind(TruncatedSVD.of_matrix(noise(10, 6, dtype=F32), 3))
+    kept = type(svd)(*(t.to(dtype) if isinstance(t, torch.Tensor) else t for t in svd))
+    rows, a, b = noise(1, 6, seed=1, dtype=dtype), noise(10, 1, seed=2, dtype=dtype), noise(6, 1, seed=3, dtype=dtype)
+    columns = noise(10, 1, seed=4, dtype=dtype)
+    for moved, exact in (
+        (kept.append_rows(rows), torch.cat([svd.to_matrix(), rows.float()])),
+        (kept.append_columns(columns), torch.cat([svd.to_matrix(), columns.float()], -1)),
+        (kept.add_low_rank(a, b), svd.to_matrix() + a.float() @ b.float().mT),
+    ):
+        assert moved.s.dtype == moved.u.dtype == moved.v.dtype == F32
+        expected = torch.linalg.svdvals(exact)[:3]
+        assert torch.allclose(moved.s, expected, rtol=2 * torch.finfo(dtype).eps)
+        assert drift(moved) < 60
+
+
+def test_files_hold_the_tuple(tmp_path):
+    svd = TruncatedSVD.of_matrix(noise(10, 6), 3)
+    torch.save(tuple(svd), tmp_path / "svd.pt")
+    again = TruncatedSVD(*torch.load(tmp_path / "svd.pt", weights_only=True))
+    assert all(torch.equal(a, b) for a, b in zip(again, svd, strict=True))
+
+
 @either
 def test_bad_items_and_empty_batches(kind):
     start = kind(TruncatedSVD.of_matrix(noise(3, 20, 12), 5))
