@@ -92,7 +92,9 @@ class RunningStatistics(ManifoldModule):
         good = known & variance.isfinite() & mean.isfinite().flatten(-m.ndim).all(-1)
         rounded = m.round_to(mean, into_mean.dtype)
         into_mean.copy_(torch.where(per_point(m, good), rounded, into_mean))
-        into_variance.copy_(torch.where(good, variance.to(into_variance.dtype), into_variance))
+        taken = torch.where(good, variance.to(into_variance.dtype), into_variance)
+        # With a dimension more: torch.compile (2.13) forgets what is copied into a tensor without one.
+        into_variance.unsqueeze(0).copy_(taken.unsqueeze(0))
 
     def check_domain(self, domain: Domain, shape: tuple[int, ...]) -> None:
         """Raise unless `domain` is an index or, for leading dimensions `shape` of a batch, a tensor of indices."""
