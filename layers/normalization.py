@@ -55,9 +55,9 @@ class GyroBatchNorm(RunningStatistics):
             (Euclidean, log-Euclidean, log-Cholesky, the flat correlation metrics) the mean is exact after one.
         stats_grad: the derivative of M and v^2 in the batch. "last_step": of the last step, with the point that it
             starts from held fixed: exact on a vector space; on a curved one it lacks terms of relative order K v^2, K
-            the curvature (measured: .03 of the gradient at v^2 = .3, K = -1, and .01 at v^2 = .9 with the
-            affine-invariant metric, where "detach" lacks .4 and .3). "implicit": of the exact mean, for ``karcher_steps=None``. "detach": none, cheapest, which
-            can keep deep networks from training.
+            the curvature (measured: .03 of the gradient at v^2 = .3 with K = -1, and .01 at v^2 = .9 with the
+            affine-invariant metric, of which "detach" lacks .4 and .3). "implicit": of the exact mean, for
+            ``karcher_steps=None``. "detach": none, cheapest, which can keep deep networks from training.
         form: "gyro", or "tangent" on manifolds without gyro structure, such as Bures-Wasserstein and Stiefel.
         num_domains: D. Statistics for each domain by itself, s and B in common.
         sync: in training, if torch.distributed is initialised, the statistics are those of the joined batches of all
@@ -209,7 +209,8 @@ class GyroBatchNorm(RunningStatistics):
         self._warn_beyond(batch, bias, factor, space.squares(mean, z))
         scaled = factor.reshape(factor.shape + (1,) * (z.dim() - batch.finite.dim())) * z
         y = space.leave(space.moved(bias, space.carried(mean, bias, scaled)))
-        return torch.where(per_point(manifold, batch.finite), y, torch.nan).reshape(x.shape)
+        finite = per_point(manifold, batch.finite.reshape(x.shape[: x.dim() - manifold.ndim]))
+        return torch.where(finite, y.reshape(x.shape), torch.nan)
 
     @in_full_precision
     def _refit(self, x: Tensor, manifold: Manifold, domain: int | None) -> None:
@@ -219,7 +220,6 @@ class GyroBatchNorm(RunningStatistics):
             mean = batch_mean(batch, count, None, "detach")
             variance = batch_variance(batch, count, mean, batch.from_mean(mean))
             self.keep(batch.space.leave(mean), variance, count > 0, domain)
-            assert self.num_batches_tracked is not None
             seen = self.num_batches_tracked if domain is None else self.num_batches_tracked[domain]
             seen.fill_(1)
 

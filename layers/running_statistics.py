@@ -30,9 +30,9 @@ class RunningStatistics(ManifoldModule):
     manifold: Manifold
     momentum: float | None
     num_domains: int | None
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    num_batches_tracked: Tensor | None
+    running_mean: Tensor  # the three are None if they are not tracked
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def register_statistics(self, shape: tuple[int, ...], tracked: bool, device, dtype: torch.dtype | None) -> None:
         """Register the buffers, the mean of `shape` ``(D,)(C,)P``; as None unless `tracked`."""
@@ -49,7 +49,7 @@ class RunningStatistics(ManifoldModule):
 
     def reset_running_stats(self) -> None:
         """The origin as the mean, one as the dispersion, no batch seen."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        if self.running_mean is None:
             return
         with torch.no_grad():
             mean = self.running_mean
@@ -61,7 +61,6 @@ class RunningStatistics(ManifoldModule):
         """What is kept of a domain, of all if `domain` is None or a tensor: the mean, a point in `dtype`, and the
         dispersion."""
         mean, variance = self.running_mean, self.running_var
-        assert mean is not None and variance is not None
         if isinstance(domain, int):
             mean, variance = mean[domain], variance[domain]
         return in_dtype(self.manifold, mean, dtype), variance.to(dtype)
@@ -70,7 +69,6 @@ class RunningStatistics(ManifoldModule):
     def follow(self, mean: Tensor, variance: Tensor, count: Tensor, domain: Domain) -> None:
         """Move towards the statistics of a batch, the mean along the geodesic to its mean, by `momentum`, or with None
         so that all batches of a domain count alike. What had no item, ``count == 0``, stays."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         seen = self.num_batches_tracked if not isinstance(domain, int) else self.num_batches_tracked[domain]
         there = (count > 0).flatten(seen.dim()).any(-1) if count.dim() > seen.dim() else count > 0
         seen.add_(there)
@@ -85,7 +83,6 @@ class RunningStatistics(ManifoldModule):
     def keep(self, mean: Tensor, variance: Tensor, known: Tensor, domain: Domain) -> None:
         """Take these statistics where they are `known` and finite."""
         into_mean, into_variance = self.running_mean, self.running_var
-        assert into_mean is not None and into_variance is not None
         if isinstance(domain, int):
             into_mean, into_variance = into_mean[domain], into_variance[domain]
         m = self.manifold

@@ -297,7 +297,13 @@ def test_float32_and_autocast_follow_float64():
     assert y.dtype == torch.bfloat16 and y.isfinite().all()
 
 
-@pytest.mark.parametrize(("options", "domain"), [pytest.param({}, None, marks=pytest.mark.slow), ({"num_domains": 2}, torch.tensor([0, 1, 1, 0]))])
+@pytest.mark.parametrize(
+    ("options", "domain"),
+    [
+        pytest.param({}, None, marks=pytest.mark.slow),
+        ({"num_domains": 2}, torch.tensor([0, 1, 1, 0])),
+    ],
+)
 def test_training_on_a_curved_space_is_one_graph(options, domain):
     norm = layer(AFFINE, (2, 2), **options)
     other = copy.deepcopy(norm)
