@@ -58,7 +58,8 @@ class GyroBatchNorm(RunningStatistics):
             the curvature (measured: .03 of the gradient at v^2 = .3 with K = -1, and .01 at v^2 = .9 with the
             affine-invariant metric, of which "detach" lacks .4 and .3). "implicit": of the exact mean, for
             ``karcher_steps=None``. "detach": none, cheapest, which can keep deep networks from training.
-        form: "gyro", or "tangent" on manifolds without gyro structure, such as Bures-Wasserstein and Stiefel.
+        form: "gyro", or "tangent" on manifolds without gyro structure, such as Bures-Wasserstein and Stiefel, and where
+            a mean may lie beyond the reach of gyro-addition, as that of subspaces at right angles to the origin.
         num_domains: D. Statistics for each domain by itself, s and B in common.
         sync: in training, if torch.distributed is initialised, the statistics are those of the joined batches of all
             processes, as in torch's `SyncBatchNorm`, with their derivatives; batches may differ in size.

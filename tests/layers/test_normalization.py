@@ -46,6 +46,7 @@ SPACES = [
     (CorrelationOffLog(), (3, 3), "gyro", 0.3),
     (CorrelationLogScaled(), (3, 3), "gyro", 0.3),
     (CorrelationPolyHyperbolic(), (3, 3), "gyro", 0.3),
+    (Grassmann(), (6, 2), "gyro", 0.1),
     (Grassmann(), (6, 2), "tangent", 0.1),
     (SpecialOrthogonal(), (3, 3), "tangent", 0.2),
     (Stiefel(), (5, 2), "tangent", 0.1),

@@ -150,7 +150,7 @@ def test_gyro_form_is_the_transport_over_the_origin():
 
 @pytest.mark.parametrize(
     ("manifold", "shape", "std"),
-    [(Lorentz(-0.7), (4,), 0.5), (AFFINE, (3, 3), 0.4), (Sphere(1.3), (4,), 0.15), (LOG_EUCLIDEAN, (3, 3), 0.4)],
+    [(Lorentz(-0.7), (4,), 0.5), (AFFINE, (3, 3), 0.4), (Sphere(1.3), (4,), 0.15), (Grassmann(), (5, 2), 0.1)],
 )
 def test_gyro_and_tangent_form_differ_by_a_rotation_about_the_bias(manifold, shape, std):
     """The direct transport is that of Lou et al., arXiv:2003.00335: one rotation takes all its outputs to ours."""
@@ -193,6 +193,7 @@ SYMMETRIES = [
     (Lorentz(-0.7), (4,), "gyro", 0.5, lambda x: x @ torch.block_diag(torch.ones(1, 1, dtype=F64), orthogonal(3))),
     (Sphere(), (4,), "gyro", 0.15, lambda x: x @ torch.block_diag(torch.ones(1, 1, dtype=F64), orthogonal(3))),
     (CorrelationOffLog(), (3, 3), "gyro", 0.3, lambda x: x[..., [2, 0, 1], :][..., [2, 0, 1]]),
+    (Grassmann(), (5, 2), "gyro", 0.1, lambda x: torch.block_diag(orthogonal(2), orthogonal(3)) @ x),
     (Grassmann(), (5, 2), "tangent", 0.1, lambda x: torch.block_diag(orthogonal(2), orthogonal(3)) @ x),
 ]
 
