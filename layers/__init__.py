@@ -11,3 +11,4 @@ from .classifiers import GrassmannClassifier as GrassmannClassifier
 from .hyperbolic import Curvature as Curvature
 from .hyperbolic import EntailmentCones as EntailmentCones
 from .hyperbolic import LorentzIsometry as LorentzIsometry
+from .normalization import GyroBatchNorm as GyroBatchNorm
