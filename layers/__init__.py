@@ -8,6 +8,8 @@ if __name__ != "torchriemann.layers":
 
 from .base import ManifoldModule as ManifoldModule
 from .classifiers import GrassmannClassifier as GrassmannClassifier
+from .gyro import GyroScaling as GyroScaling
+from .gyro import GyroTranslation as GyroTranslation
 from .hyperbolic import Curvature as Curvature
 from .hyperbolic import EntailmentCones as EntailmentCones
 from .hyperbolic import LorentzIsometry as LorentzIsometry

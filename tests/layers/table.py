@@ -1,5 +1,6 @@
 """The table of layers: a new layer adds one row, and every law of `torchriemann.testing.LAYER_LAWS` is held to it."""
 
+from tests.layers.gyro_rows import GYRO_ROWS
 from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, LorentzIsometry
 from torchriemann.manifolds import Lorentz, PoincareBall
 from torchriemann.testing import LayerCase
@@ -55,4 +56,5 @@ TABLE = (
         )
         for space in (SPACE, BALL)
     ),
+    *GYRO_ROWS,
 )  # fmt: skip
