@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchriemann.manifolds import GyroManifold
 from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.gyro import is_gyro
 
@@ -68,6 +67,8 @@ def shown(module: nn.Module, *names: str) -> str:
     return ", ".join(f"{name}={getattr(module, name)!r}" for name in names)
 
 
-def origin_like(manifold: GyroManifold, x: Tensor) -> Tensor:
-    """The origin of the space of `x`, one point."""
-    return manifold.origin(*x.shape[x.dim() - manifold.ndim :], dtype=x.dtype, device=x.device)
+@torch.no_grad()
+def draw_uniform(parameter: Tensor, bound: float) -> None:
+    """Independent entries between -`bound` and `bound`, the same in every dtype but for rounding."""
+    drawn = torch.rand(parameter.shape, dtype=torch.float32, device=parameter.device)
+    parameter.copy_(bound * (2 * drawn - 1))
