@@ -142,22 +142,22 @@ def _covector_shapes(X: Tensor, target: Tensor, key: str, steps: int, degree: in
     return X.new_empty(X.shape), X.new_empty((*X.shape[:-2], m, m)), *at
 
 
-_STATES = (Operand("start", 3),)
+STATES = (Operand("start", 3),)
 _POINTS = (Operand("X", 2), Operand("target", 2))
-_JET_SIZES: dict[str, type] = {"kernel": str, "steps": int, "degree": int}
+JET_SIZES: dict[str, type] = {"kernel": str, "steps": int, "degree": int}
 _flow_operator = define(
     "kernel_flow",
     lambda start, key: flat(_end, 3)(start, key)[0],
-    _STATES,
+    STATES,
     lambda start, key: start.new_empty(start.shape),
     numbers={"kernel": str},
 )
 _jet_operator = define(
     "kernel_flow_jet",
     flat(_jet, 3),
-    _STATES,
+    STATES,
     lambda start, key, steps, degree: tuple(shapes(start, steps, degree)),
-    numbers=_JET_SIZES,
+    numbers=JET_SIZES,
     count=len(Jet._fields),
 )
 _logarithm_operator = define(
@@ -172,6 +172,6 @@ _logarithm_jet_operator = define(
     flat(_covector_jet, 2),
     _POINTS,
     _covector_shapes,
-    numbers=_JET_SIZES,
+    numbers=JET_SIZES,
     count=2 + len(Jet._fields),
 )

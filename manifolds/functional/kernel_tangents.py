@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from .kernel_tables import exponential_coefficients, kernel_coefficients
 from .matrices import identity_like, symmetric_from_vector
 
 _MOST_SWEEPS = 40
-_SOLVED = 2e-15  # relative change in a sweep
+SOLVED = 2e-15  # relative change in a sweep
 _MOST_DEGREE = 192
 _EPS = 1e-16
 
@@ -205,21 +206,29 @@ def along(path: Path, c: Cometric, degree: int = 0, accuracy: float = _EPS) -> t
     return Curvature(*map(filled, at)), e._replace(half=torch.where(taken.unsqueeze(-1), e.half, 1.0))
 
 
-def tangents(path: Path, generator: Tensor, start: Tensor, accuracy: float = _SOLVED) -> tuple[Tensor, Tensor]:
+def tangents(path: Path, generator: Tensor, start: Tensor, accuracy: float = SOLVED) -> tuple[Tensor, Tensor]:
     """Solutions of ``V' = A V`` along a path, of matrices A at its nodes ``B,R,8,k,k``, from ``B,k,l``: at the nodes
     ``B,R,8,k,l`` and at the end ``B,k,l``."""
-    at, nodes = start, start[:, None, None].repeat(1, path.lengths.shape[1], STAGES, 1, 1)
+    return solved_along(path, lambda r, V: generator[:, r] @ V, start, accuracy)
+
+
+def solved_along(
+    path: Path, slopes: Callable[[int, Tensor], Tensor], start: Tensor, accuracy: float = SOLVED
+) -> tuple[Tensor, Tensor]:
+    """Solutions of a linear equation by the steps of a path, of which `slopes` is the right side at the nodes of one,
+    from ``B,*``: at the nodes ``B,R,8,*`` and at the end ``B,*``."""
+    at, nodes = start, start[:, None, None].repeat(1, path.lengths.shape[1], STAGES, *[1] * (start.dim() - 1))
     for r in range(path.lengths.shape[1]):
-        h, A = path.lengths[:, r, None, None, None], generator[:, r]
-        stages, last = at.unsqueeze(1).expand(-1, STAGES, -1, -1), torch.inf
+        h = path.lengths[:, r].reshape(-1, *[1] * start.dim())
+        stages, last = at.unsqueeze(1).expand(-1, STAGES, *at.shape[1:]), torch.inf
         for _ in range(_MOST_SWEEPS):
-            found = at.unsqueeze(1) + h * combined(MATRIX, A @ stages)
-            scale = found.abs().amax((-3, -2, -1), keepdim=True)
+            found = at.unsqueeze(1) + h * combined(MATRIX, slopes(r, stages))
+            scale = found.flatten(1).abs().amax(1).reshape(h.shape)
             change = float(((found - stages).abs() / scale).nan_to_num(nan=0.0).amax()) if found.numel() else 0.0
             stages = found
             if change <= accuracy or (change >= last and change < 1e-12):
                 break
             last = change
         nodes[:, r] = stages
-        at = at + h.squeeze(1) * combined(WEIGHTS.unsqueeze(0), A @ stages).squeeze(1)
+        at = at + h.squeeze(1) * combined(WEIGHTS.unsqueeze(0), slopes(r, stages)).squeeze(1)
     return nodes, at

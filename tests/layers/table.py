@@ -35,6 +35,7 @@ def no_points(arguments):
 TABLE = (
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 3, **options), features),
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 1, scale=3.0, normalize=False, **options), features),
+    LayerCase(lambda **options: GrassmannClassifier(7, 4, 3, parametrization="tangent", **options), features),
     LayerCase(lambda **options: Curvature(-0.7, **options), lambda t: (), exempt=(CURVATURE := {
         "repr_shows_the_arguments": "it prints the curvature of today, which is no argument",
     })),
