@@ -2,6 +2,7 @@
 
 import torch
 
+from tests.layers.gyro_rows import GYRO_ROWS
 from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, GyroBatchNorm, LorentzIsometry
 from torchriemann.manifolds import (
     Euclidean,
@@ -94,4 +95,5 @@ TABLE = (
     norm(Sphere(), (4,)),
     norm(SPACE, (4,)),
     norm(SpecialOrthogonal(), (3, 3), form="tangent"),
+    *GYRO_ROWS,
 )  # fmt: skip
