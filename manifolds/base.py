@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import frechet, mean_start
 from .checks import expands
+from .functional.matrices import check_number
 from .functional.pairwise import table
 from .functional.series import safe_sqrt
 from .operation import in_full_precision, operation
@@ -140,8 +141,7 @@ class Manifold(ByOptions, Primitives):
 
         Everywhere on a complete space. Where it is not, `expmap` is NaN, and `retr` a point all the same.
         """
-        batch = torch.broadcast_shapes(x.shape, u.shape)
-        return torch.ones(batch[: len(batch) - self.ndim], dtype=torch.bool, device=x.device)
+        return self._everywhere(x, u)
 
     def assert_check_exp_is_defined(self, x: Tensor, u: Tensor) -> None:
         """Raise ``ValueError`` unless ``expmap(x, u)`` is defined for every item."""
@@ -371,6 +371,8 @@ class Manifold(ByOptions, Primitives):
         """Wrapped normal law ``exp_mean(std * z)``, `z` standard normal in the tangent space; `mean` is the origin
         unless given, `std` a number or a tensor over the batch."""
         self._raise(self._shape_reason(size))
+        if not isinstance(std, Tensor):
+            check_number(f"{type(self).__name__}.random_normal", "std", std)
         batch = size[: len(size) - self.ndim]
         if mean is not None:
             self.check_operands("random_normal", [mean, torch.empty(size, device="meta")])

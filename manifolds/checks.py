@@ -87,6 +87,11 @@ class CheckedManifold(Castable, abc.ABC):
             shown = ", ".join(str(tuple(b)) for b in batches)
             raise ValueError(f"{where}: batch dimensions {shown} do not broadcast") from None
 
+    def _everywhere(self, *tensors: Tensor) -> Tensor:
+        """True of every item. ``-> *B`` (bool)."""
+        batch = torch.broadcast_shapes(*(t.shape for t in tensors))
+        return torch.ones(batch[: len(batch) - self.ndim], dtype=torch.bool, device=tensors[0].device)
+
     # ---- values -----------------------------------------------------------------------------------------------
 
     def _tolerance(self, dtype: torch.dtype, atol: float | None) -> float:
@@ -133,8 +138,15 @@ class CheckedManifold(Castable, abc.ABC):
         if reason is not None or x.numel() == 0:
             return reason
         residual, formula = self._measured_point(x)
+        if bool(x.isfinite().all()) and (outside := self._outside_reason(x.detach())) is not None:
+            return outside
         tolerance = self._tolerance(x.dtype, atol) + (rtol or 0.0)
         return self._residual_reason(residual, f"x has {formula}", tolerance, x.dtype, self._point_mend)
+
+    def _outside_reason(self, x: Tensor) -> str | None:
+        """Of a space with a rim, to which no tolerance applies: which finite items lie beyond, and what to do. None
+        where none does."""
+        return None
 
     def _vector_reason(self, x: Tensor, u: Tensor, atol: float | None, rtol: float | None) -> str | None:
         reason = self._type_reason("u", u)

@@ -112,7 +112,7 @@ class Euclidean(GyroManifold):
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """Everywhere."""
-        return torch.ones(torch.broadcast_shapes(x.shape, y.shape)[:-1], dtype=torch.bool, device=x.device)
+        return self._everywhere(x, y)
 
     @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
@@ -129,6 +129,11 @@ class Euclidean(GyroManifold):
         return (w.unsqueeze(-1) * x).sum(0)
 
     # ---- gyro structure: the vector space itself --------------------------------------------------------------
+
+    @property
+    def is_vector_space(self) -> bool:
+        """True."""
+        return True
 
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
         """That of the point."""

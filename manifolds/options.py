@@ -1,12 +1,25 @@
-"""Equality and hashing by options, for the frozen dataclasses that hold nothing else."""
+"""Options of the frozen dataclasses that hold nothing else: equality and hashing by them, and checks."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether it is a finite int or float; a bool or a tensor is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_finite(owner: str, **options: object) -> None:
+    """Raise ``ValueError`` unless all `options` of the class `owner` are finite numbers."""
+    for name, value in options.items():
+        if not is_finite_number(value):
+            raise ValueError(f"{owner}: {name} must be a finite number, got {value!r}")
 
 
 class ByOptions:

@@ -8,40 +8,36 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from .base import Manifold
-from .checks import expands
 from .constant_curvature.sphere import Sphere
 from .frechet import Search
-from .functional.matrices import check_number
 from .functional.rows import dot
 from .functional.series import atan_ratio, safe_norm
 from .functional.signed_trigonometry import log_sin_ratio_k, sin_ratio_k
 from .functional.simplex import (
     geodesic_end,
     inside_rounding,
-    nearest_probabilities,
-    off_faces,
     over_sum,
-    positive_factor,
     positive_root,
+    positive_step,
     roots_apart,
     squared_inside,
 )
 from .operation import in_full_precision, operation
-from .precision import widen
+from .probability_vectors import ProbabilityVectors
 from .redraw import drawn_inside
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Simplex(Manifold):
+class Simplex(ProbabilityVectors):
     r"""Probability vectors with positive entries, and the Fisher-Rao metric ``<u, v>_x = sum_i u_i v_i/x_i``.
 
     Points are ``*B,n``, n > 1, tangent vectors have the sum zero, the dimension is n - 1. ``x -> 2 sqrt(x)`` is an
     isometry onto the open part of the sphere of radius 2 with positive entries: sectional curvature 1/4, distances
     ``2 arccos(sum sqrt(x_i y_i))``, below pi. Up to a factor it is the only metric for which every split of outcomes by
-    fixed shares is isometric (Cencov 1982; Ay, Jost, Le and Schwachhoefer 2015, doi 10.1007/s00440-014-0574-8), and
-    ``dist^2/2`` is to third order the relative entropy of close distributions.
+    fixed shares is isometric (Cencov 1982; Ay, Jost, Le and Schwachhoefer 2015, doi 10.1007/s00440-014-0574-8). Of
+    close distributions, ``dist^2/2`` is the relative entropy up to a term of third order, and the mean of the relative
+    entropies of both directions up to one of fourth order.
 
     **Incomplete.** Shortest geodesics are unique and stay inside, and means exist and are unique. A geodesic that goes
     on reaches a face, where an entry is zero, and would fold back: `expmap` is NaN from there on, and `exp_is_defined`
@@ -52,16 +48,16 @@ class Simplex(Manifold):
     ``f(a) = (1 + 2a + sqrt((1 + 2a)^2 + 3))/3 = 1 + a + a^2/4 + O(a^3)``, where the exponential map has
     ``(cos r + sin(r)/r a/2)^2``. It has a closed inverse everywhere. Vectors are transported in parallel.
 
-    An item with a negative entry gives NaN, and no other one is touched by it. Distances, logarithms and transports
-    `to` a point with zero entries are right, and those `from` one are NaN; the distance has an infinite derivative in
-    an entry that is zero where that of the other point is not. An entry that underflows ends as the least normal
+    An item with a negative entry gives NaN in all that takes roots, which `inner`, gradients and projections do not,
+    and no other one is touched by it. Distances between vectors with zero entries, and logarithms, geodesics and
+    transports to one, are those of the closed simplex; from one they are NaN. The distance has an infinite derivative
+    in an entry that is zero where that of the other point is not. An entry that underflows ends as the least normal
     number.
 
     Source: Amari and Nagaoka 2000, "Methods of Information Geometry"; Astrom, Petra, Schmitzer and Schnoerr 2017,
     "Image labeling by assignment", arXiv:1603.05285, for exponential map and logarithm.
     """
 
-    ndim: ClassVar[int] = 1
     name: ClassVar[str] = "Simplex"
 
     @property
@@ -69,77 +65,12 @@ class Simplex(Manifold):
         """2."""
         return 2
 
-    def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
-        return None if point_shape[-1] > 1 else f"points must have at least two entries, got {point_shape[-1]}"
-
-    def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
-        return (x.sum(-1) - 1).abs().amax(), "max|sum(x) - 1|"
-
-    def _point_reason(self, x: Tensor, atol: float | None, rtol: float | None) -> str | None:
-        reason = super()._point_reason(x, atol, rtol)
-        if self._type_reason("x", x) is not None or x.numel() == 0:
-            return reason
-        x = x.detach()
-        outside = (x <= 0).any(-1)
-        if not bool(x.isfinite().all()) or not bool(outside.any()):
-            return reason
-        return (
-            f"x has min(x) = {float(x.amin()):.2g}, and an entry of {int(outside.sum())} of {outside.numel()} items is "
-            "not positive; call projx(x), or restore(x) of a softmax whose small entries underflowed"
-        )
-
-    def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
-        return u.sum(-1).abs().amax(), "max|sum(u)|"
-
-    def dimension(self, shape: tuple[int, ...]) -> int:
-        """n - 1."""
-        return shape[-1] - 1
-
-    # ---- projections ------------------------------------------------------------------------------------------
-
-    def projx(self, x: Tensor) -> Tensor:
-        """The point with entries of at least eps/n that is nearest to any finite vector in Euclidean distance: far from
-        the simplex most of them are eps/n. What is a point to the tolerance of its dtype, and would lose a hundredth of
-        an entry, is divided by its sum instead."""
-        self.check_operands("projx", [x])
-        return self._projected(x, tolerance=self._tolerance(x.dtype, None))
-
-    @in_full_precision(points_of="self")
-    def _projected(self, x: Tensor, *, tolerance: float) -> Tensor:
-        n, least, eps = x.shape[-1], x.detach().amin(-1, keepdim=True), torch.finfo(x.dtype).eps
-        excess = (x.detach().sum(-1, keepdim=True) - 1).abs()
-        keeps = (least > 0) & (excess <= tolerance) & (n * least < (100 * excess).clamp_min(eps))
-        scaled = over_sum(torch.where(keeps, x, 1.0), 0.0)
-        return torch.where(keeps, scaled, nearest_probabilities(x, eps / n))
-
-    @operation
-    def restore(self, x: Tensor) -> Tensor:
-        """x over its sum, where entries that are zero or below by rounding are the least normal number."""
-        return off_faces(x, torch.finfo(x.dtype).tiny)
-
-    @property
-    def restore_every(self) -> int:
-        """1: rounding alone leaves the space next to its faces."""
-        return 1
-
-    def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The nearest numbers, where these are zero the least positive one."""
-        self.check_operands("round_to", [x])
-        info, x = torch.finfo(dtype), x.to(widen(x, dtype))
-        nearest = x.to(dtype)
-        return torch.where((nearest == 0) & (x > 0), info.tiny * info.eps, nearest)
-
-    def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
-        floor = max(margin / x.shape[-1], torch.finfo(x.dtype).tiny)
-        inside = (x.detach() >= floor).all(-1, keepdim=True)
-        return torch.where(inside, x, off_faces(x, floor))
+    # ---- the metric -------------------------------------------------------------------------------------------
 
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """u - x sum(u): orthogonal in the metric."""
         return u - x * u.sum(-1, keepdim=True)
-
-    # ---- the metric -------------------------------------------------------------------------------------------
 
     @operation
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
@@ -178,7 +109,7 @@ class Simplex(Manifold):
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """Everywhere."""
-        return torch.ones(torch.broadcast_shapes(x.shape, y.shape)[:-1], dtype=torch.bool, device=x.device)
+        return self._everywhere(x, y)
 
     @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
@@ -259,7 +190,7 @@ class Simplex(Manifold):
 
     @operation
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """The parallel transport: v itself, which is tangent at y, is as long as one likes next to a face."""
+        """The parallel transport. v itself is tangent at y too, but next to a face it may be arbitrarily long there."""
         return self.parallel_transport(x, y, v)
 
     @operation
@@ -274,8 +205,10 @@ class Simplex(Manifold):
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """x f(u/x) over its sum."""
-        x = torch.where(x > 0, x, torch.nan)
-        return over_sum(x * positive_factor(u / x), torch.finfo(x.dtype).tiny)
+        # In units of a long u, of which sums may overflow.
+        unit = u.detach().abs().amax(-1, keepdim=True).clamp_min(1)
+        step = positive_step(torch.where(x > 0, x, torch.nan) / unit, u / unit)
+        return over_sum(step, torch.finfo(x.dtype).tiny)
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
@@ -296,48 +229,10 @@ class Simplex(Manifold):
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 
-    def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
-        """The uniform distribution."""
-        self._raise(self._shape_reason(size))
-        return torch.full(size, 1 / size[-1], dtype=dtype or torch.get_default_dtype(), device=device)
-
-    def random(self, *size: int, **draw: Any) -> Tensor:
-        """Uniform in the entries: `random_dirichlet` with the concentration 1."""
-        return self.random_dirichlet(*size, **draw)
-
     def random_uniform(self, *size: int, **draw: Any) -> Tensor:
         """The volume of the metric, over all of it: `random_dirichlet` with the concentration 1/2, which has the
         density ``prod x_i^-1/2`` of Jeffreys' prior."""
         return self.random_dirichlet(*size, concentration=0.5, **draw)
-
-    def random_dirichlet(
-        self,
-        *size: int,
-        concentration: float | Tensor = 1.0,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        """The Dirichlet law, with the density ``prod x_i^(concentration_i - 1)`` in the entries; `concentration` is a
-        number or a tensor that broadcasts to `size`. Entries that underflow are the least normal number.
-
-        Raises ``ValueError`` unless every concentration is positive and finite.
-        """
-        self._raise(self._shape_reason(size))
-        where = f"{type(self).__name__}.random_dirichlet: concentration"
-        if not isinstance(concentration, Tensor):
-            check_number(where.partition(":")[0], "concentration", concentration)
-        given = torch.as_tensor(concentration, dtype=torch.float64).detach()
-        if not expands(given.shape, size):
-            raise ValueError(f"{where} must broadcast to the size {size}, got {tuple(given.shape)}")
-        if not bool(((given > 0) & (given < torch.inf)).all()):
-            raise ValueError(f"{where} must be positive and finite, got {float(given.min()):.3g}")
-        given = given.to(device).expand(size).contiguous()
-        # A gamma variable of shape a is one of shape a + 1 times U^(1/a), which underflows: in logarithms it does not.
-        # Of torch's sampler the public form takes no generator.
-        gamma = torch._standard_gamma(given + 1, generator)  # pyright: ignore[reportPrivateImportUsage]
-        share = torch.empty_like(given).exponential_(generator=generator) / given
-        return self.round_to(self.restore((gamma.log() - share).softmax(-1)), dtype or torch.get_default_dtype())
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal in the metric: the tangent part of sqrt(x) times noise."""

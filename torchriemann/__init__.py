@@ -16,6 +16,12 @@ from torchriemann import optim as optim
 from torchriemann.manifolds import SPD as SPD
 from torchriemann.manifolds import Chart as Chart
 from torchriemann.manifolds import ConstantCurvature as ConstantCurvature
+from torchriemann.manifolds import Correlation as Correlation
+from torchriemann.manifolds import CorrelationEuclideanCholesky as CorrelationEuclideanCholesky
+from torchriemann.manifolds import CorrelationLogEuclideanCholesky as CorrelationLogEuclideanCholesky
+from torchriemann.manifolds import CorrelationLogScaled as CorrelationLogScaled
+from torchriemann.manifolds import CorrelationOffLog as CorrelationOffLog
+from torchriemann.manifolds import CorrelationPolyHyperbolic as CorrelationPolyHyperbolic
 from torchriemann.manifolds import Euclidean as Euclidean
 from torchriemann.manifolds import Grassmann as Grassmann
 from torchriemann.manifolds import GyroManifold as GyroManifold

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..chart import Chart, Linearized
-from ..functional.low_rank import aligned, clear_of_rounding, stays_aligned, stays_aligned_adjoint
+from ..functional.low_rank import (
+    aligned,
+    clear_of_rounding,
+    least_cosine,
+    stays_aligned,
+    stays_aligned_adjoint,
+    top_block,
+)
+from ..functional.matrices import identity_like
 
 
 def joined(U: Tensor, S: Tensor) -> Tensor:
@@ -79,3 +88,51 @@ class CanonicalPair(Chart):
     def inverse_is_defined(self, y: Tensor) -> Tensor:
         """Where the top block is not singular."""
         return clear_of_rounding(aligned(self._apart(y)[0])[0])
+
+
+def check_matrix(where: str, name: str, x: object, shape: tuple[int, int]) -> None:
+    """Raise ``ValueError`` unless x holds floating-point matrices of that shape."""
+    if isinstance(x, Tensor) and x.is_floating_point() and tuple(x.shape[-2:]) == shape:
+        return
+    got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+    raise ValueError(f"{where}: {name} must be a tensor *B,{shape[0]},{shape[1]} of floating-point numbers, got {got}")
+
+
+# ---- membership -----------------------------------------------------------------------------------------------
+
+Residual = tuple[Tensor, str]
+
+
+def largest(*residuals: Residual) -> Residual:
+    """The largest residual with its formula; NaN is larger than any."""
+    return max(residuals, key=lambda r: math.inf if math.isnan(float(r[0])) else float(r[0]))
+
+
+def basis_residuals(U: Tensor) -> tuple[Residual, ...]:
+    """How far a basis is from a canonical one."""
+    top = top_block(U)
+    return (
+        ((U.mT @ U - identity_like(U)).abs().amax(), "max|U^T U - I|"),
+        ((top - top.mT).abs().amax(), "max|T - T^T| of the top block T of U"),
+        (-least_cosine(U).amin().clamp(max=0.0), "-min eigenvalue of the top block of U"),
+    )
+
+
+def velocity_residuals(U: Tensor, moved: Tensor) -> tuple[Residual, ...]:
+    """How far U' is from a velocity of the canonical basis U."""
+    top, turn = top_block(moved), U.mT @ moved
+    return (
+        ((turn + turn.mT).abs().amax(), "max|U^T U' + U'^T U|"),
+        ((top - top.mT).abs().amax(), "max|T - T^T| of the top block T of U'"),
+    )
+
+
+def singular_reason(U: Tensor) -> str | None:
+    """Why a canonical basis is none that rounding leaves canonical, and what to do; or None."""
+    if bool(clear_of_rounding(U).all()):
+        return None
+    return (
+        f"the first {U.shape[-1]} rows of U are singular: min eigenvalue = {float(least_cosine(U).amin()):.2g}, so "
+        "there is no canonical pair; permute the coordinates of the matrices, all alike, or call projx(x) for a "
+        "point next to it"
+    )

@@ -12,14 +12,7 @@ from torch import Tensor
 
 from ..frames import Grassmann
 from ..functional.frames import newton_schulz_step
-from ..functional.low_rank import (
-    aligned,
-    clear_of_rounding,
-    leading_eigenspace,
-    least_cosine,
-    lifted_top,
-    top_block,
-)
+from ..functional.low_rank import aligned, clear_of_rounding, leading_eigenspace, lifted_top, off_the_rim
 from ..functional.matrices import congruent, identity_like, sym
 from ..functional.nearest_frame import nearest_frame
 from ..gyro import is_gyro
@@ -27,7 +20,16 @@ from ..operation import in_full_precision, operation
 from ..precision import widen
 from ..pullback_metric import PullbackMetric
 from ..spd import SPD, SPDAffineInvariant
-from .canonical_pair import CanonicalPair, apart, joined
+from .canonical_pair import (
+    CanonicalPair,
+    apart,
+    basis_residuals,
+    check_matrix,
+    joined,
+    largest,
+    singular_reason,
+    velocity_residuals,
+)
 from .product import Product
 from .scaled import Scaled
 
@@ -53,6 +55,9 @@ class LowRankPSD(PullbackMetric):
     they matter, permute the coordinates. A geodesic of the product may pass such a range, and comes out with another
     canonical basis behind it: distances and S go on, X jumps. `exp_is_defined` is False where the end is one; there
     `expmap` is one of the pairs, and `retr` a point next to it.
+
+    The gyro structure, where `spd` has one, is that of the product too: ``(U, S) (+) (V, R)`` is the canonical pair of
+    the subspace ``span U (+) span V`` with ``S (+) R``. It belongs to pairs, not to a quotient of matrices.
 
     The distance is invariant under congruence of X by O(p) x O(n-p), which rotates the first p and the other
     coordinates, if that of `spd` is by O(p); not by O(n), since S belongs to a basis that the axes define.
@@ -84,13 +89,16 @@ class LowRankPSD(PullbackMetric):
                 raise ValueError(f"LowRankPSD: {name} must be an integer, got {size!r}")
         if not 1 <= self.p <= self.n:
             raise ValueError(f"LowRankPSD: the rank p must be from 1 to n = {self.n}, got {self.p}")
+        self._check_metric()
+
+    def _check_metric(self) -> None:
         if not isinstance(self.spd, SPD):
             raise ValueError(f"LowRankPSD: spd must be a metric such as SPDAffineInvariant(), got {self.spd!r}")
         reason = self.spd._shape_complaint((self.p, self.p))
         if reason is not None:
             raise ValueError(f"LowRankPSD: spd has no matrices of size p = {self.p}: {reason}")
         try:
-            Scaled(self.spd, self._scale)
+            Scaled(self.spd, self.weight if isinstance(self.weight, bool) else self._scale)
         except (ValueError, TypeError):
             raise ValueError(
                 f"LowRankPSD: weight must be a positive finite number or a 0-dim tensor, got {self.weight!r}"
@@ -148,9 +156,7 @@ class LowRankPSD(PullbackMetric):
         """
         n, p = self.n, self.p
         for name, part, shape in (("U", U, (n, p)), ("S", S, (p, p))):
-            if not isinstance(part, Tensor) or tuple(part.shape[-2:]) != shape or not part.is_floating_point():
-                got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise ValueError(f"LowRankPSD.join: {name} must be a tensor *B,{shape[0]},{shape[1]}, got {got}")
+            check_matrix("LowRankPSD.join", name, part, shape)
         self.check_batches("LowRankPSD.join", [U.shape[:-2], S.shape[:-2]])
         return self._canonical(U, S)
 
@@ -163,12 +169,11 @@ class LowRankPSD(PullbackMetric):
         """The point of the part of rank p of a positive semidefinite X: of its p largest eigenvalues.
 
         ``*B,n,n -> *B,n*p+p*p``. First and second derivatives, where eigenvalue p and the next one differ; equal ones
-        among the first p do no harm. Of a lower rank S is singular, and there is no point; `projx` gives one next to
-        it. Raises ``ValueError`` on other shapes.
+        among the first p do no harm; where those two are the same, the subspace is one of several, and a derivative
+        takes it for constant. Of a lower rank S is singular, and there is no point; `projx` gives one next to it.
+        Raises ``ValueError`` on other shapes.
         """
-        if not isinstance(X, Tensor) or tuple(X.shape[-2:]) != (self.n, self.n) or not X.is_floating_point():
-            got = tuple(X.shape) if isinstance(X, Tensor) else type(X).__name__
-            raise ValueError(f"LowRankPSD.from_matrix: X must be a tensor *B,{self.n},{self.n}, got {got}")
+        check_matrix("LowRankPSD.from_matrix", "X", X, (self.n, self.n))
         X = sym(X)
         if self.p == self.n:
             return joined(identity_like(X), X)
@@ -195,38 +200,19 @@ class LowRankPSD(PullbackMetric):
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         U, S = self._apart(x)
-        top = top_block(U)
         own, formula = self.spd._point_residual(S)
-        return _largest(
-            ((U.mT @ U - identity_like(U)).abs().amax(), "max|U^T U - I|"),
-            ((top - top.mT).abs().amax(), "max|T - T^T| of the top block T of U"),
-            (-least_cosine(U).amin().clamp(max=0.0), "-min eigenvalue of the top block of U"),
-            (own, f"{formula} of S"),
-        )
+        return largest(*basis_residuals(U), (own, f"{formula} of S"))
 
     def _point_reason(self, x: Tensor, atol: float | None, rtol: float | None) -> str | None:
         reason = super()._point_reason(x, atol, rtol)
-        return self._singular_reason(x) if reason is None and x.numel() > 0 else reason
-
-    def _singular_reason(self, x: Tensor) -> str | None:
-        U = self._apart(x.detach().to(widen(x)))[0]
-        if bool(clear_of_rounding(U).all()):
-            return None
-        return (
-            f"the first {self.p} rows of U are singular: min eigenvalue = {float(least_cosine(U).amin()):.2g}, so "
-            "there is no canonical pair; permute the coordinates of the matrices, all alike, or call projx(x) for a "
-            "point next to it"
-        )
+        if reason is not None or x.numel() == 0:
+            return reason
+        return singular_reason(self._apart(x.detach().to(widen(x)))[0])
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
         (U, S), (moved, s) = self._apart(x), self._apart(u)
-        top, turn = top_block(moved), U.mT @ moved
         own, formula = self.spd._vector_residual(S, s)
-        return _largest(
-            ((turn + turn.mT).abs().amax(), "max|U^T U' + U'^T U|"),
-            ((top - top.mT).abs().amax(), "max|T - T^T| of the top block T of U'"),
-            (own, f"{formula} of S'"),
-        )
+        return largest(*velocity_residuals(U, moved), (own, f"{formula} of S'"))
 
     @operation
     def projx(self, x: Tensor) -> Tensor:
@@ -234,11 +220,7 @@ class LowRankPSD(PullbackMetric):
         projection. A singular top block is raised by rounding."""
         U, S = self._apart(x)
         U, W = aligned(nearest_frame(U))
-        return joined(self._off_the_rim(U), self.spd.projx(congruent(W, S)))
-
-    def _off_the_rim(self, U: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        eps = torch.finfo(U.dtype if dtype is None else dtype).eps
-        return lifted_top(U, 2 * self.p * eps)
+        return joined(off_the_rim(U), self.spd.projx(congruent(W, S)))
 
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
@@ -257,7 +239,7 @@ class LowRankPSD(PullbackMetric):
         """One Newton-Schulz step of U, and the canonical pair of that with S, which `spd` restores."""
         U, S = self._apart(x)
         U, W = aligned(newton_schulz_step(U))
-        return joined(self._off_the_rim(U), self.spd.restore(congruent(W, S)))
+        return joined(off_the_rim(U), self.spd.restore(congruent(W, S)))
 
     def round_to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Of U the nearest numbers, where these have no singular top block; else of a U whose top block is above the
@@ -267,7 +249,7 @@ class LowRankPSD(PullbackMetric):
         U, S = self._apart(x)
         nearest = U.to(dtype)
         stays = clear_of_rounding(nearest.to(U.dtype))[..., None, None]
-        return joined(torch.where(stays, nearest, self._off_the_rim(U, dtype).to(dtype)), self.spd.round_to(S, dtype))
+        return joined(torch.where(stays, nearest, off_the_rim(U, dtype).to(dtype)), self.spd.round_to(S, dtype))
 
     def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
         U, S = self._apart(x)
@@ -298,7 +280,7 @@ class LowRankPSD(PullbackMetric):
 
     def _raised(self, x: Tensor) -> Tensor:
         U, S = self._apart(x)
-        return joined(self._off_the_rim(U), S)
+        return joined(off_the_rim(U), S)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 
@@ -319,8 +301,3 @@ class LowRankPSD(PullbackMetric):
         if mean is not None:
             self.check_operands("random_normal", [mean])
         return self._carried(self.codomain.random_normal(*self._image_size(size), mean=mean, std=std, **kwargs))
-
-
-def _largest(*residuals: tuple[Tensor, str]) -> tuple[Tensor, str]:
-    """The largest residual with its formula; NaN is larger than any."""
-    return max(residuals, key=lambda r: math.inf if math.isnan(float(r[0])) else float(r[0]))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from torch import Tensor
 
-from ..chart import Chart, Linearized
+from ..chart import Linearized
 from ..euclidean import Euclidean
 from ..functional.correlation import lifted_correlation
 from ..functional.log_scaling import (
@@ -25,11 +24,13 @@ from ..functional.spectral import function_at
 from ..functional.spectral_functions import EXP
 from ..functional.spectral_pushforward import derivative_at, function_and_derivatives
 from ..functional.zero_sum_matrices import form_factors, scaled_subspaces
+from ..options import check_finite
+from .invariant_form import InvariantForm
 from .space import Correlation
 
 
 @dataclass(frozen=True, eq=False)
-class LogScaling(Chart):
+class LogScaling(InvariantForm):
     """Z = log(F^T diag(x) C diag(x) F), in coordinates that are orthonormal for ``alpha tr(S^2) + delta tr(Diag(S)^2) +
     zeta tr(S)^2`` of ``S = F Z F^T``. ``*B,n,n -> *B,n(n-1)/2``.
     """
@@ -38,19 +39,7 @@ class LogScaling(Chart):
     delta: float
     zeta: float
 
-    ndim: ClassVar[int] = 2
-
-    def base_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """n (n - 1)/2 numbers."""
-        return (point_shape[-1] * (point_shape[-1] - 1) // 2,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The coordinates of Z."""
-        return self.differential(x)[0]
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """cor(exp S)."""
-        return self.inverse_differential(y)[0]
+    _factor_names = "alpha", "alpha + delta (n - 2)/n", "alpha + (n - 1)(delta/n + zeta)"
 
     def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """From one scaling and one eigendecomposition."""
@@ -85,20 +74,17 @@ class LogScaling(Chart):
             lambda g: self._dual(along(pulled(at(), g))),
         )
 
-    def _coordinates(self, Z: Tensor) -> Tensor:
-        return symmetric_vector(scaled_subspaces(Z, self._roots(Z, 0.5)))
+    # ---- coordinates ------------------------------------------------------------------------------------------
+
+    def _factors(self, n: int) -> tuple[float, float, float]:
+        return form_factors(self.alpha, self.delta, self.zeta, n)
+
+    def _vector(self, X: Tensor, power: float) -> Tensor:
+        return symmetric_vector(scaled_subspaces(X, self._factors(X.shape[-1] + 1), power))
 
     def _matrix(self, y: Tensor) -> Tensor:
         Z = symmetric_from_vector(y)
-        return scaled_subspaces(Z, self._roots(Z, -0.5))
-
-    def _dual(self, Z: Tensor) -> Tensor:
-        """The transpose of `_matrix`."""
-        return symmetric_vector(scaled_subspaces(Z, self._roots(Z, -0.5)))
-
-    def _roots(self, Z: Tensor, power: float) -> tuple[float, float, float]:
-        first, middle, last = form_factors(self.alpha, self.delta, self.zeta, Z.shape[-1] + 1)
-        return first**power, middle**power, last**power
+        return scaled_subspaces(Z, self._factors(Z.shape[-1] + 1), -0.5)
 
 
 @final
@@ -110,8 +96,8 @@ class CorrelationLogScaled(Correlation):
         dist(C, D)^2 = q(S_C - S_D),   q(S) = alpha tr(S^2) + delta tr(Diag(S)^2) + zeta tr(S)^2
 
     Flat and complete: the injectivity radius is infinite, means are closed. Invariant under permutations, and under
-    ``C -> cor(C^-1)``, which takes S to -S. A gyro manifold with a commutative addition. q is every quadratic form that
-    permutations leave as it is.
+    ``C -> cor(C^-1)``, which takes S to -S. A gyro manifold with a commutative addition. Every quadratic form that is
+    invariant under permutations is such a q.
 
     Each point takes one eigendecomposition and Newton's method, with 4 to 6 Cholesky factorisations for a condition
     number of 10, 6 to 10 for 1e4, 8 to 12 for 1e8 and 1e12. The way back, ``C = cor(exp S)``, takes an
@@ -138,23 +124,9 @@ class CorrelationLogScaled(Correlation):
     codomain: ClassVar[Euclidean] = Euclidean()
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "delta", "zeta"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"CorrelationLogScaled: {name} must be a finite number, got {value!r}")
+        check_finite(self.name, alpha=self.alpha, delta=self.delta, zeta=self.zeta)
 
     @property
     def chart(self) -> LogScaling:  # type: ignore[override]
         """The logarithm, in coordinates."""
         return LogScaling(self.alpha, self.delta, self.zeta)
-
-    def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
-        complaint = super()._shape_complaint(point_shape)
-        if complaint is not None:
-            return complaint
-        n = point_shape[-1]
-        names = "alpha", "alpha + delta (n - 2)/n", "alpha + (n - 1)(delta/n + zeta)"
-        for name, factor in zip(names, form_factors(self.alpha, self.delta, self.zeta, n), strict=True):
-            if not factor > 0:
-                return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
-        return None

@@ -103,6 +103,16 @@ class LorentzRows(Composite):
         return _ROW.proju(x, u.tril(1))
 
     @operation
+    def egrad2rgrad(self, x: Tensor, g: Tensor) -> Tensor:
+        """The gradient of every row, in its own coordinates."""
+        return _ROW.egrad2rgrad(x, g.tril(1))
+
+    @operation
+    def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:
+        """The Hessian of every row, in its own coordinates."""
+        return _ROW.ehess2rhess(x, g.tril(1), h.tril(1), u)
+
+    @operation
     def logdet_dexp(self, x: Tensor, u: Tensor) -> Tensor:
         """The sum of ``(i - 1) log(sinh(r_i)/r_i)`` with r_i = |u_i| over the rows i = 1 .. m."""
         volumes = log_sin_ratio_k(-_ROW.inner(x, u), -1)
@@ -133,7 +143,9 @@ class LorentzRows(Composite):
         z = torch.randn(size, generator=generator, dtype=x.dtype, device=x.device)
         return self._framed("tangent_from_frame", x, z=z)
 
-    random_normal = Manifold.random_normal
+    def random_normal(self, *size: int, **kwargs: Any) -> Tensor:
+        """That of any manifold: one normal vector in all rows."""
+        return Manifold.random_normal(self, *size, **kwargs)
 
     def random(self, *size: int, **kwargs: Any) -> Tensor:
         """`random_normal` with the deviation ``m^-1/2``: no row is expected to be farther than one."""

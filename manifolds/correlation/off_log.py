@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from ..chart import Chart, Linearized, derivative_along
+from ..chart import Linearized, derivative_along
 from ..euclidean import Euclidean
 from ..functional.correlation import hollow, lifted_correlation, unit_diagonal, with_ones
 from ..functional.hollow_matrices import (
@@ -24,11 +23,13 @@ from ..functional.spectral import decomposed, function_at
 from ..functional.spectral_functions import LOG
 from ..functional.spectral_pushforward import function_and_derivatives
 from ..operation import operation
+from ..options import check_finite
+from .invariant_form import InvariantForm
 from .space import Correlation
 
 
 @dataclass(frozen=True, eq=False)
-class OffLogarithm(Chart):
+class OffLogarithm(InvariantForm):
     """The n(n-1)/2 coordinates of the entries of log C off the diagonal, orthonormal for the quadratic form with alpha,
     beta and gamma. Onto: its inverse is `log_from_off`."""
 
@@ -36,20 +37,7 @@ class OffLogarithm(Chart):
     beta: float
     gamma: float
 
-    ndim: ClassVar[int] = 2
-
-    def base_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """n (n - 1)/2 numbers."""
-        n = point_shape[-1]
-        return (n * (n - 1) // 2,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The coordinates of off(log x)."""
-        return self.differential(x)[0]
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """exp(H + D), where D makes its diagonal one."""
-        return self.inverse_differential(y)[0]
+    _factor_names = "alpha", "alpha + (n - 2)/2 beta", "alpha + (n - 1)(beta + n gamma)"
 
     def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """The coordinates, and those of the derivatives of the logarithm, from one eigendecomposition."""
@@ -76,20 +64,15 @@ class OffLogarithm(Chart):
 
     # ---- coordinates ------------------------------------------------------------------------------------------
 
-    def _coordinates(self, X: Tensor) -> Tensor:
-        return hollow_vector(scaled_subspaces(hollow(X), self._roots(X.shape[-1], 0.5)))
+    def _factors(self, n: int) -> tuple[float, float, float]:
+        return form_factors(self.alpha, self.beta, self.gamma, n)
+
+    def _vector(self, X: Tensor, power: float) -> Tensor:
+        return hollow_vector(scaled_subspaces(hollow(X), self._factors(X.shape[-1]), power))
 
     def _matrix(self, y: Tensor) -> Tensor:
         X = hollow_from_vector(y)
-        return scaled_subspaces(X, self._roots(X.shape[-1], -0.5))
-
-    def _dual(self, X: Tensor) -> Tensor:
-        """The transpose of `_matrix`."""
-        return hollow_vector(scaled_subspaces(hollow(X), self._roots(X.shape[-1], -0.5)))
-
-    def _roots(self, n: int, power: float) -> tuple[float, float, float]:
-        first, middle, last = form_factors(self.alpha, self.beta, self.gamma, n)
-        return first**power, middle**power, last**power
+        return scaled_subspaces(X, self._factors(X.shape[-1]), -0.5)
 
 
 @final
@@ -130,25 +113,12 @@ class CorrelationOffLog(Correlation):
     codomain: ClassVar[Euclidean] = Euclidean()
 
     def __post_init__(self) -> None:
-        for name, value in (("alpha", self.alpha), ("beta", self.beta), ("gamma", self.gamma)):
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"CorrelationOffLog: {name} must be a finite number, got {value!r}")
+        check_finite(self.name, alpha=self.alpha, beta=self.beta, gamma=self.gamma)
 
     @property
     def chart(self) -> OffLogarithm:  # type: ignore[override]
         """The logarithm off the diagonal, in coordinates."""
         return OffLogarithm(self.alpha, self.beta, self.gamma)
-
-    def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
-        complaint = super()._shape_complaint(point_shape)
-        if complaint is not None:
-            return complaint
-        n = point_shape[-1]
-        names = "alpha", "alpha + (n - 2)/2 beta", "alpha + (n - 1)(beta + n gamma)"
-        for name, factor in zip(names, form_factors(self.alpha, self.beta, self.gamma, n), strict=True):
-            if not factor > 0:
-                return f"the form is not positive: {name} must be so for {n} x {n} matrices, got {factor:.4g}"
-        return None
 
     @operation
     def ehess2rhess(self, x: Tensor, g: Tensor, h: Tensor, u: Tensor) -> Tensor:

@@ -26,11 +26,11 @@ class Correlation(PullbackMetric, abc.ABC):
     r"""Correlation matrices: symmetric positive definite with ones on the diagonal. Points are ``*B,n,n``, n > 1,
     tangent vectors symmetric matrices with zeros on the diagonal; the dimension is n(n-1)/2.
 
-    Every metric here is carried over by a chart from flat or hyperbolic space, of which the image is all: complete,
-    with unique geodesics, closed means in flat ones, and a gyro structure with the identity as origin (Thanwerdas and
-    Pennec 2022, "Theoretically and computationally convenient geometries on full-rank correlation matrices",
-    arXiv:2201.06282; Thanwerdas 2024, "Permutation-invariant log-Euclidean geometries on full-rank correlation
-    matrices", doi 10.1137/22M1538144).
+    Every metric here is carried over by a chart onto all of flat or hyperbolic space: complete, with unique geodesics,
+    closed means in flat ones, and a gyro structure with the identity as origin (Thanwerdas and Pennec 2022,
+    "Theoretically and computationally convenient geometries on full-rank correlation matrices", arXiv:2201.06282;
+    Thanwerdas 2024, "Permutation-invariant log-Euclidean geometries on full-rank correlation matrices", doi
+    10.1137/22M1538144).
 
     Operations read the symmetric part of their arguments off the diagonal, for which they take ones or zeros, and what
     they return is symmetric with exact ones, or zeros, there. A point that they return is positive definite as it is
@@ -43,7 +43,9 @@ class Correlation(PullbackMetric, abc.ABC):
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         n, m = point_shape
-        return None if n == m > 1 else f"points are square matrices of at least two rows, got {n} x {m}"
+        if not n == m > 1:
+            return f"points are square matrices of at least two rows, got {n} x {m}"
+        return self.chart.complaint(point_shape)
 
     def _point_residual(self, x: Tensor) -> tuple[Tensor, str]:
         definite = positive_definite(x)
@@ -59,11 +61,8 @@ class Correlation(PullbackMetric, abc.ABC):
             "1 - min eigenvalue, of an item that is not positive definite,",
         )
 
-    def _point_reason(self, x: Tensor, atol: float | None, rtol: float | None) -> str | None:
-        reason = super()._point_reason(x, atol, rtol)
-        if reason is None or self._type_reason("x", x) is not None:
-            return reason
-        return outside_reason(x.detach(), _MEND) or reason
+    def _outside_reason(self, x: Tensor) -> str | None:
+        return outside_reason(x, _MEND)
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
         asymmetry, on_diagonal = (u - u.mT).abs().amax(), diagonal(u).abs().amax()
@@ -120,8 +119,7 @@ class Correlation(PullbackMetric, abc.ABC):
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """Everywhere."""
-        batch = torch.broadcast_shapes(x.shape, y.shape)[:-2]
-        return torch.ones(batch, dtype=torch.bool, device=x.device)
+        return self._everywhere(x, y)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 

@@ -9,31 +9,37 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from ..base import Manifold
 from ..functional.decompositions import eigenvalues, eigh, singular_values
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frames import cholesky_qr, haar_frame, inverse_sqrt, newton_schulz_step, normal_basis, polar_step
+from ..functional.low_rank import leading_eigenspace
 from ..functional.matrices import identity_like
 from ..functional.nearest_frame import nearest_frame
 from ..functional.series import safe_sqrt, sinc_sqrt
 from ..functional.singular_values import polar_factor, singular_value_function
-from ..functional.spectral import symmetric_function, symmetric_functions
-from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, UPPER_PROJECTOR, VERSINE_SQRT
+from ..functional.spectral import symmetric_functions
+from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, VERSINE_SQRT
 from ..operation import in_full_precision, operation
 from ..weights import per_point, weighted
+from .grassmann_gyro import GrassmannGyro
 
 RETRACTIONS = ("polar", "qr", "exp")
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Grassmann(Manifold):
+class Grassmann(GrassmannGyro):
     r"""Subspaces of dimension p in R^n. A point is an orthonormal basis x, ``*B,n,p``; x and x Q are the same point.
 
     A tangent vector is the horizontal lift u at the given basis: x^T u = 0. Everything that belongs to a point is
     expressed at the basis that was handed in, so that for ``y Q`` instead of ``y`` a vector at y turns into ``v Q``.
     The metric is ``tr(u^T v)``; with principal angles theta_i the distance is ``|theta|``. The injectivity radius is
     pi/2 and the logarithm is unique as long as all angles are below pi/2.
+
+    It is a `GyroManifold` around the span of the first p axes; normal coordinates there are ``*B,n-p,p``. Sums, and
+    frame coordinates at x, exist where all principal angles between x and that span are below pi/2; an x beyond makes
+    its own item NaN. Left reduction holds near the origin only: ``gyr[x (+) y, y] = gyr[x, y]`` while the largest angle
+    of x and twice that of y add up to less than pi/2.
 
     `retraction`: ``"polar"`` and ``"qr"`` send u to the span of x + u (the same subspace, in another basis; second
     order), ``"exp"`` is the exponential map.
@@ -229,22 +235,14 @@ class Grassmann(Manifold):
         """The subspace of least summed squared chordal distance: the top p eigenvectors of sum_i w_i x_i x_i^T.
 
         ``N,*B,n,p -> *B,n,p``, over the first dimension, `weights` as in `frechet_mean`. Unique and differentiable
-        (twice) where the p-th and the next eigenvalue differ. Equal to the Frechet mean for two points; cheaper, and
-        the usual start for it (arXiv:2011.13699, section 6).
+        (twice) where the p-th and the next eigenvalue differ, elsewhere one of several. Equal to the Frechet mean for
+        two points; cheaper, and the usual start for it (arXiv:2011.13699, section 6).
         """
         x, w = weighted(self, x, weights, "chordal_mean")
         w = per_point(self, w)
         scatter = (w * x @ x.mT).sum(0)
-        p = x.shape[-1]
-        values, vectors = eigh(scatter)
-        if p == x.shape[-2]:
-            return vectors
-        gap = 0.5 * (values[..., -p] + values[..., -p - 1])
-        shifted = scatter - gap[..., None, None] * identity_like(scatter)
-        top = vectors[..., -p:]
-        # The projector is differentiable although the eigenvectors are not at repeated eigenvalues: follow the basis.
-        moved = symmetric_function(shifted, UPPER_PROJECTOR) @ top
-        return moved @ inverse_sqrt(moved.mT @ moved)[0]
+        n, p = x.shape[-2:]
+        return leading_eigenspace(scatter, p) if p < n else eigh(scatter)[1]
 
     def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:
         mean = self.chordal_mean(x, w.flatten(-3))

@@ -36,7 +36,8 @@ class TruncatedSVD(NamedTuple):
     ``v diag(s^2) v^T`` it has eigenvalues between zero and ``sum_i l^(2(t-i)) d_i^2``.
 
     Frames stay orthonormal to some eps, however many updates there are. Computed in float32 at least; columns have no
-    stated sign; without derivatives. Zha and Simon 1999, doi 10.1137/S1064827597329266; Brand 2006, doi
+    stated sign; without derivatives. It is a tuple: ``torch.save(tuple(svd), file)``, and ``TruncatedSVD(*torch.load(
+    file))`` as torch loads weights. Zha and Simon 1999, doi 10.1137/S1064827597329266; Brand 2006, doi
     10.1016/j.laa.2005.07.021.
     """
 
@@ -75,7 +76,7 @@ class TruncatedSVD(NamedTuple):
 
         Raises ``ValueError`` if shapes do not fit, or `rank` and `forgetting` are not what they should be.
         """
-        where = f"{type(self).__name__}.append_rows"
+        where, self = f"{type(self).__name__}.append_rows", self._widened()
         rank, s = _options(where, self.s, rank, forgetting)
         _check_matrix(where, "rows", rows, self.v, None)
         return TruncatedSVD(*rows_appended(self.u, s, self.v, _dense(rows, s.dtype), rank))
@@ -92,10 +93,18 @@ class TruncatedSVD(NamedTuple):
         self, a: Tensor, b: Tensor, *, rank: int | None = None, forgetting: float | Tensor = 1.0
     ) -> TruncatedSVD:
         """That of ``forgetting A + a b^T``. ``*B,n,c; *B,m,c``, and all else as `append_rows`."""
-        where = f"{type(self).__name__}.add_low_rank"
+        where, self = f"{type(self).__name__}.add_low_rank", self._widened()
         rank, s = _options(where, self.s, rank, forgetting)
         a, b = _factors(where, a, b, self.u, self.v)
         return TruncatedSVD(*low_rank_added(self.u, s, self.v, a, b, rank))
+
+    def _widened(self) -> TruncatedSVD:
+        """The same in float32 at least; where it was less, with frames that are orthonormal to the rounding of that."""
+        dtype = widen(self.s)
+        if dtype == self.s.dtype:
+            return self
+        u, s, v = (t.to(dtype) for t in self)
+        return TruncatedSVD(*low_rank_added(u, s, v, u[..., :0], v[..., :0], self.rank))
 
     def _swapped(self) -> TruncatedSVD:
         """That of the transpose."""
@@ -156,7 +165,7 @@ class ProductSVD(NamedTuple):
 
     def append_rows(self, rows: Tensor, *, rank: int | None = None, forgetting: float | Tensor = 1.0) -> ProductSVD:
         """That of ``[forgetting A; rows]``, as `TruncatedSVD.append_rows`."""
-        where = f"{type(self).__name__}.append_rows"
+        where, self = f"{type(self).__name__}.append_rows", self._widened()
         wanted, s = _options(where, self.s, rank, forgetting)
         _check_matrix(where, "rows", rows, self.v_large, None)
         if self._is_few(rows.shape[-2], wanted):
@@ -183,7 +192,7 @@ class ProductSVD(NamedTuple):
         self, a: Tensor, b: Tensor, *, rank: int | None = None, forgetting: float | Tensor = 1.0
     ) -> ProductSVD:
         """That of ``forgetting A + a b^T``, as `TruncatedSVD.add_low_rank`."""
-        where = f"{type(self).__name__}.add_low_rank"
+        where, self = f"{type(self).__name__}.add_low_rank", self._widened()
         wanted, s = _options(where, self.s, rank, forgetting)
         a, b = _factors(where, a, b, self.u_large, self.v_large)
         if self._is_few(a.shape[-1], wanted):
@@ -207,6 +216,10 @@ class ProductSVD(NamedTuple):
         left = turned_product(self.u_large, self.u_small, a, q_left)
         right = None if left is None else turned_product(self.v_large, self.v_small, b, q_right)
         return None if left is None or right is None else ProductSVD(*left, t, *right, self.pending + count)
+
+    def _widened(self) -> ProductSVD:
+        """The same in float32 at least."""
+        return self if widen(self.s) == self.s.dtype else ProductSVD.of(self.multiplied()._widened())
 
     def _swapped(self) -> ProductSVD:
         return ProductSVD(self.v_large, self.v_small, self.s, self.u_large, self.u_small, self.pending)

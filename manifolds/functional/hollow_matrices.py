@@ -1,5 +1,5 @@
-"""Symmetric matrices with zeros on the diagonal: their coordinates, and the quadratic forms that permutations leave as
-they are."""
+"""Symmetric matrices with zeros on the diagonal: their coordinates, and the quadratic forms that are invariant under
+permutations."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def form_factors(alpha: float, beta: float, gamma: float, n: int) -> Factors:
     return alpha if n > 3 else middle, middle, last
 
 
-def scaled_subspaces(X: Tensor, factors: Factors) -> Tensor:
-    """The hollow X with each of the three parts times its factor. ``*B,n,n``."""
-    first, middle, last = factors
+def scaled_subspaces(X: Tensor, factors: Factors, power: float) -> Tensor:
+    """The hollow X with each of the three parts times that power of its factor. ``*B,n,n``."""
+    first, middle, last = (factor**power for factor in factors)
     if first == middle == last:
         return X if first == 1 else first * X
     n = X.shape[-1]

@@ -104,17 +104,28 @@ def lifted_top(u: Tensor, margin: float) -> Tensor:
     return torch.where(low, moved @ inverse_sqrt(moved.mT @ moved)[0], u)
 
 
+def off_the_rim(u: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Canonical U with a top block that the rounding of `dtype`, by default its own, leaves regular. ``*B,n,p``."""
+    return lifted_top(u, 2 * u.shape[-1] * torch.finfo(u.dtype if dtype is None else dtype).eps)
+
+
 # ---- matrices -------------------------------------------------------------------------------------------------
 
 
 def leading_eigenspace(x: Tensor, p: int) -> Tensor:
     """An orthonormal basis of the span of the eigenvectors of the p largest eigenvalues of symmetric x.
-    ``*B,n,n -> *B,n,p``. With first and second derivatives of the span where eigenvalue p and the next one differ."""
+    ``*B,n,n -> *B,n,p``, p < n. With first and second derivatives of the span where eigenvalue p and the next one
+    differ by more than rounding; where they do not it is one such span, as if it were constant."""
     values, vectors = eigh(x)
     n = x.shape[-1]
+    lower, upper = values[..., : n - p], values[..., n - p :]
+    middle = 0.5 * (upper[..., :1] + lower[..., -1:])
+    size, eps = values.abs().amax(-1, keepdim=True), n * torch.finfo(x.dtype).eps
+    differ = upper[..., :1] - lower[..., -1:] > eps * size
+    # Of eigenvalues so far apart the derivative is next to zero.
+    apart = torch.where(differ, 0.0, (size + (size == 0)) / eps)
+    sides = torch.cat([lower - middle - apart, upper - middle + apart], -1)
     top = vectors[..., n - p :]
-    gap = 0.5 * (values[..., n - p] + values[..., n - p - 1]).unsqueeze(-1)
-    shifted = x - gap.unsqueeze(-1) * identity_like(x)
     # The projector is differentiable although eigenvectors are not at repeated eigenvalues: follow the basis.
-    moved = function_at(shifted, values - gap, vectors, UPPER_PROJECTOR) @ top
+    moved = function_at(x - middle.unsqueeze(-1) * identity_like(x), sides, vectors, UPPER_PROJECTOR) @ top
     return moved @ inverse_sqrt(moved.mT @ moved)[0]

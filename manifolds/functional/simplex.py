@@ -39,13 +39,14 @@ def nearest_probabilities(x: Tensor, floor: float) -> Tensor:
     return torch.where(near, shifted, over_sum((x - tau).clamp_min(0) + floor, floor))
 
 
-def positive_factor(a: Tensor) -> Tensor:
-    """f(a) = (1 + 2a + sqrt((1 + 2a)^2 + 3))/3 = 1 + a + a^2/4 + O(a^3): positive and increasing. For negative 1 + 2a
-    the reciprocal of a sum, where the root cancels."""
-    t = 1 + 2 * a
+def positive_step(x: Tensor, u: Tensor) -> Tensor:
+    """``x f(u/x)`` of x > 0, with f(a) = (1 + 2a + sqrt((1 + 2a)^2 + 3))/3 = 1 + a + a^2/4 + O(a^3): positive and
+    increasing in u. Homogeneous, so that u/x, which overflows next to a face, is not formed. For negative x + 2u the
+    reciprocal of a sum, where the root cancels."""
+    t = x + 2 * u
     above = t >= 0
-    g = torch.hypot(t, torch.full_like(t, math.sqrt(3))) + torch.where(above, t, -t)
-    return torch.where(above, g / 3, 1 / g)
+    g = torch.hypot(t, math.sqrt(3) * x) + torch.where(above, t, -t)
+    return torch.where(above, g / 3, x * (x / g))
 
 
 # ---- roots ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""Symmetric matrices with row sums zero, ``S = F Z F^T``, and the quadratic forms that permutations leave as they
-are."""
+"""Symmetric matrices with row sums zero, ``S = F Z F^T``, and the quadratic forms that are invariant under
+permutations."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def form_factors(alpha: float, delta: float, zeta: float, n: int) -> Factors:
     return alpha if n > 3 else middle, middle, last
 
 
-def scaled_subspaces(Z: Tensor, factors: Factors) -> Tensor:
-    """The Z of S with each of the three parts times its factor. ``*B,n-1,n-1``."""
-    first, middle, last = factors
+def scaled_subspaces(Z: Tensor, factors: Factors, power: float) -> Tensor:
+    """The Z of S with each of the three parts times that power of its factor. ``*B,n-1,n-1``."""
+    first, middle, last = (factor**power for factor in factors)
     if first == middle == last:
         return Z if first == 1 else first * Z
     n = Z.shape[-1] + 1

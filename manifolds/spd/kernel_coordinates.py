@@ -90,8 +90,9 @@ class KernelCoordinates(Manifold):
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """By second derivatives of the metric."""
-        return kernel_curvature(x, u, v, self.cometric)
+        """By second derivatives of the metric, in float64."""
+        at, *plane = (sym(m).double().contiguous() for m in torch.broadcast_tensors(x, u, v))
+        return kernel_curvature(at, *self._orthonormal(at, *plane), self.cometric).to(x.dtype)
 
     @operation
     def basis(self, x: Tensor) -> Tensor:

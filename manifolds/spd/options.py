@@ -1,31 +1,23 @@
-"""Options of the metrics: powers, and the products of symmetric matrices that rotations leave as they are,
+"""Options of the metrics: powers, and the products of symmetric matrices that are invariant under rotations,
 ``alpha tr(X Y) + beta tr X tr Y``."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from torch import Tensor
 
 from ..functional.matrices import scaled_parts
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+from ..options import check_finite, is_finite_number
 
 
 def check_power(owner: str, power: float) -> None:
     """Raise unless `power` is a finite number and not zero."""
-    if not _is_finite(power) or power == 0:
+    if not is_finite_number(power) or power == 0:
         raise ValueError(f"{owner}: power must be a finite number and not 0, got {power!r}")
 
 
 def check_product(owner: str, alpha: float, beta: float) -> None:
     """Raise unless `alpha` and `beta` are finite numbers, and `alpha` is positive."""
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not _is_finite(value):
-            raise ValueError(f"{owner}: {name} must be a finite number, got {value!r}")
+    check_finite(owner, alpha=alpha, beta=beta)
     if not alpha > 0:
         raise ValueError(f"{owner}: alpha must be positive, got {alpha!r}")
 

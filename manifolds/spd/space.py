@@ -48,11 +48,8 @@ class SPD(Manifold, abc.ABC):
             "1 - min eigenvalue/max|eigenvalue|, of an item that is not positive definite,",
         )
 
-    def _point_reason(self, x: Tensor, atol: float | None, rtol: float | None) -> str | None:
-        reason = super()._point_reason(x, atol, rtol)
-        if reason is None or self._type_reason("x", x) is not None:
-            return reason
-        return outside_reason(x.detach()) or reason
+    def _outside_reason(self, x: Tensor) -> str | None:
+        return outside_reason(x)
 
     def _vector_residual(self, x: Tensor, u: Tensor) -> tuple[Tensor, str]:
         # Relative, in the shape of a tolerance that grows with the size of u.
@@ -103,8 +100,7 @@ class SPD(Manifold, abc.ABC):
     @operation
     def log_is_unique(self, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Tensor:
         """Everywhere."""
-        batch = torch.broadcast_shapes(x.shape, y.shape)[:-2]
-        return torch.ones(batch, dtype=torch.bool, device=x.device)
+        return self._everywhere(x, y)
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 

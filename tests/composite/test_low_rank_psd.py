@@ -250,6 +250,7 @@ def test_a_learned_weight():
         ((3, 2, SPDAffineInvariant(), -1.0), "weight must be a positive"),
         ((3, 2, SPDAffineInvariant(), torch.ones(2)), "weight must be a positive"),
         ((3, 2, SPDAffineInvariant(), "one"), "weight must be a positive"),
+        ((3, 2, SPDAffineInvariant(), True), "weight must be a positive"),
     ],
 )
 def test_wrong_options(arguments, message):
@@ -259,8 +260,12 @@ def test_wrong_options(arguments, message):
 
 def test_wrong_arguments():
     m = LowRankPSD(4, 2)
-    with pytest.raises(ValueError, match=r"from_matrix: X must be a tensor \*B,4,4, got \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"from_matrix: X must be a tensor \*B,4,4 of floating-point numbers, got \(3, 3\)"
+    ):
         m.from_matrix(torch.eye(3))
+    with pytest.raises(ValueError, match=r"from_matrix: X must be a tensor .* got \(4, 4\) of torch.int64"):
+        m.from_matrix(torch.eye(4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"join: U must be a tensor \*B,4,2"):
         m.join(torch.eye(2), torch.eye(2))
     with pytest.raises(ValueError, match=r"join: batch dimensions"):
@@ -274,4 +279,21 @@ def test_gyro_operations_are_there_when_both_parts_have_them():
     assert not is_gyro(m)
     with pytest.raises(NotImplementedError, match=r"LowRankPSD.* has no gyro structure, since .* has none"):
         m.gyroadd(points(m), points(m))
-    assert is_gyro(LowRankPSD(4, 2)) == is_gyro(Grassmann())
+    assert is_gyro(LowRankPSD(4, 2)) and is_gyro(LowRankPSD(3, 3))
+
+
+@pytest.mark.parametrize("n, p", [(5, 2), (4, 3), (3, 3), (4, 1)])
+def test_sums_are_those_of_both_factors_in_the_canonical_pair(n, p):
+    m = LowRankPSD(n, p, weight=2.0)
+    z = [0.3 * torch.randn(6, *m.normal_shape((m.n * p + p * p,)), dtype=torch.float64) for _ in range(3)]
+    x, y, w = map(m.from_normal, z)
+    torch.testing.assert_close(m.to_normal(x), z[0], atol=1e-12, rtol=0)
+    (U, S), (V, R) = m.split(x), m.split(y)
+    total = m.gyroadd(x, y)
+    got, T = m.split(total)
+    want = Grassmann().gyroadd(U, V)
+    torch.testing.assert_close(got @ got.mT, want @ want.mT, atol=1e-13, rtol=0)
+    torch.testing.assert_close(T, SPDAffineInvariant().gyroadd(S, R), atol=1e-12, rtol=1e-12)
+    assert m.check_point_on_manifold(total)
+    torch.testing.assert_close(m.dist(m.gyroadd(x, y), m.gyroadd(x, w)), m.dist(y, w), atol=1e-12, rtol=0)
+    torch.testing.assert_close(m.gyroadd(m.gyroinv(x), total), y, atol=1e-12, rtol=0)

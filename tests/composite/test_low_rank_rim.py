@@ -108,6 +108,24 @@ def test_a_bad_item_and_an_empty_batch():
     assert not m.check_point_on_manifold(m.from_matrix(torch.zeros(4, 4)))  # of rank zero
 
 
+@pytest.mark.parametrize(
+    "diagonal", [(1, 0, 0, 0), (0, 0, 0, 3), (0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 1, 0), (-1, -1, -1, -1)]
+)
+def test_matrices_without_a_gap_behind_eigenvalue_p(diagonal):
+    """Of lower rank, or with equal eigenvalues: one of the best approximations, with derivatives that are numbers."""
+    m = LowRankPSD(4, 2)
+    X = torch.diag(torch.tensor(diagonal, dtype=F64)).requires_grad_()
+    x = m.projx(m.from_matrix(X))
+    assert m.check_point_on_manifold(x.detach())
+    eigenvalues = torch.linalg.eigvalsh(m.to_matrix(x)).detach()
+    if max(diagonal) > 0:
+        want = torch.tensor([0, 0, *sorted(diagonal)[2:]], dtype=F64)
+        torch.testing.assert_close(eigenvalues, want, rtol=0, atol=1e-13)
+    (first,) = torch.autograd.grad(m.to_matrix(x).sum(), X, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), X)
+    assert first.abs().max() < 2 and second.abs().max() < 10
+
+
 def test_an_optimizer_finds_a_matrix_of_that_rank():
     m = LowRankPSD(6, 2)
     target = semidefinite(6, 2, seed=7) / 4

@@ -302,3 +302,15 @@ def test_chordal_mean():
     torch.testing.assert_close(projector(M.chordal_mean(three)), projector(vectors), rtol=0, atol=1e-12)
     weights = torch.tensor([2.0, 1.0], dtype=F64)
     torch.testing.assert_close(projector(M.chordal_mean(pair, weights)), projector(vectors), rtol=0, atol=1e-12)
+
+
+def test_chordal_mean_of_orthogonal_subspaces_is_one_of_several():
+    axes = torch.eye(4, dtype=torch.float64)
+    pair = torch.stack([axes[:, :2], axes[:, 2:]])
+    weights = torch.full((2,), 0.5, dtype=torch.float64, requires_grad=True)
+    mean = M.chordal_mean(pair, weights)
+    assert M.check_point_on_manifold(mean.detach())
+    assert torch.autograd.grad(mean.sum(), weights)[0].isfinite().all()
+    lines = axes[:2, :, None]
+    middle = M.frechet_mean(lines)
+    torch.testing.assert_close(M.dist(middle, lines), torch.full((2,), torch.pi / 4, dtype=torch.float64))

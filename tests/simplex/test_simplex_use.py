@@ -7,20 +7,10 @@ import torch
 from scipy import stats
 
 from tests.support.problems import closure_of
-from torchriemann import ManifoldParameter, Power, Product, Pullback, Scaled, Simplex, Sphere
+from tests.support.simplex import F32, F64, M, close, generator
+from torchriemann import ManifoldParameter, Power, Product, Pullback, Scaled, Sphere
 from torchriemann.manifolds import Chart
 from torchriemann.optim import RiemannianAdam, RiemannianLBFGS, RiemannianSGD, RiemannianTrustRegion
-
-M, F64, F32 = Simplex(), torch.float64, torch.float32
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def close(got, want, bound=1e-14):
-    torch.testing.assert_close(got, want, rtol=bound, atol=bound)
-
 
 # ---- projections and rounding ---------------------------------------------------------------------------------
 
