@@ -130,6 +130,11 @@ class Euclidean(GyroManifold):
 
     # ---- gyro structure: the vector space itself --------------------------------------------------------------
 
+    @property
+    def is_vector_space(self) -> bool:
+        """True."""
+        return True
+
     def normal_shape(self, point_shape: tuple[int, ...]) -> tuple[int, ...]:
         """That of the point."""
         return tuple(point_shape)

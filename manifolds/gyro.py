@@ -37,6 +37,12 @@ class GyroManifold(Manifold):
         """True, except of a composite with a part that has none: there these operations raise NotImplementedError."""
         return True
 
+    @property
+    def is_vector_space(self) -> bool:
+        """Whether ``x (+) y`` adds normal coordinates, ``from_normal(to_normal(x) + to_normal(y))``, everywhere: then
+        they are an isometry with a flat space, in which means and distances are those of vectors."""
+        return False
+
     # ---- primitives -------------------------------------------------------------------------------------------
 
     @abc.abstractmethod

@@ -43,6 +43,11 @@ class PullbackMetric(GyroManifold):
         return is_gyro(self.codomain)
 
     @property
+    def is_vector_space(self) -> bool:
+        """Whether `codomain` is one, and the image all of it."""
+        return self.has_gyro_structure and self._gyro_codomain.is_vector_space
+
+    @property
     def _gyro_codomain(self) -> GyroManifold:
         codomain = self.codomain
         if not isinstance(codomain, GyroManifold) or not self.has_gyro_structure:

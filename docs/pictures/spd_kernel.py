@@ -1,4 +1,4 @@
-"""Left: a kernel geodesic between its limits. Right: geodesics of matrices of determinant one, three squared means."""
+"""Left: geodesics of eight kernels. Right: geodesics of matrices of determinant one, for two squared means."""
 
 import math
 

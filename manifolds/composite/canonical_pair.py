@@ -90,6 +90,14 @@ class CanonicalPair(Chart):
         return clear_of_rounding(aligned(self._apart(y)[0])[0])
 
 
+def check_matrix(where: str, name: str, x: object, shape: tuple[int, int]) -> None:
+    """Raise ``ValueError`` unless x holds floating-point matrices of that shape."""
+    if isinstance(x, Tensor) and x.is_floating_point() and tuple(x.shape[-2:]) == shape:
+        return
+    got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+    raise ValueError(f"{where}: {name} must be a tensor *B,{shape[0]},{shape[1]} of floating-point numbers, got {got}")
+
+
 # ---- membership -----------------------------------------------------------------------------------------------
 
 Residual = tuple[Tensor, str]

@@ -55,6 +55,11 @@ class GyroComposite(GyroManifold):
         """Whether all parts have one."""
         return all(is_gyro(part) for part in self._members)
 
+    @property
+    def is_vector_space(self) -> bool:
+        """Whether all parts are."""
+        return all(is_gyro(part) and part.is_vector_space for part in self._members)
+
     @in_full_precision
     def tangent_from_normal(self, z: Tensor) -> Tensor:
         """The tangent vector of every part."""

@@ -24,6 +24,7 @@ from .canonical_pair import (
     CanonicalPair,
     apart,
     basis_residuals,
+    check_matrix,
     joined,
     largest,
     singular_reason,
@@ -54,6 +55,9 @@ class LowRankPSD(PullbackMetric):
     they matter, permute the coordinates. A geodesic of the product may pass such a range, and comes out with another
     canonical basis behind it: distances and S go on, X jumps. `exp_is_defined` is False where the end is one; there
     `expmap` is one of the pairs, and `retr` a point next to it.
+
+    The gyro structure, where `spd` has one, is that of the product too: ``(U, S) (+) (V, R)`` is the canonical pair of
+    the subspace ``span U (+) span V`` with ``S (+) R``. It belongs to pairs, not to a quotient of matrices.
 
     The distance is invariant under congruence of X by O(p) x O(n-p), which rotates the first p and the other
     coordinates, if that of `spd` is by O(p); not by O(n), since S belongs to a basis that the axes define.
@@ -152,7 +156,7 @@ class LowRankPSD(PullbackMetric):
         """
         n, p = self.n, self.p
         for name, part, shape in (("U", U, (n, p)), ("S", S, (p, p))):
-            self._check_matrix("join", name, part, shape)
+            check_matrix("LowRankPSD.join", name, part, shape)
         self.check_batches("LowRankPSD.join", [U.shape[:-2], S.shape[:-2]])
         return self._canonical(U, S)
 
@@ -169,21 +173,12 @@ class LowRankPSD(PullbackMetric):
         takes it for constant. Of a lower rank S is singular, and there is no point; `projx` gives one next to it.
         Raises ``ValueError`` on other shapes.
         """
-        self._check_matrix("from_matrix", "X", X, (self.n, self.n))
+        check_matrix("LowRankPSD.from_matrix", "X", X, (self.n, self.n))
         X = sym(X)
         if self.p == self.n:
             return joined(identity_like(X), X)
         U = aligned(leading_eigenspace(X, self.p))[0]
         return joined(U, congruent(U.mT, X))
-
-    def _check_matrix(self, operation: str, name: str, x: object, shape: tuple[int, int]) -> None:
-        if isinstance(x, Tensor) and x.is_floating_point() and tuple(x.shape[-2:]) == shape:
-            return
-        got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(
-            f"LowRankPSD.{operation}: {name} must be a tensor *B,{shape[0]},{shape[1]} of floating-point numbers, got "
-            f"{got}"
-        )
 
     @in_full_precision
     def to_matrix(self, x: Tensor) -> Tensor:

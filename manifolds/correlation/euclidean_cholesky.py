@@ -23,8 +23,9 @@ class CorrelationEuclideanCholesky(FlatFactor):
     closed. As a gyro-structure it is a vector space, in which factors are added below the diagonal. Not invariant under
     permutations: the order of the rows matters. Changes of signs are isometries.
 
-    L_ii is the deviation of what of the i-th variable those before do not predict: next to singular matrices distances
-    grow as 1/L_ii. Nothing takes an eigendecomposition. In float64 a round trip is right to some ``eps cond(x)``.
+    L_ii is the standard deviation that the i-th variable has left once those before it have predicted it linearly: next
+    to singular matrices distances grow as 1/L_ii. Nothing takes an eigendecomposition. In float64 a round trip is right
+    to some ``eps cond(x)``.
     """
 
     chart: ClassVar[UnitFactor] = UnitFactor()

@@ -27,11 +27,11 @@ class Correlation(PullbackMetric, abc.ABC):
     r"""Correlation matrices: symmetric positive definite with ones on the diagonal. Points are ``*B,n,n``, n > 1,
     tangent vectors symmetric matrices with zeros on the diagonal; the dimension is n(n-1)/2.
 
-    Every metric here is carried over by a chart from flat or hyperbolic space, of which the image is all: complete,
-    with unique geodesics, closed means in flat ones, and a gyro structure with the identity as origin (Thanwerdas and
-    Pennec 2022, "Theoretically and computationally convenient geometries on full-rank correlation matrices",
-    arXiv:2201.06282; Thanwerdas 2024, "Permutation-invariant log-Euclidean geometries on full-rank correlation
-    matrices", doi 10.1137/22M1538144).
+    Every metric here is carried over by a chart onto all of flat or hyperbolic space: complete, with unique geodesics,
+    closed means in flat ones, and a gyro structure with the identity as origin (Thanwerdas and Pennec 2022,
+    "Theoretically and computationally convenient geometries on full-rank correlation matrices", arXiv:2201.06282;
+    Thanwerdas 2024, "Permutation-invariant log-Euclidean geometries on full-rank correlation matrices", doi
+    10.1137/22M1538144).
 
     Operations read the symmetric part of their arguments off the diagonal, for which they take ones or zeros, and what
     they return is symmetric with exact ones, or zeros, there. A point that they return is positive definite as it is

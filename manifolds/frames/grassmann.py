@@ -9,7 +9,6 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from ..base import Manifold
 from ..functional.decompositions import eigenvalues, eigh, singular_values
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frames import cholesky_qr, haar_frame, inverse_sqrt, newton_schulz_step, normal_basis, polar_step
@@ -22,19 +21,25 @@ from ..functional.spectral import symmetric_functions
 from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, VERSINE_SQRT
 from ..operation import in_full_precision, operation
 from ..weights import per_point, weighted
+from .grassmann_gyro import GrassmannGyro
 
 RETRACTIONS = ("polar", "qr", "exp")
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Grassmann(Manifold):
+class Grassmann(GrassmannGyro):
     r"""Subspaces of dimension p in R^n. A point is an orthonormal basis x, ``*B,n,p``; x and x Q are the same point.
 
     A tangent vector is the horizontal lift u at the given basis: x^T u = 0. Everything that belongs to a point is
     expressed at the basis that was handed in, so that for ``y Q`` instead of ``y`` a vector at y turns into ``v Q``.
     The metric is ``tr(u^T v)``; with principal angles theta_i the distance is ``|theta|``. The injectivity radius is
     pi/2 and the logarithm is unique as long as all angles are below pi/2.
+
+    It is a `GyroManifold` around the span of the first p axes; normal coordinates there are ``*B,n-p,p``. Sums, and
+    frame coordinates at x, exist where all principal angles between x and that span are below pi/2; an x beyond makes
+    its own item NaN. Left reduction holds near the origin only: ``gyr[x (+) y, y] = gyr[x, y]`` while the largest angle
+    of x and twice that of y add up to less than pi/2.
 
     `retraction`: ``"polar"`` and ``"qr"`` send u to the span of x + u (the same subspace, in another basis; second
     order), ``"exp"`` is the exponential map.

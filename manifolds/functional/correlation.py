@@ -24,8 +24,8 @@ def unit_diagonal(x: Tensor) -> Tensor:
 
 
 def with_ones(x: Tensor) -> Tensor:
-    """x with ones for its diagonal, which nothing is read of: charts take this, so that derivatives along a vector read
-    what is off its diagonal only. ``*B,n,n``."""
+    """x with ones on its diagonal, of which nothing is read: charts begin so, and their derivatives along a vector
+    depend on its entries off the diagonal alone. ``*B,n,n``."""
     return with_diagonal(x, torch.ones_like(diagonal(x)))
 
 

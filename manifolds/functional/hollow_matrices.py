@@ -1,5 +1,5 @@
-"""Symmetric matrices with zeros on the diagonal: their coordinates, and the quadratic forms that permutations leave as
-they are."""
+"""Symmetric matrices with zeros on the diagonal: their coordinates, and the quadratic forms that are invariant under
+permutations."""
 
 from __future__ import annotations
 

@@ -56,8 +56,13 @@ class Jet(NamedTuple):
 
         value, pull, *_ = torch.func.vjp(total, v)
         cubic = variation(pull(torch.ones_like(value))[0]) - (self.quadratic @ v.unsqueeze(-1)).squeeze(-1)
-        X, Y = cubic.chunk(2, -1)
-        return torch.cat([Y, -X], -1)
+        return symplectic(cubic)
+
+
+def symplectic(z: Tensor) -> Tensor:
+    """O z: (Y, -X) of (X, Y). ``*B,2m``."""
+    X, Y = z.chunk(2, -1)
+    return torch.cat([Y, -X], -1)
 
 
 def coordinates(Z: Tensor) -> Tensor:
@@ -72,18 +77,24 @@ def matrices(z: Tensor) -> Tensor:
 
 def jet(path: Path, c: Cometric, steps: int, degree: int) -> Jet:
     """Of geodesics ``B``. `steps` and `degree` fix the sizes; zero stands for what is needed."""
+    return jet_along(path, c, steps, degree)[0]
+
+
+def jet_along(path: Path, c: Cometric, steps: int, degree: int) -> tuple[Jet, Path, Tensor]:
+    """`jet`, the path with that many steps, and the derivative of the field at its nodes ``B,k,2m,2m``."""
     most = path.lengths.shape[1]
     usable = path.end.flatten(1).isfinite().all(1) & ((path.lengths > 0).sum(1) <= (steps or most))
     steps, m2 = steps or most, coordinates(path.end[:1]).shape[-1]
     path = _resized(path, usable, steps)
     second, e = along(path, c, degree)
-    identity = torch.eye(m2, dtype=path.end.dtype, device=path.end.device)
-    nodes, end = tangents(path, second.generator(), identity.expand(len(usable), -1, -1))
+    identity, generator = torch.eye(m2, dtype=path.end.dtype, device=path.end.device), second.generator()
+    nodes, end = tangents(path, generator, identity.expand(len(usable), -1, -1))
     weights = path.lengths.unsqueeze(-1) * WEIGHTS.to(path.lengths.device)
     nodes, weights = nodes.flatten(1, 2), weights.flatten(1, 2)
     quadratic = (weights[..., None, None] * (nodes.mT @ second.hessian().flatten(1, 2) @ nodes)).sum(1)
     end = torch.where(usable[:, None, None], end, torch.nan)
-    return Jet(path.end, end, quadratic, weights, path.states.flatten(1, 2), nodes, *(a.flatten(1, 2) for a in e))
+    found = Jet(path.end, end, quadratic, weights, path.states.flatten(1, 2), nodes, *(a.flatten(1, 2) for a in e))
+    return found, path, generator.flatten(1, 2)
 
 
 def _resized(path: Path, usable: Tensor, steps: int) -> Path:

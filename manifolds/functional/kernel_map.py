@@ -138,7 +138,7 @@ def _gradient(x: Tensor, Q: Tensor, Y: Tensor, Z: Tensor, c: Cometric) -> Tensor
     Y, Z = Q.mT @ Y @ Q, Q.mT @ Z @ Q
     value = (kernel_differences(x, c) * Y.unsqueeze(-2) * Z.unsqueeze(-3)).sum(-1)
     if c.trace:
-        weights, slopes = _exponentials(x, c)
+        weights, slopes = exponentials(x, c)
         totals = [(weights * V.diagonal(dim1=-2, dim2=-1)).sum(-1)[..., None, None] for V in (Y, Z)]
         value = value + 0.5 * c.trace_factor(x.shape[-1]) * slopes * (totals[0] * Z + totals[1] * Y)
     return sym(Q @ sym(value) @ Q.mT)
@@ -148,7 +148,7 @@ def _along(x: Tensor, Q: Tensor, E: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     E, Y = Q.mT @ E @ Q, Q.mT @ Y @ Q
     value = 2 * (kernel_differences(x, c) * E.unsqueeze(-1) * Y.unsqueeze(-3)).sum(-2)
     if c.trace:
-        weights, slopes = _exponentials(x, c)
+        weights, slopes = exponentials(x, c)
         moved = slopes * E
         total = (weights * Y.diagonal(dim1=-2, dim2=-1)).sum(-1)[..., None, None]
         change = torch.diag_embed((moved * Y).sum((-2, -1)).unsqueeze(-1) * weights)
@@ -156,7 +156,7 @@ def _along(x: Tensor, Q: Tensor, E: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     return sym(Q @ sym(value) @ Q.mT)
 
 
-def _exponentials(x: Tensor, c: Cometric) -> tuple[Tensor, Tensor]:
+def exponentials(x: Tensor, c: Cometric) -> tuple[Tensor, Tensor]:
     """e^(-r x) and its divided differences."""
     scaled = -c.rate * x
     return scaled.exp(), -c.rate * EXP.divided_difference(scaled.unsqueeze(-1), scaled.unsqueeze(-2))

@@ -42,37 +42,22 @@ def kernel_hessian(X: Tensor, g: Tensor, h: Tensor, U: Tensor, c: Cometric) -> T
 
 
 def kernel_curvature(X: Tensor, U: Tensor, V: Tensor, c: Cometric) -> Tensor:
-    r"""The sectional curvature of the plane of U and V, NaN where they span none. ``*B,n,n -> *B``.
+    r"""The sectional curvature of the plane of the orthonormal U and V. ``*B,n,n -> *B``.
 
-    With the metric ``g_X``, vectors that are constant in these coordinates and orthonormal at X,
+    With the metric ``g_X``, and vectors that are constant in these coordinates,
 
         K = D^2 g[U, V](U, V) - 1/2 D^2 g[U, U](V, V) - 1/2 D^2 g[V, V](U, U) + |Gamma(U, V)|^2 - <Gamma(U, U),
         Gamma(V, V)>.
 
     The second derivatives are those of `kernel_expansion`, exact to rounding.
     """
-    dtype = X.dtype
-    X, U, V = (m.contiguous() for m in torch.broadcast_tensors(*(sym(m).double() for m in (X, U, V))))
-    U, V = _orthonormal(X, U, V, c)
     metric, (x, _) = c.inverse(X.shape[-1]), eigh(X)
     ends = x[..., 0], x[..., -1]
     bent = _second(X, U, V, U, V, metric, ends)
     bent = bent - 0.5 * (_second(X, U, U, V, V, metric, ends) + _second(X, V, V, U, U, metric, ends))
     across = to_frame(X, christoffel(X, U, V, c), c).square()
     along = to_frame(X, christoffel(X, U, U, c), c) * to_frame(X, christoffel(X, V, V, c), c)
-    return (bent + (across - along).sum((-2, -1))).to(dtype)
-
-
-def _orthonormal(X: Tensor, U: Tensor, V: Tensor, c: Cometric) -> tuple[Tensor, Tensor]:
-    def length(W: Tensor) -> Tensor:
-        return to_frame(X, W, c).square().sum((-2, -1), keepdim=True).sqrt()
-
-    U, V = U / length(U), V / length(V)
-    for least in (64 * torch.finfo(X.dtype).eps, 0.0):  # a second time, for rounding that the division enlarged
-        V = V - (to_frame(X, U, c) * to_frame(X, V, c)).sum((-2, -1), keepdim=True) * U
-        size = length(V)
-        V = V / torch.where(size > least, size, torch.nan)
-    return U, V
+    return bent + (across - along).sum((-2, -1))
 
 
 def _second(X: Tensor, E: Tensor, F: Tensor, U: Tensor, V: Tensor, c: Cometric, ends: Ends) -> Tensor:

@@ -111,10 +111,10 @@ class _Expansion:
     @staticmethod
     def _at_one_end(tables: Tensor, near: Tensor, g: Tensor, h: Tensor) -> Tensor:
         """sum_m b_m d^m sum_k f[a_i, .. a_i, a_k] g_ik h_kj."""
-        order = tables.shape[-3]
+        order, n = tables.shape[-3:-1]
         rows = tables * g.unsqueeze(-3)
-        n = rows.shape[-1]
-        product = rows.reshape(*rows.shape[:-3], order * n, n) @ h  # an older vmap knows no flatten
+        # An older vmap knows no flatten, and an empty batch leaves no size to be found.
+        product = rows.reshape(*rows.shape[:-3], order * n, n) @ h
         parts = product.reshape(*product.shape[:-2], order, n, n).unbind(-3)
         total = torch.zeros_like(parts[0])
         for m in reversed(range(order)):

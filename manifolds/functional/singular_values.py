@@ -97,6 +97,14 @@ def polar_factor(M: Tensor) -> Tensor:
     return singular_value_function(M, POLAR_FACTOR)
 
 
+def polar_factor_with_values(M: Tensor) -> tuple[Tensor, Tensor]:
+    """`polar_factor`, and the singular values, descending, without a derivative. ``*B,n,n -> *B,n,n and *B,n``."""
+    U, c, V = svd(M)
+    if torch.compiler.is_compiling() and transforms_or_forward_mode():
+        return _taylor(M, POLAR_FACTOR.key), c
+    return _singular_value_function(M, POLAR_FACTOR, U, c, V), c
+
+
 # ---- under a compiler, where transforms differentiate ---------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
-"""Symmetric matrices with row sums zero, ``S = F Z F^T``, and the quadratic forms that permutations leave as they
-are."""
+"""Symmetric matrices with row sums zero, ``S = F Z F^T``, and the quadratic forms that are invariant under
+permutations."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ from .retracting import RetractingSPD
 @final
 @dataclass(frozen=True, eq=False)
 class SPDAffineInvariant(RetractingSPD):
-    r"""Positive definite matrices ``*B,n,n`` with the metric that congruences ``x -> a x a^T`` leave as it is:
+    r"""Positive definite matrices ``*B,n,n`` with the metric that is invariant under congruences ``x -> a x a^T``:
 
         <u, v>_x = alpha tr(x^-1 u x^-1 v) + beta tr(x^-1 u) tr(x^-1 v),
         dist(x, y)^2 = alpha sum_i (log w_i)^2 + beta (sum_i log w_i)^2,    w the eigenvalues of x^-1 y,
 
-    and with a power p that of ``x^p`` over p^2, which only orthogonal congruences leave: p = 1 is twice the metric of
+    and with a power p that of ``x^p`` over p^2, invariant only under orthogonal ones: p = 1 is twice the metric of
     Fisher and Rao of centred normal laws, and for p -> 0 it tends to the log-Euclidean one. Complete, of curvature
     between ``-p^2/(2 alpha)`` and 0, with unique geodesics: the injectivity radius is infinite. Inversion is an
     isometry.

@@ -13,6 +13,7 @@ from ..functional.kernel_flow import flow, logarithm
 from ..functional.kernel_map import Cometric, raised
 from ..functional.kernel_metric import from_frame, kernel_curvature, kernel_hessian, to_frame
 from ..functional.kernel_retraction import inverse_kernel_retraction, kernel_retraction
+from ..functional.kernel_transport import transport
 from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
 from ..functional.series import safe_norm
 from ..operation import in_full_precision, operation
@@ -89,8 +90,9 @@ class KernelCoordinates(Manifold):
 
     @operation
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """By second derivatives of the metric."""
-        return kernel_curvature(x, u, v, self.cometric)
+        """By second derivatives of the metric, in float64."""
+        at, *plane = (sym(m).double().contiguous() for m in torch.broadcast_tensors(x, u, v))
+        return kernel_curvature(at, *self._orthonormal(at, *plane), self.cometric).to(x.dtype)
 
     @operation
     def basis(self, x: Tensor) -> Tensor:
@@ -129,9 +131,11 @@ class KernelCoordinates(Manifold):
         x, y = torch.broadcast_tensors(x, y)
         return logarithm(x, y, self.cometric)
 
+    @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Not computed: raises."""
-        raise self._missing("expmap_transp: geodesics carry no vectors here")
+        """The end of the geodesic, and the vector transported along it."""
+        x, u, v = torch.broadcast_tensors(x, u, v)
+        return transport(x, u, v, self.cometric)
 
     @operation
     def exp_is_defined(self, x: Tensor, u: Tensor) -> Tensor:

@@ -9,27 +9,19 @@ phi is the power ``a x^theta`` at x = y, and its derivatives come from those of 
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from ..functional.kernel_cometric import Cometric, log_sinhc_second
-from ..options import ByOptions
+from ..options import ByOptions, check_finite
 
 Terms = tuple[tuple[float, float], ...]
 
 
-def _check(owner: object, **numbers: Any) -> None:
-    for name, value in numbers.items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(f"{type(owner).__name__}: {name} must be a finite number, got {value!r}")
-
-
-def _collected(terms: Iterable[tuple[float, float]]) -> Terms:
+def collected(terms: Iterable[tuple[float, float]]) -> Terms:
     """Those of one rate as one; l is even, and l(0) = 0."""
     found: dict[float, float] = {}
     for weight, rate in terms:
@@ -56,7 +48,7 @@ class KernelFunction(ByOptions, abc.ABC):
     beta: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check(self, scale=self.scale, beta=self.beta)
+        check_finite(type(self).__name__, scale=self.scale, beta=self.beta)
         if not self.scale > 0:
             raise ValueError(f"{type(self).__name__}: scale must be positive, got {self.scale!r}")
 
@@ -105,7 +97,7 @@ class KernelFunction(ByOptions, abc.ABC):
     def cometric(self) -> Cometric:
         """The kernel of the metric in the matrix logarithm, again as a function of logarithms: the derivative of exp
         at the logarithms of x and y is ``(x y)^(1/2) e^l(s/2)``, so that it is ``phi/(x y) e^(-2 l(s/2))``."""
-        return Cometric(self.scale, 1 - self.degree / 2, _collected([*self.terms, (-2.0, 0.5)]), self.beta)
+        return Cometric(self.scale, 1 - self.degree / 2, collected([*self.terms, (-2.0, 0.5)]), self.beta)
 
     def complaint(self, n: int) -> str | None:
         """Why there is no metric of n x n matrices, or None."""
@@ -128,199 +120,3 @@ def _log_ratio(x: Tensor, y: Tensor, log_x: Tensor, log_y: Tensor) -> Tensor:
     q = (x - y) / y
     near = q.abs() < 0.5
     return torch.where(near, torch.where(near, q, 0.0).log1p(), log_x - log_y)
-
-
-# ---- means ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class MeanKernel(KernelFunction, abc.ABC):
-    """``phi = scale m(x, y)^power`` for a mean m of two positive numbers: symmetric, homogeneous, between the two and
-    monotone.
-
-    Args:
-        power: of the mean, the degree of the kernel.
-        scale, beta: as of `KernelFunction`.
-    """
-
-    power: float = field(default=1.0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self, power=self.power)
-
-    @property
-    def degree(self) -> float:
-        """The power."""
-        return float(self.power)
-
-    @property
-    def terms(self) -> Terms:
-        """Those of the mean times the power."""
-        return _collected((self.power * weight, rate) for weight, rate in self._mean_terms)
-
-    @property
-    @abc.abstractmethod
-    def _mean_terms(self) -> Iterable[tuple[float, float]]:
-        """Of ``log m(x, y) - log(x y)/2``."""
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class ArithmeticMean(MeanKernel):
-    """(x + y)/2. ``ArithmeticMean(scale=4.0)`` is the kernel of `SPDBuresWasserstein`."""
-
-    @property
-    def _mean_terms(self) -> Iterable[tuple[float, float]]:
-        return (1.0, 1.0), (-1.0, 0.5)  # log cosh(s/2)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class GeometricMean(MeanKernel):
-    """(x y)^(1/2). ``GeometricMean(power=2.0)`` is the kernel of `SPDAffineInvariant`."""
-
-    @property
-    def _mean_terms(self) -> Iterable[tuple[float, float]]:
-        return ()
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class HarmonicMean(MeanKernel):
-    """2 x y/(x + y)."""
-
-    @property
-    def _mean_terms(self) -> Iterable[tuple[float, float]]:
-        return (-1.0, 1.0), (1.0, 0.5)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class LogarithmicMean(MeanKernel):
-    """(x - y)/(log x - log y). ``LogarithmicMean(power=2.0)`` is the kernel of `SPDLogEuclidean`, ``LogarithmicMean()``
-    that of Bogoliubov, Kubo and Mori."""
-
-    @property
-    def _mean_terms(self) -> Iterable[tuple[float, float]]:
-        return ((1.0, 0.5),)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class HoelderMean(MeanKernel):
-    """((x^p + y^p)/2)^(1/p), the geometric mean at p = 0.
-
-    Args:
-        p: any real number.
-        power, scale, beta: as of `MeanKernel`.
-    """
-
-    p: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self, p=self.p)
-
-    @property
-    def _mean_terms(self) -> Iterable[tuple[float, float]]:
-        return () if self.p == 0 else ((1 / self.p, self.p), (-1 / self.p, self.p / 2))  # log cosh(p s/2)/p
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class StolarskyMean(MeanKernel):
-    """(q (x^p - y^p)/(p (x^q - y^q)))^(1/(p - q)), where p or q is 0 the limit: the arithmetic mean at (2, 1), the
-    logarithmic one at (1, 0), the geometric one where p + q = 0.
-
-    Args:
-        p, q: two different real numbers.
-        power, scale, beta: as of `MeanKernel`.
-
-    Stolarsky 1975, "Generalizations of the logarithmic mean".
-
-    Raises ``ValueError`` if p and q are equal: those means are limits that are no quotient of powers.
-    """
-
-    p: float
-    q: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self, p=self.p, q=self.q)
-        if self.p == self.q:
-            raise ValueError(f"StolarskyMean: p and q must be different, got {self.p!r} and {self.q!r}")
-
-    @property
-    def _mean_terms(self) -> Iterable[tuple[float, float]]:
-        weight = 1 / (self.p - self.q)
-        return (weight, self.p / 2), (-weight, self.q / 2)
-
-
-# ---- families between known metrics ---------------------------------------------------------------------------
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class BogoliubovKuboMori(KernelFunction):
-    """The logarithmic mean: the metric is the Hessian of the entropy ``tr x log x``, of quantum statistics."""
-
-    @property
-    def degree(self) -> float:
-        """1."""
-        return 1.0
-
-    @property
-    def terms(self) -> Terms:
-        """((1, 1/2),)."""
-        return ((1.0, 0.5),)
-
-
-@dataclass(frozen=True, eq=False)
-class _MixedPower(KernelFunction, abc.ABC):
-    p: float
-    q: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self, p=self.p, q=self.q)
-
-    @property
-    def terms(self) -> Terms:
-        """Of ``(x - y)^2/((x^p - y^p)(x^q - y^q))``."""
-        return _collected([(2.0, 0.5), (-1.0, self.p / 2), (-1.0, self.q / 2)])
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class MixedPowerEuclidean(_MixedPower):
-    """``p q (x - y)^2/((x^p - y^p)(x^q - y^q))``, where p or q is 0 the limit: balanced between two power-Euclidean
-    metrics, ``V -> D(x^p)[V]/p`` paired with that of q. ``p = q`` is `SPDPowerEuclidean`, and `SPDLogEuclidean` at 0;
-    (0, 1) is `BogoliubovKuboMori`.
-
-    Args:
-        p, q: any real numbers; the degree is ``2 - p - q``.
-        scale, beta: as of `KernelFunction`.
-    """
-
-    @property
-    def degree(self) -> float:
-        """2 - p - q."""
-        return float(2 - self.p - self.q)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class MixedPowerAffine(_MixedPower):
-    """``(x y)^((p + q)/2)`` times the kernel of `MixedPowerEuclidean`: balanced between two power-affine metrics.
-    ``p = q`` is `SPDAffineInvariant` with that power, and `SPDLogEuclidean` at 0.
-
-    Args:
-        p, q: any real numbers.
-        scale, beta: as of `KernelFunction`.
-    """
-
-    @property
-    def degree(self) -> float:
-        """2."""
-        return 2.0

@@ -1,4 +1,4 @@
-"""Options of the metrics: powers, and the products of symmetric matrices that rotations leave as they are,
+"""Options of the metrics: powers, and the products of symmetric matrices that are invariant under rotations,
 ``alpha tr(X Y) + beta tr X tr Y``."""
 
 from __future__ import annotations

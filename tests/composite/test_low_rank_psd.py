@@ -279,4 +279,21 @@ def test_gyro_operations_are_there_when_both_parts_have_them():
     assert not is_gyro(m)
     with pytest.raises(NotImplementedError, match=r"LowRankPSD.* has no gyro structure, since .* has none"):
         m.gyroadd(points(m), points(m))
-    assert is_gyro(LowRankPSD(4, 2)) == is_gyro(Grassmann())
+    assert is_gyro(LowRankPSD(4, 2)) and is_gyro(LowRankPSD(3, 3))
+
+
+@pytest.mark.parametrize("n, p", [(5, 2), (4, 3), (3, 3), (4, 1)])
+def test_sums_are_those_of_both_factors_in_the_canonical_pair(n, p):
+    m = LowRankPSD(n, p, weight=2.0)
+    z = [0.3 * torch.randn(6, *m.normal_shape((m.n * p + p * p,)), dtype=torch.float64) for _ in range(3)]
+    x, y, w = map(m.from_normal, z)
+    torch.testing.assert_close(m.to_normal(x), z[0], atol=1e-12, rtol=0)
+    (U, S), (V, R) = m.split(x), m.split(y)
+    total = m.gyroadd(x, y)
+    got, T = m.split(total)
+    want = Grassmann().gyroadd(U, V)
+    torch.testing.assert_close(got @ got.mT, want @ want.mT, atol=1e-13, rtol=0)
+    torch.testing.assert_close(T, SPDAffineInvariant().gyroadd(S, R), atol=1e-12, rtol=1e-12)
+    assert m.check_point_on_manifold(total)
+    torch.testing.assert_close(m.dist(m.gyroadd(x, y), m.gyroadd(x, w)), m.dist(y, w), atol=1e-12, rtol=0)
+    torch.testing.assert_close(m.gyroadd(m.gyroinv(x), total), y, atol=1e-12, rtol=0)

@@ -212,6 +212,7 @@ def grassmann(retraction: str) -> Case:
         e = t.noise(1, t.shape[1])
         return complement(x)[..., :1] @ (e / e.norm())
 
+    # Gyro laws draw points within a third of .9 pi/2: sums of three have logarithms, and left reduction holds.
     return Case(
         Grassmann(retraction),
         shapes=(*FRAME_SHAPES, (3, 3)),

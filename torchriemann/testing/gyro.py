@@ -131,7 +131,8 @@ def gyrations_are_rotations(t: Trial) -> None:
 
 @law(float64=1e-10, float32=1e-3)
 def gyrations_obey_left_reduction(t: Trial) -> None:
-    """gyr[x, y] = gyr[x + y, y]: what makes a gyrogroup of a left gyrogroup. (Not so on all of a Grassmann.)"""
+    """gyr[x, y] = gyr[x + y, y]: what makes a gyrogroup of a left gyrogroup. (On a Grassmann for
+    points as near as these: while the largest principal angle of x and twice that of y add up to less than pi/2.)"""
     m, (x, y, z) = _setting(t, 3)
     t.same(m.gyration(m.gyroadd(x, y), y, z), m.gyration(x, y, z), "left reduction")
 
