@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..functional.matrices import congruent, sym, symmetric_from_vector, symmetric_vector
+from ..functional.matrix_function import MatrixFunction
 from ..functional.singular_values import polar_factor
 from ..functional.spectral import symmetric_function
-from ..functional.spectral_functions import EXP
+from ..functional.spectral_functions import EXP, LOG, SQRT
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky, cholesky_with_inverse
 from ..operation import in_full_precision, operation
@@ -85,6 +86,11 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
         return sym(symmetric_function(u, EXP))
 
     @operation
+    def logmap0(self, x: Tensor) -> Tensor:
+        """The matrix logarithm."""
+        return _spectral(x, LOG)
+
+    @operation
     def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
         """x^(1/2) y x^(1/2)."""
         return congruent(self._root(x), y)
@@ -107,4 +113,9 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
         return congruent(polar_factor(self._root(x) @ self._root(y)), z)
 
     def _root(self, x: Tensor) -> Tensor:
-        return self.midpoint(self._origin_of(x), x)
+        return _spectral(x, SQRT)
+
+
+def _spectral(x: Tensor, function: MatrixFunction) -> Tensor:
+    """The function of x, decomposed in float64: in float32 small eigenvalues are rounding of the large ones."""
+    return sym(symmetric_function(x.double(), function, definite=True)).to(x.dtype)
