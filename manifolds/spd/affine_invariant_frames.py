@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..functional.matrices import congruent, sym, symmetric_from_vector, symmetric_vector
 from ..functional.matrix_function import MatrixFunction
 from ..functional.singular_values import polar_factor
-from ..functional.spectral import symmetric_function
+from ..functional.spectral import decomposed, function_at, symmetric_function
 from ..functional.spectral_functions import EXP, LOG, SQRT
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky, cholesky_with_inverse
@@ -111,6 +112,20 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """O z O^T, O the polar factor of x^(1/2) y^(1/2), which is ``(x (+) y)^(-1/2) x^(1/2) y^(1/2)``."""
         return congruent(polar_factor(self._root(x) @ self._root(y)), z)
+
+    def recentred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """From one decomposition ``(-)x (+) y = U diag(w) U^T``: log w, and its multiples' exponential."""
+        difference, w, U = decomposed(sym(self.gyroadd(self.gyroinv(x), y)).double(), True, True)
+        logarithm = function_at(difference, w, U, LOG)
+        squares = self.normal_from_tangent(logarithm).square().sum(-1)
+
+        def placed(b: Tensor, t: Tensor) -> Tensor:
+            t = t.double().unsqueeze(-1)
+            exponents = (t * w.log()).detach()
+            multiple = function_at(t.unsqueeze(-1) * logarithm, exponents, U, EXP)
+            return self.gyroadd(b, multiple.to(b.dtype))
+
+        return squares.to(x.dtype), placed
 
     def _root(self, x: Tensor) -> Tensor:
         return _spectral(x, SQRT)
