@@ -8,6 +8,12 @@ if __name__ != "torchriemann.layers":
 
 from .base import ManifoldModule as ManifoldModule
 from .classifiers import GrassmannClassifier as GrassmannClassifier
+from .gyro import GyroClassifier as GyroClassifier
+from .gyro import GyroConv1d as GyroConv1d
+from .gyro import GyroConv2d as GyroConv2d
+from .gyro import GyroLinear as GyroLinear
+from .gyro import GyroScaling as GyroScaling
+from .gyro import GyroTranslation as GyroTranslation
 from .hyperbolic import Curvature as Curvature
 from .hyperbolic import EntailmentCones as EntailmentCones
 from .hyperbolic import LorentzIsometry as LorentzIsometry

@@ -26,8 +26,8 @@ class ClassParallel(ParallelStyle):
             parts are gathered, and their gradients summed and handed back. ``Replicate()``: each the whole batch, the
             same everywhere. There is no default, because a wrong one would go unnoticed.
 
-    Raises ``ValueError`` for another kind of module, for another layout, for a head that is distributed already, and
-    for fewer classes than leave one for each process.
+    Raises ``ValueError`` for another kind of module, for a head in "tangent" form, for another layout, for a head that
+    is distributed already, and for fewer classes than leave one for each process.
 
     >>> parallelize_module(model, mesh, {"head": ClassParallel(input_layouts=Shard(0))})  # doctest: +SKIP
     """
@@ -41,6 +41,11 @@ class ClassParallel(ParallelStyle):
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         if not isinstance(module, GrassmannClassifier):
             raise ValueError(f"ClassParallel: the module must be a GrassmannClassifier, got {type(module).__name__}")
+        if module.parametrization != "manifold":
+            raise ValueError(
+                f"ClassParallel: the head has parametrization={module.parametrization!r}; make one with "
+                'parametrization="manifold"'
+            )
         placements = [Shard(0)] * device_mesh.ndim
         whole = module.weight
         if isinstance(whole, DTensor):
@@ -50,7 +55,7 @@ class ClassParallel(ParallelStyle):
         check_no_empty_shard("ClassParallel", whole.shape[0], device_mesh, placements)
         # From rank 0's values: all processes then hold parts of one head, whatever their seeds.
         shard = distribute_tensor(whole.data.as_subclass(Tensor), device_mesh, placements)
-        module.weight = relabel(nn.Parameter(shard, whole.requires_grad), whole.manifold)  # type: ignore[assignment]
+        module.weight = relabel(nn.Parameter(shard, whole.requires_grad), module.manifold)  # type: ignore[assignment]
         layouts = [self.input_layouts] * device_mesh.ndim
 
         def lay_out(_, args, kwargs):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from torchriemann.manifolds import Grassmann, ManifoldParameter
+from torchriemann.manifolds import Grassmann
 from torchriemann.manifolds.functional.series import safe_norm, safe_sqrt
 from torchriemann.manifolds.precision import in_full_precision, widen
 
@@ -21,7 +21,7 @@ class GrassmannClassifier(ManifoldModule):
     with an orthonormal basis :math:`S_c` of the subspace of class c: :math:`\gamma` times the cosine of the angle
     between feature and subspace. A class may vary within its subspace without leaving its logit, so features keep
     differences inside a class that a linear head would collapse; that is what makes them transfer (Wang et al.,
-    "Grassmann Class Representation", arXiv:2308.01547). Train `weight` with a Riemannian optimizer.
+    "Grassmann Class Representation", arXiv:2308.01547).
 
     Args:
         in_features: d, the size of a feature.
@@ -30,29 +30,33 @@ class GrassmannClassifier(ManifoldModule):
             classifier that ignores the sign.
         scale: :math:`\gamma`; cross-entropy wants it well above log K, and the paper uses 25 throughout.
         normalize: divide x by its length. Without it the logits are :math:`\gamma |S_c^\top x|`.
+        parametrization: "manifold" keeps the bases as a `ManifoldParameter`, for a Riemannian optimizer; "tangent" the
+            normal coordinates of the subspaces, ``K,d-k,k``, for any optimizer. There a subspace is
+            ``Grassmann().from_normal(weight)``, which costs an eigendecomposition of size k a class and a step, and
+            whose coordinates are long where it is far from the span of the first k axes.
 
     Shape: ``*B,d -> *B,K``, in the dtype of the input. With `normalize` all logits lie in [0, scale] up to rounding.
 
     Attributes:
-        weight: ``K,d,k``, orthonormal columns, a `ManifoldParameter` on `manifold` = ``Grassmann()``; drawn from the
-            rotation-invariant law.
+        weight: ``K,d,k``, orthonormal columns, a `ManifoldParameter` on `manifold` = ``Grassmann()``, or ``K,d-k,k``;
+            drawn from the rotation-invariant law. ``point("weight")`` is the bases in both forms.
 
     Numerics. At least float32 inside, whatever the dtypes and autocast. The gradient is finite everywhere: a feature
     orthogonal to a subspace, where the length has a kink, contributes the subgradient zero to that class, and so
     does the zero feature, whose logits are zero.
 
     Many classes. `class_parallel.ClassParallel` shards the head over its classes, one part a process; `weight` is then
-    a `DTensor`, and so are `x` and the logits.
+    a `DTensor`, and so are `x` and the logits. Such a head is of the "manifold" form.
 
-    Raises ``ValueError`` for sizes that make no subspaces, for an `x` of another size or of no floating-point type, and
-    for a `weight` that is sharded in any but its first dimension.
+    Raises ``ValueError`` for sizes that make no subspaces, for another `parametrization`, for an `x` of another size or
+    of no floating-point type, and for a `weight` that is sharded in any but its first dimension, or in "tangent" form.
 
     >>> head = GrassmannClassifier(in_features=64, num_classes=10, subspace_dim=8)
     >>> head(torch.randn(32, 64)).shape
     torch.Size([32, 10])
     """
 
-    weight: ManifoldParameter
+    weight: nn.Parameter
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class GrassmannClassifier(ManifoldModule):
         subspace_dim: int,
         scale: float = 25.0,
         normalize: bool = True,
+        parametrization: str = "manifold",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -79,9 +84,10 @@ class GrassmannClassifier(ManifoldModule):
         self.subspace_dim = subspace_dim
         self.scale = scale
         self.normalize = normalize
+        self.parametrization = parametrization
         self.manifold = Grassmann()
         shape = (num_classes, in_features, subspace_dim)
-        self.register_point("weight", self.manifold, shape, device=device, dtype=dtype)
+        self.register_point("weight", self.manifold, shape, parametrization, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -90,22 +96,35 @@ class GrassmannClassifier(ManifoldModule):
             return
         # A factorisation needs float32 at least; rounding to a half dtype comes after it.
         wide = widen(self.weight)
-        if is_traceable_wrapper_subclass(self.weight):
+        if self._is_sharded():
             from .class_shards import draw_shard  # here: it imports a second's worth of torch.distributed
 
             with torch.no_grad():
                 return draw_shard(self.manifold, self.weight, wide)
-        drawn = self.manifold.random_uniform(*self.weight.shape, device=self.weight.device, dtype=wide)
+        shape = (self.num_classes, self.in_features, self.subspace_dim)
+        drawn = self.manifold.random_uniform(*shape, device=self.weight.device, dtype=wide)
         self.set_point("weight", drawn)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits, ``*B,d -> *B,K``."""
         self._check_input(x)
-        if is_traceable_wrapper_subclass(self.weight):
+        if self._is_sharded():
             from .class_shards import on_shards
 
             return on_shards(self._logits, x, self.weight)
-        return self._logits(x, self.weight)
+        if self.parametrization == "manifold":
+            return self._logits(x, self.weight)
+        return self._logits(x, self.point("weight", widen(x, self.weight)))
+
+    def _is_sharded(self) -> bool:
+        if not is_traceable_wrapper_subclass(self.weight):
+            return False
+        if self.parametrization != "manifold":
+            raise ValueError(
+                f"GrassmannClassifier: weight is sharded, as a {type(self.weight).__name__}, and parametrization is "
+                f'{self.parametrization!r}; make a head that is to be sharded with parametrization="manifold"'
+            )
+        return True
 
     def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
         return self._lengths(x, weight).to(x.dtype)  # whatever the dtype of the weight
@@ -133,5 +152,5 @@ class GrassmannClassifier(ManifoldModule):
         """The arguments, for ``print(module)``."""
         return (
             f"in_features={self.in_features}, num_classes={self.num_classes}, subspace_dim={self.subspace_dim}, "
-            f"scale={self.scale}, normalize={self.normalize}"
+            f"scale={self.scale}, normalize={self.normalize}, parametrization={self.parametrization!r}"
         )

@@ -126,7 +126,7 @@ def follow(start: Tensor, c: Cometric, rounds: int = MOST_ROUNDS) -> Path:
     for _ in range(rounds):
         if len(items) == 0:
             break
-        stages, found, decay = _stages(state, length, slopes, c)
+        stages, found, decay = solved_step(state, length, slopes, c)
         good = decay <= _DECAY
         taken.append((items[good], count[items[good]], stages[good], length[good]))
         count[items[good]] += 1
@@ -134,16 +134,19 @@ def follow(start: Tensor, c: Cometric, rounds: int = MOST_ROUNDS) -> Path:
         state, time = torch.where(_per_item(good, state), moved, state), torch.where(good, time + length, time)
         arrived = time > 1 - 1e-12
         end[items[arrived]] = state[arrived]
-        # The error goes with the power 7 of the length, and with 0.7 as a margin.
-        factor = 0.7 * (_DECAY / decay.clamp(min=1e-18)) ** (1 / 7)
-        factor = torch.where(good, factor.clamp(0.7, _GROWTH), factor.nan_to_num(nan=0.0).clamp(0.25, 0.5))
-        following = _even(factor * length, time)
+        following = _even(_factor(decay) * length, time)
         continued = _continued(found, following / length)
         going = (~arrived).nonzero().squeeze(-1)
         items, state, time, good = items[going], state[going], time[going], good[going]
         slopes = torch.where(_per_item(good, found), continued[going], _constant(state, c))
         length = following[going]
     return _path(start, end, taken, int(count.max()) if len(count) else 0)
+
+
+def _factor(decay: Tensor) -> Tensor:
+    """What to multiply the length of a step by. The error goes with its power 7, and 0.7 is a margin."""
+    factor = 0.7 * (_DECAY / decay.clamp(min=1e-18)) ** (1 / 7)
+    return torch.where(decay <= _DECAY, factor.clamp(0.7, _GROWTH), factor.nan_to_num(nan=0.0).clamp(0.25, 0.5))
 
 
 def _per_item(a: Tensor, like: Tensor) -> Tensor:
@@ -160,7 +163,7 @@ def _even(length: Tensor, time: Tensor) -> Tensor:
     return (1 - time) / ((1 - time) / length - 1e-9).ceil().clamp(min=1)
 
 
-def _stages(state: Tensor, length: Tensor, slopes: Tensor, c: Cometric) -> tuple[Tensor, Tensor, Tensor]:
+def solved_step(state: Tensor, length: Tensor, slopes: Tensor, c: Cometric) -> tuple[Tensor, Tensor, Tensor]:
     """The states and the slopes at the nodes of a step, and their `_decay`; infinite where the sweeps do not end."""
     h, begin = length.reshape(-1, 1, 1, 1, 1), state.unsqueeze(1)
     last, done = torch.full_like(length, torch.inf), torch.zeros_like(length, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 import torch
 
+from tests.layers.gyro_rows import GYRO_ROWS
 from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, GyroBatchNorm, LorentzIsometry
 from torchriemann.manifolds import (
     Euclidean,
@@ -66,6 +67,7 @@ def norm(space, point, channels=None, train=False, tolerance=None, **options):
 TABLE = (
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 3, **options), features),
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 1, scale=3.0, normalize=False, **options), features),
+    LayerCase(lambda **options: GrassmannClassifier(7, 4, 3, parametrization="tangent", **options), features),
     LayerCase(lambda **options: Curvature(-0.7, **options), lambda t: (), exempt=(CURVATURE := {
         "repr_shows_the_arguments": "it prints the curvature of today, which is no argument",
     })),
@@ -93,4 +95,5 @@ TABLE = (
     norm(Sphere(), (4,)),
     norm(SPACE, (4,)),
     norm(SpecialOrthogonal(), (3, 3), form="tangent"),
+    *GYRO_ROWS,
 )  # fmt: skip

@@ -87,11 +87,15 @@ class LayerTrial:
         `spread`. The same for all dtypes but for rounding; another one for each `other`."""
         layer = self.start(other, **{"dtype": self.dtype, **options})
         draw = LayerTrial(self.case, self.seed + 1000 * (other + 1))
+        if not isinstance(layer, nn.Module):
+            return layer
+        # A start that is drawn is another one in each dtype.
+        start = dict(self.start(other, **{**options, "dtype": torch.float64, "device": "cpu"}).named_parameters())
         with torch.no_grad():
-            for _, p, manifold in named_manifolds(layer) if isinstance(layer, nn.Module) else ():
+            for name, p, manifold in named_manifolds(layer):
                 size = tuple(p.shape)
-                moved = p + self.case.spread * draw.noise(*size) if manifold is None else draw.random(manifold, *size)
-                p.copy_(moved)
+                moved = start[name] + self.case.spread * draw.noise(*size) if manifold is None else None
+                p.copy_(draw.random(manifold, *size) if moved is None else moved)
         return layer
 
     def arguments(self, batch: tuple[int, ...] | None = None, dtype: torch.dtype | None = None) -> tuple:
