@@ -1,5 +1,6 @@
 """The table of layers: a new layer adds one row, and every law of `torchriemann.testing.LAYER_LAWS` is held to it."""
 
+from tests.layers.grassmann_rows import GRASSMANN_ROWS
 from tests.layers.gyro_rows import GYRO_ROWS
 from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, LorentzIsometry
 from torchriemann.manifolds import Lorentz, PoincareBall
@@ -58,4 +59,5 @@ TABLE = (
         for space in (SPACE, BALL)
     ),
     *GYRO_ROWS,
+    *GRASSMANN_ROWS,
 )  # fmt: skip
