@@ -23,3 +23,4 @@ from .gyro import gyro_score as gyro_score
 from .hyperbolic import Curvature as Curvature
 from .hyperbolic import EntailmentCones as EntailmentCones
 from .hyperbolic import LorentzIsometry as LorentzIsometry
+from .normalization import GyroBatchNorm as GyroBatchNorm

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import frechet, mean_start
 from .checks import expands
+from .functional.matrices import check_number
 from .functional.pairwise import table
 from .functional.series import safe_sqrt
 from .operation import in_full_precision, operation
@@ -370,6 +371,8 @@ class Manifold(ByOptions, Primitives):
         """Wrapped normal law ``exp_mean(std * z)``, `z` standard normal in the tangent space; `mean` is the origin
         unless given, `std` a number or a tensor over the batch."""
         self._raise(self._shape_reason(size))
+        if not isinstance(std, Tensor):
+            check_number(f"{type(self).__name__}.random_normal", "std", std)
         batch = size[: len(size) - self.ndim]
         if mean is not None:
             self.check_operands("random_normal", [mean, torch.empty(size, device="meta")])

@@ -26,6 +26,13 @@ def checked_start(manifold: Manifold, start: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def mean_guess(manifold: Manifold, x: Tensor, w: Tensor) -> Tensor:
+    """The manifold's first guess of the mean under weights that sum to one over the first dimension, without a
+    derivative. ``N,*B,P; N,*B -> *B,P``."""
+    return manifold._mean_guess(x, per_point(manifold, w))
+
+
+@torch.no_grad()
 def best_start(manifold: Manifold, x: Tensor, w: Tensor) -> Tensor:
     """The manifold's first guess, or the item nearest to it if the mean squared distance from there is less; of two
     items the one of the greater weight, from which one step leads to the mean. ``N,*B,P; N,*B,1(,1) -> *B,P``.

@@ -59,8 +59,14 @@ def logarithm(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     """A velocity W with ``flow(X, W, c) = Y``, NaN where none is found. ``*B,n,n``, of one batch.
 
     The end misses Y by at most 1e-11 of the largest entry of X and Y, taken from their common center. It is the
-    velocity of the geodesic next to the straight line in flat coordinates, by `kernel_shooting`; the only one where the
-    metric is complete and not positively curved. First and second derivatives are those of the equation.
+    velocity of a geodesic next to the straight line in flat coordinates, by `kernel_shooting`; the only one where the
+    metric is complete and not positively curved. First and second derivatives are those of the equation; a third one is
+    wrong.
+
+    Found for all of 14 pairs of independent eigenvectors whose matrices ``e^X`` have a condition of 300, in each of
+    five kernels; of 1e4, for all but those of `BogoliubovKuboMori` (12 of 14); of 1e6, for all of ``LogarithmicMean(
+    power=1.5)`` and none of the squared geometric mean, ends of which change by e^s where Y changes by one, s their
+    distance. For the squared harmonic mean, at which s is twice as large, 300 is too much (4 of 14), and 30 is not.
     """
     dtype, c = X.dtype, unscaled(c)
     X, Y = sym(X.double()), sym(Y.double())

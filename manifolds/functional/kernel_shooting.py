@@ -8,6 +8,8 @@ tensors in float64.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -30,33 +32,51 @@ _ROUGH = 1e-3
 _SOLVED, ACCEPTED = 3e-14, 1e-11
 
 
+class _Search(NamedTuple):
+    """Items that are searched: the nearest covectors so far, how far their ends are, the Newton steps from them and the
+    parts of these to try."""
+
+    items: Tensor
+    X: Tensor
+    target: Tensor
+    Y: Tensor
+    residual: Tensor
+    step: Tensor
+    factor: Tensor
+
+
 def shoot(X: Tensor, target: Tensor, c: Cometric) -> Tensor:
     """The covectors; NaN where none was found. ``B,n,n``."""
     found = torch.full_like(X, torch.nan)
     items = (X + target).flatten(1).isfinite().all(1).nonzero().squeeze(-1)
     X, target = X[items], target[items]
-    Y = swept(X, target, c)
-    step, factor = torch.zeros_like(Y), X.new_zeros(len(X))
-    residual = torch.full_like(factor, torch.inf)
+    Y, zero = swept(X, target, c), X.new_zeros(len(X))
+    at = _Search(items, X, target, Y, torch.full_like(zero, torch.inf), torch.zeros_like(Y), zero)
     for _ in range(_MOST_TRIALS):
-        if len(items) == 0:
+        if len(at.items) == 0:
             break
-        trial = Y + factor[:, None, None] * step
-        path = follow(torch.stack([X, trial], 1), c, _MOST_ROUNDS)
-        missing = target - path.end[:, 0]
-        size = _size(missing, X, target)
-        better = size < residual
-        Y, residual = torch.where(better[:, None, None], trial, Y), torch.where(better, size, residual)
-        factor = torch.where(better, torch.where(factor > 0, 2 * factor, 1.0).clamp(max=1.0), 0.25 * factor)
-        # Where an end within what counts comes no nearer, rounding alone is left.
-        done = (residual <= _SOLVED) | (~better & (residual <= ACCEPTED)) | (factor < _SHORTEST)
-        good = done & (residual <= ACCEPTED)
-        found[items[good]] = Y[good]
-        moved = (better & ~done).nonzero().squeeze(-1)
-        step = step.index_copy(0, moved, _newton_step(_of_items(path, moved), missing[moved], c))
-        going = ~done
-        items, X, target, Y, step, factor, residual = (a[going] for a in (items, X, target, Y, step, factor, residual))
+        at, done = _tried(at, c)
+        good = done & (at.residual <= ACCEPTED)
+        found[at.items[good]] = at.Y[good]
+        at = _Search(*(a[~done] for a in at))
     return found
+
+
+def _tried(at: _Search, c: Cometric) -> tuple[_Search, Tensor]:
+    """After a trial, and where the search has ended."""
+    trial = at.Y + at.factor[:, None, None] * at.step
+    path = follow(torch.stack([at.X, trial], 1), c, _MOST_ROUNDS)
+    missing = at.target - path.end[:, 0]
+    size = _size(missing, at.X, at.target)
+    better = size < at.residual
+    Y, residual = torch.where(better[:, None, None], trial, at.Y), torch.where(better, size, at.residual)
+    larger = torch.where(at.factor > 0, 2 * at.factor, 1.0).clamp(max=1.0)
+    factor = torch.where(better, larger, 0.25 * at.factor)
+    # Where an end within what counts comes no nearer, rounding alone is left.
+    done = (residual <= _SOLVED) | (~better & (residual <= ACCEPTED)) | (factor < _SHORTEST)
+    moved = (better & ~done).nonzero().squeeze(-1)
+    step = at.step.index_copy(0, moved, _newton_step(_of_items(path, moved), missing[moved], c))
+    return at._replace(Y=Y, residual=residual, step=step, factor=factor), done
 
 
 def _size(missing: Tensor, X: Tensor, target: Tensor) -> Tensor:
@@ -128,6 +148,19 @@ def _flat_derivative(X: Tensor, V: Tensor, r: float, inverse: bool = False) -> T
 # ---- sweeps over the whole geodesic ---------------------------------------------------------------------------
 
 
+class _Sweep(NamedTuple):
+    """Items that are swept: the starts, the states at the nodes ``B,R,8,2,n,n``, and of the first geodesics the lengths
+    of the steps and the derivatives of states and end in Y."""
+
+    items: Tensor
+    state: Tensor
+    states: Tensor
+    lengths: Tensor
+    target: Tensor
+    nodes: Tensor
+    end: Tensor
+
+
 def swept(X: Tensor, target: Tensor, c: Cometric) -> Tensor:
     """Covectors of geodesics that end near the target, or at least not farther from it than X is. ``B,n,n``."""
     found = guess(X, target, c)
@@ -135,25 +168,26 @@ def swept(X: Tensor, target: Tensor, c: Cometric) -> Tensor:
     nearer = _size(target - path.end[:, 0], X, target) < _size(target - X, X, target)
     found = torch.where(nearer[:, None, None], found, 0.0)
     items = nearer.nonzero().squeeze(-1)
-    path = _of_items(path, items)
-    nodes, end = _derivative(path, c, _ROUGH)
-    state, states = torch.stack([X, found], 1)[items], path.states
-    lengths, target, last = path.lengths, target[items], path.end.new_full((len(items),), torch.inf)
+    path, state = _of_items(path, items), torch.stack([X, found], 1)[items]
+    at = _Sweep(items, state, path.states, path.lengths, target[items], *_derivative(path, c, _ROUGH))
+    last = path.end.new_full((len(items),), torch.inf)
     for _ in range(_MOST_SWEEPS):
-        if len(items) == 0:
+        if len(at.items) == 0:
             break
-        moved, reached = integrated(state, field(states, c), lengths)
-        change = _solution(end, symmetric_vector(target - reached[:, 0]))
-        shift = symmetric_from_vector((nodes @ change[:, None, None, :, None]).squeeze(-1).unflatten(-1, (2, -1)))
-        following = moved + shift
-        state = torch.stack([state[:, 0], state[:, 1] + symmetric_from_vector(change)], 1)
-        size = (following - states).abs().amax((1, 2, -2, -1)) / states.abs().amax((1, 2, -2, -1))
-        size, states = size.amax(-1), following
+        at, size = _swept_once(at, c)
         done = (size <= _SOLVED / 3) | ~(size < 2 * last)
         solved = done & (size <= 1e-6)  # what does not come to rest is no better than the guess
-        found[items[solved]] = state[solved, 1]
-        going = ~done
-        items, state, states, lengths, target, nodes, end, last = (
-            a[going] for a in (items, state, states, lengths, target, nodes, end, size)
-        )
+        found[at.items[solved]] = at.state[solved, 1]
+        at, last = _Sweep(*(a[~done] for a in at)), size[~done]
     return found
+
+
+def _swept_once(at: _Sweep, c: Cometric) -> tuple[_Sweep, Tensor]:
+    """After a sweep, and by how much that changed the states."""
+    moved, reached = integrated(at.state, field(at.states, c), at.lengths)
+    change = _solution(at.end, symmetric_vector(at.target - reached[:, 0]))
+    shift = (at.nodes @ change[:, None, None, :, None]).squeeze(-1).unflatten(-1, (2, -1))
+    states = moved + symmetric_from_vector(shift)
+    Y = at.state[:, 1] + symmetric_from_vector(change)
+    size = (states - at.states).abs().amax((1, 2, -2, -1)) / at.states.abs().amax((1, 2, -2, -1))
+    return at._replace(state=torch.stack([at.state[:, 0], Y], 1), states=states), size.amax(-1)

@@ -126,7 +126,7 @@ def follow(start: Tensor, c: Cometric, rounds: int = MOST_ROUNDS) -> Path:
     for _ in range(rounds):
         if len(items) == 0:
             break
-        stages, found, decay = _stages(state, length, slopes, c)
+        stages, found, decay = solved_step(state, length, slopes, c)
         good = decay <= _DECAY
         taken.append((items[good], count[items[good]], stages[good], length[good]))
         count[items[good]] += 1
@@ -160,7 +160,7 @@ def _even(length: Tensor, time: Tensor) -> Tensor:
     return (1 - time) / ((1 - time) / length - 1e-9).ceil().clamp(min=1)
 
 
-def _stages(state: Tensor, length: Tensor, slopes: Tensor, c: Cometric) -> tuple[Tensor, Tensor, Tensor]:
+def solved_step(state: Tensor, length: Tensor, slopes: Tensor, c: Cometric) -> tuple[Tensor, Tensor, Tensor]:
     """The states and the slopes at the nodes of a step, and their `_decay`; infinite where the sweeps do not end."""
     h, begin = length.reshape(-1, 1, 1, 1, 1), state.unsqueeze(1)
     last, done = torch.full_like(length, torch.inf), torch.zeros_like(length, dtype=torch.bool)

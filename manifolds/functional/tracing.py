@@ -15,6 +15,7 @@ from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
     is_legacy_batchedtensor,
 )
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Function, forward_ad
 from torch.autograd.function import once_differentiable
 
@@ -28,8 +29,10 @@ def bound_once(function: type[Function]) -> type[Function]:
 
 
 def values_readable(x: Tensor) -> bool:
-    """False under compile, vmap and the like, and of meta tensors, of which no number can be taken."""
-    return not torch.compiler.is_compiling() and not is_functorch_wrapped_tensor(x) and not x.is_meta
+    """False under compile, vmap and the like, and of meta and fake tensors, of which no number can be taken."""
+    if torch.compiler.is_compiling() or is_functorch_wrapped_tensor(x) or x.is_meta:
+        return False
+    return not isinstance(x, FakeTensor)
 
 
 def values_at_hand(x: Tensor) -> bool:

@@ -89,3 +89,10 @@ def test_a_draw_is_differentiable_in_the_curvature():
     K = torch.tensor(-2.0, dtype=F64, requires_grad=True)
     value = lambda K: Lorentz(K).random(5, 4, generator=generator(), dtype=F64).sum()  # noqa: E731
     assert torch.autograd.gradcheck(value, K)
+
+
+@pytest.mark.parametrize("std", [float("nan"), "0.1", None, True])
+@pytest.mark.parametrize("m", [Sphere(), Lorentz(), Product((Sphere(), Lorentz()), ((3,), (3,)))], ids=repr)
+def test_a_deviation_is_a_number(m, std):
+    with pytest.raises(ValueError, match=r"random_normal: std must be a real number, got"):
+        m.random_normal(2, 6 if isinstance(m, Product) else 3, std=std)

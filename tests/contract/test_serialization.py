@@ -20,7 +20,16 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from tests.laws.table import TABLE
 from torchriemann.layers import GrassmannClassifier, ManifoldModule
-from torchriemann.manifolds import Grassmann, ManifoldParameter, Sphere
+from torchriemann.manifolds import (
+    CorrelationLogScaled,
+    CorrelationOffLog,
+    CorrelationPolyHyperbolic,
+    Grassmann,
+    ManifoldParameter,
+    SPDAffineInvariant,
+    SPDLogCholesky,
+    Sphere,
+)
 from torchriemann.manifolds.frames.stiefel import Stiefel
 from torchriemann.optim import RiemannianAdam, RiemannianSGD, param_groups
 
@@ -270,6 +279,22 @@ def test_a_model_of_fake_tensors():
             ManifoldParameter(torch.empty(2, 5), Stiefel())
     assert labels(model) == LABELS and all(is_fake(q) and q.grad.shape == q.shape for q in model.parameters())
     assert isinstance(p, nn.Parameter) and is_fake(p) and p.manifold == Stiefel() and not p.requires_grad
+
+
+@pytest.mark.parametrize(
+    "manifold",
+    [SPDAffineInvariant(), SPDLogCholesky(), CorrelationPolyHyperbolic(), CorrelationOffLog(), CorrelationLogScaled()],
+    ids=repr,
+)
+def test_operations_of_fake_tensors(manifold):
+    """Where there are numbers operations look at them: whether a matrix is definite, whether a search has ended."""
+    with FakeTensorMode():
+        x, y, u = (torch.empty(5, 3, 3, requires_grad=True) for _ in range(3))
+        calls = {"dist": (x, y), "expmap": (x, u), "logmap": (x, y), "egrad2rgrad": (x, u), "projx": (x,)}
+        for name, arguments in calls.items():
+            result = getattr(manifold, name)(*arguments)
+            assert is_fake(result) and result.shape == ((5,) if name == "dist" else (5, 3, 3))
+            assert is_fake(torch.autograd.grad(result.sum(), x)[0])
 
 
 def test_parameters_that_come_from_files_without_values_or_copies(tmp_path):

@@ -12,7 +12,12 @@ import torch
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from tests.distributed import distributed_checkpoints, distributed_classes, distributed_sharded
+from tests.distributed import (
+    distributed_checkpoints,
+    distributed_classes,
+    distributed_normalization,
+    distributed_sharded,
+)
 from tests.distributed.distributed_checkpoints import MODELS
 from tests.distributed.distributed_models import (
     OPTIMIZERS,
@@ -31,7 +36,7 @@ from torchriemann.optim import param_groups
 
 CHECKS = {
     name: check
-    for module in (distributed_sharded, distributed_classes, distributed_checkpoints)
+    for module in (distributed_sharded, distributed_classes, distributed_checkpoints, distributed_normalization)
     for name, check in checks_of(module).items()
 }
 

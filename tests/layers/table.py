@@ -1,9 +1,19 @@
 """The table of layers: a new layer adds one row, and every law of `torchriemann.testing.LAYER_LAWS` is held to it."""
 
+import torch
+
 from tests.layers.grassmann_rows import GRASSMANN_ROWS
 from tests.layers.gyro_rows import GYRO_ROWS
-from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, LorentzIsometry
-from torchriemann.manifolds import Lorentz, PoincareBall
+from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, GyroBatchNorm, LorentzIsometry
+from torchriemann.manifolds import (
+    Euclidean,
+    Lorentz,
+    PoincareBall,
+    SPDAffineInvariant,
+    SPDLogCholesky,
+    SpecialOrthogonal,
+    Sphere,
+)
 from torchriemann.testing import LayerCase
 
 SPACE, BALL = Lorentz(-0.7), PoincareBall(-0.7)
@@ -33,6 +43,28 @@ def no_points(arguments):
     return {"points of another model": (x, BALL), "no manifold": (x, x), "a point too small": (x[..., :-1], space)}
 
 
+# In training the items of a batch depend on each other, and the statistics are written.
+TOGETHER = {
+    "batches_are_items_side_by_side": "an item is normalised by the statistics of its batch",
+    "vmap_equals_batching": "an item is normalised by the statistics of its batch, which the layer keeps",
+}
+
+
+def norm(space, point, channels=None, train=False, tolerance=None, **options):
+    """A batch normalisation in evaluation, or in training; points around the origin."""
+
+    def make(**given):
+        return GyroBatchNorm(space, point, channels, **options, **given).train(train)
+
+    def draw(t):
+        origin = space.origin(*t.batch, *(() if channels is None else (channels,)), *point, dtype=torch.float64)
+        return (space.expmap(origin, 0.3 * space.random_tangent(origin, generator=t.generator)),)
+
+    return LayerCase(
+        make, draw, points={0: space}, image=space, exempt=TOGETHER if train else {}, tolerance=tolerance or {}
+    )
+
+
 TABLE = (
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 3, **options), features),
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 1, scale=3.0, normalize=False, **options), features),
@@ -58,6 +90,12 @@ TABLE = (
         )
         for space in (SPACE, BALL)
     ),
+    norm(Euclidean(), (4,), 3, train=True),
+    norm(SPDLogCholesky(), (3, 3), train=True),
+    norm(SPDAffineInvariant(), (3, 3), tolerance={"conversions_keep_points_and_values": 16}),
+    norm(Sphere(), (4,)),
+    norm(SPACE, (4,)),
+    norm(SpecialOrthogonal(), (3, 3), form="tangent"),
     *GYRO_ROWS,
     *GRASSMANN_ROWS,
 )  # fmt: skip

@@ -1,0 +1,160 @@
+"""How points deviate from a mean: in coordinates, in frame coordinates, or as tangent vectors."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from torchriemann.manifolds import Manifold
+from torchriemann.manifolds.checks import described
+from torchriemann.manifolds.gyro import GyroManifold, is_gyro
+from torchriemann.manifolds.parameter import check_options_fixed
+from torchriemann.manifolds.weights import per_point
+
+FORMS = ("gyro", "tangent")
+
+
+class Deviations(Protocol):
+    """What normalisation asks of a space. Points are ``*B,P``, or what `enter` makes of them; deviations are vectors,
+    which may be added and multiplied."""
+
+    linear: bool  # whether the mean of deviations from any point leads from there to the mean
+    ndim: int  # dimensions of one point, as `enter` gives it
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Points of the manifold in the form in which this computes."""
+        ...
+
+    def leave(self, x: Tensor) -> Tensor:
+        """The way back."""
+        ...
+
+    def between(self, mean: Tensor, x: Tensor) -> Tensor:
+        """The deviations of the points `x` from `mean`."""
+        ...
+
+    def squares(self, mean: Tensor, z: Tensor) -> Tensor:
+        """The squared lengths of deviations from `mean`, ``*B``: squared distances."""
+        ...
+
+    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
+        """The points that deviate from `mean` by `z`."""
+        ...
+
+    def carried(self, mean: Tensor, to: Tensor, z: Tensor) -> Tensor:
+        """Deviations from `mean` as such from the point `to`."""
+        ...
+
+
+class CoordinateDeviations(Deviations):
+    """Of a manifold that is a vector space: differences of normal coordinates, which stand for the points, so that a
+    point goes through its chart once there and once back."""
+
+    linear = True
+
+    def __init__(self, manifold: GyroManifold) -> None:
+        self.manifold, self.ndim = manifold, manifold.normal_ndim
+
+    def enter(self, x: Tensor) -> Tensor:
+        return self.manifold.to_normal(x)
+
+    def leave(self, x: Tensor) -> Tensor:
+        return self.manifold.from_normal(x)
+
+    def between(self, mean: Tensor, x: Tensor) -> Tensor:
+        return x - mean
+
+    def squares(self, mean: Tensor, z: Tensor) -> Tensor:
+        return z.square().flatten(-self.ndim).sum(-1)
+
+    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
+        return mean + z
+
+    def carried(self, mean: Tensor, to: Tensor, z: Tensor) -> Tensor:
+        return z
+
+
+class FrameDeviations(Deviations):
+    """Of a gyro manifold: normal coordinates of ``(-)M (+) x``. They are those of ``(-)B (+) y`` without a change."""
+
+    linear = False
+
+    def __init__(self, manifold: GyroManifold) -> None:
+        self.manifold, self.ndim = manifold, manifold.ndim
+
+    def enter(self, x: Tensor) -> Tensor:
+        return x
+
+    def leave(self, x: Tensor) -> Tensor:
+        return x
+
+    def between(self, mean: Tensor, x: Tensor) -> Tensor:
+        return self.manifold.logmap_frame(mean, x)
+
+    def squares(self, mean: Tensor, z: Tensor) -> Tensor:
+        return z.square().flatten(-self.manifold.normal_ndim).sum(-1)
+
+    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
+        return self.manifold.expmap_frame(mean, z)
+
+    def carried(self, mean: Tensor, to: Tensor, z: Tensor) -> Tensor:
+        return z
+
+
+class TangentDeviations(Deviations):
+    """Of any manifold: logarithms at M, carried to B by parallel transport along the shortest geodesic."""
+
+    linear = False
+
+    def __init__(self, manifold: Manifold) -> None:
+        self.manifold, self.ndim = manifold, manifold.ndim
+
+    def enter(self, x: Tensor) -> Tensor:
+        return x
+
+    def leave(self, x: Tensor) -> Tensor:
+        return x
+
+    def between(self, mean: Tensor, x: Tensor) -> Tensor:
+        return self.manifold.logmap(mean, x)
+
+    def squares(self, mean: Tensor, z: Tensor) -> Tensor:
+        return self.manifold.inner(mean, z)
+
+    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
+        m = self.manifold
+        inside = m.exp_is_defined(mean, z)
+        # In a space that geodesics leave: along the retraction, which does not.
+        return torch.where(per_point(m, inside), m.expmap(mean, z), m.retr(mean, z))
+
+    def carried(self, mean: Tensor, to: Tensor, z: Tensor) -> Tensor:
+        return self.manifold.parallel_transport(mean, to, z)
+
+
+def deviations(manifold: Manifold, form: str) -> Deviations:
+    """Those of the `form`, "gyro" or "tangent", on `manifold`."""
+    if form == "tangent":
+        return TangentDeviations(manifold)
+    assert isinstance(manifold, GyroManifold)
+    return CoordinateDeviations(manifold) if manifold.is_vector_space else FrameDeviations(manifold)
+
+
+def check_space(where: str, manifold: Manifold, point_shape: tuple[int, ...], form: str) -> None:
+    """Raise unless points of `point_shape` of `manifold` have deviations of that `form`."""
+    if not isinstance(manifold, Manifold):
+        raise ValueError(
+            f"{where}: manifold must be a manifold of torchriemann, as SPDAffineInvariant(), got {described(manifold)}"
+        )
+    reason = manifold.check_point(torch.empty(tuple(point_shape), device="meta"), explain=True)[1]
+    if reason is not None or len(point_shape) != manifold.ndim:
+        raise ValueError(
+            f"{where}: point_shape must be that of one point of {manifold!r}, of {manifold.ndim} dimension(s), got "
+            f"{tuple(point_shape)}{'' if reason is None else f': {reason}'}"
+        )
+    check_options_fixed(manifold, f"{where}: the points")
+    if form not in FORMS:
+        raise ValueError(f"{where}: form must be one of {FORMS}, got {form!r}")
+    if form == "gyro" and not is_gyro(manifold):
+        raise ValueError(f'{where}: {manifold!r} has no gyro structure; choose form="tangent", which needs none')
