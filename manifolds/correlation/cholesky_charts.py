@@ -21,7 +21,7 @@ from ..functional.correlation_factor import (
     unit_factor_derivative,
     unit_factor_gradient,
 )
-from ..functional.matrices import identity_like, sym
+from ..functional.matrices import identity_like
 from ..functional.rows import dot
 from ..functional.tracing import eager_without_derivative
 from ..functional.triangular import diagonal, lower_inverse
@@ -91,12 +91,11 @@ class UnitFactor(Chart):
         L = correlation_factor(x)
         unit = unit_factor(L)
         V = self.of_factor(unit)[0]
-        return Linearized(below(V), lambda v: self.pulled(x, L, V, from_below(v)), lambda g: self._adjoint(V, unit, g))
+        return Linearized(below(V), lambda v: self.pulled(L, V, from_below(v)), lambda g: self._adjoint(V, unit, g))
 
-    def pulled(self, x: Tensor, L: Tensor, V: Tensor, dV: Tensor) -> Tensor:
-        """The tangent vector at x = L L^T along which V has the derivative dV. ``*B,n,n``."""
-        dS = self.to_factor(V, dV)[1]
-        return derivative_of_rows(L, diagonal(L).unsqueeze(-1) * dS, with_ones(sym(x)))
+    def pulled(self, L: Tensor, V: Tensor, dV: Tensor) -> Tensor:
+        """The tangent vector at L L^T along which V has the derivative dV. ``*B,n,n``."""
+        return derivative_of_rows(L, diagonal(L).unsqueeze(-1) * self.to_factor(V, dV)[1])
 
     def _adjoint(self, V: Tensor, unit: Tensor, g: Tensor) -> Tensor:
         return below(self.to_factor(V.mT, unit_factor_gradient(unit, g))[1])

@@ -51,7 +51,7 @@ class FlatFactor(Correlation, abc.ABC):
         """The tangent vector along which V has the derivative V(y) - V(x)."""
         L, K = of_both(correlation_factor, x, y)
         V, W = of_both(lambda L: self.chart.of_factor(unit_factor(L))[0], L, K)
-        return self.chart.pulled(x, L, V, W - V)
+        return self.chart.pulled(L, V, W - V)
 
     def _mean(self, x: Tensor, start: Tensor | None, *, w: Tensor, search: Search) -> Tensor:
         V = (per_point(self, w) * self._coordinates(x)).sum(0)

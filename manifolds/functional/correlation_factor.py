@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from .correlation import correlation_of_unit_rows, hollow
 from .matrices import sym
 from .tracing import values_at_hand
-from .triangular import diagonal, from_numbers, half, numbers
+from .triangular import diagonal, from_numbers, half, numbers, product_derivative, with_diagonal
 
 
 def below(M: Tensor) -> Tensor:
@@ -56,16 +56,15 @@ def of_unit_factor(unit: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
     """The correlation matrix with this I + S, and its derivatives along strictly lower triangular `vectors`.
     ``*B,n,n``."""
     L, length = _unit_rows(unit)
-    x = correlation_of_unit_rows(L)
-    return x, *(derivative_of_rows(L, E / length, x) for E in vectors)
+    return correlation_of_unit_rows(L), *(derivative_of_rows(L, E / length) for E in vectors)
 
 
-def derivative_of_rows(L: Tensor, M: Tensor, x: Tensor) -> Tensor:
-    """Of ``x = L L^T`` along what of M stands at right angles to the rows of L, which have length one: with ``P = L
-    M^T`` that is ``P + P^T - c_i x_ij - x_ij c_j``, where c is the diagonal of P, and zero on its own. ``*B,n,n``."""
-    P = L @ M.mT
-    c = diagonal(P)
-    return P + P.mT - (c.unsqueeze(-1) + c.unsqueeze(-2)) * x
+def derivative_of_rows(L: Tensor, M: Tensor) -> Tensor:
+    """``L X^T + X L^T``, where X is what of M stands at right angles to the rows of L, which have length one. It has
+    zeros on the diagonal. ``*B,n,n``."""
+    X = M - (L * M).sum(-1, keepdim=True) * L
+    moved = product_derivative(L, X)
+    return with_diagonal(moved, torch.zeros_like(diagonal(moved)))
 
 
 def unit_factor_gradient(unit: Tensor, g: Tensor) -> Tensor:

@@ -77,6 +77,15 @@ def test_distances_and_round_trips(m, condition):
 
 
 @every_metric
+def test_digits_that_the_docstrings_promise(m):
+    for condition, bound in ((1e2, 2e-14), (1e4, 1e-10), (1e6, 4e-8)):
+        x, y = (of_condition(40, 6, 6, condition=condition, seed=s) for s in (0, 1))
+        assert (m.expmap(x, m.logmap(x, y)) - y).abs().max() < bound
+    x = of_condition(40, 6, 6, condition=1e12)
+    assert (m.from_normal(m.to_normal(x)) - x).abs().max() < 1e-13
+
+
+@every_metric
 def test_near_points_keep_their_digits(m):
     x = of_condition(5, 5, condition=30.0)
     noise = torch.randn(5, 5, generator=generator(9), dtype=F64)
