@@ -5,9 +5,17 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from torchriemann.layers import GyroClassifier, GyroConv1d, GyroConv2d, GyroLinear
+from torchriemann.layers import (
+    GyroClassifier,
+    GyroConv1d,
+    GyroConv2d,
+    GyroLinear,
+    GyroScaling,
+    GyroTranslation,
+)
 from torchriemann.manifolds import (
     Euclidean,
     Lorentz,
@@ -189,6 +197,22 @@ def test_between_spaces_and_without_bias():
     assert torch.allclose(layer(x), Lorentz().from_normal(head(x)), rtol=1e-12)
 
 
+@FORMS
+@pytest.mark.parametrize("manifold", [AFFINE, LOG, BALL])
+def test_base_points_that_are_shared_are_equal_ones(manifold, form):
+    shape = (3,) if manifold == BALL else (2, 2)
+    sizes = shape, shape, 2, 3, 2
+    shared = moved(GyroConv1d(manifold, *sizes, padding=1, shared_base=True, parametrization=form, **DOUBLE))
+    own = GyroConv1d(manifold, *sizes, padding=1, **DOUBLE)
+    with torch.no_grad():
+        own.weight.copy_(shared.weight)
+    own.set_point("bias", shared.point("bias").detach())
+    own.set_point("base_point", shared.point("base_point").detach())
+    assert shared.point("base_point").shape == (2, 2, *shape)
+    x = manifold.random(4, 2, 5, *shape, **DOUBLE)
+    assert torch.allclose(shared(x), own(x), rtol=1e-10, atol=1e-12)
+
+
 def test_models_of_one_space_give_one_result():
     ball, space = PoincareBall(-0.7), Lorentz(-0.7)
     ours, theirs = GyroLinear(ball, (3,), (2,), 2, 2, **DOUBLE), GyroLinear(space, (4,), (3,), 2, 2, **DOUBLE)
@@ -262,6 +286,53 @@ def test_gradients_are_finite_at_the_origin_and_at_a_base_point(manifold, form):
             assert head(x).abs().max() < 1e-13
             for g in torch.autograd.grad(head(x).sum(), [x, *head.parameters()]):
                 assert g.isfinite().all()
+
+
+@pytest.mark.parametrize("manifold", [AFFINE, CHOLESKY, LOG])
+def test_an_item_that_is_no_point_is_lost_alone(manifold):
+    torch.manual_seed(0)
+    layers = [
+        GyroClassifier(manifold, (2, 2), 3, 2, **DOUBLE),
+        GyroLinear(manifold, (2, 2), (2, 2), 2, 2, **DOUBLE),
+        GyroConv1d(manifold, (2, 2), (2, 2), 2, 2, 1, **DOUBLE),
+    ]
+    for layer in layers:
+        shape = (2, 4) if isinstance(layer, GyroConv1d) else (2,)
+        x = manifold.random(3, *shape, 2, 2, **DOUBLE)
+        want = layer(x)
+        x[1] = torch.nan
+        x.requires_grad_()
+        got = layer(x)
+        assert got[1].isnan().any() and torch.allclose(got[[0, 2]], want[[0, 2]], rtol=1e-12)
+        (g,) = torch.autograd.grad(got[[0, 2]].sum(), x)
+        assert g[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("manifold", [AFFINE, LOG, Lorentz()])
+def test_a_network_of_them_learns(manifold, autocast):
+    torch.manual_seed(0)
+    shape = (3, 3) if manifold.ndim == 2 else (7,)
+    labels, z = torch.arange(48) % 3, 0.4 * torch.randn(48, 2, 5, 6)
+    z[torch.arange(48), :, :, labels] += 0.8
+    x, small = manifold.from_normal(z), (2, 2) if manifold.ndim == 2 else (4,)
+    network = nn.Sequential(
+        GyroConv1d(manifold, shape, small, 2, 3, 3, stride=2),
+        nn.Flatten(1, 2),
+        GyroLinear(manifold, small, small, 6, 4, shared_base=True),
+        GyroTranslation(manifold, small, 4),
+        GyroScaling(manifold, small, 4),
+        GyroClassifier(manifold, small, 3, 4),
+    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = F.cross_entropy(network(x), labels)
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+        optimizer.step()
+    assert loss < 0.3
 
 
 def test_what_classifiers_refuse():
