@@ -45,7 +45,8 @@ def net(axes) -> None:
             ends = torch.zeros(2, 3)
             ends[:, i] = share.cos().square()
             ends[0, (i + 1) % 3] = ends[1, (i + 2) % 3] = share.sin().square()
-            draw(axes, M.geodesic(*M.restore(ends), t), color=SKY, lw=0.8, zorder=1)
+            start, end = M.restore(ends)
+            draw(axes, M.geodesic(start, end, t), color=SKY, lw=0.8, zorder=1)
     radius = 0.17
     for a in range(1, 8):
         for b in range(1, 8 - a):

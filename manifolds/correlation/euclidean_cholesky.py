@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..euclidean import Euclidean
 from .cholesky_charts import UnitFactor
-from .space import Correlation
+from .flat_factor import FlatFactor
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class CorrelationEuclideanCholesky(Correlation):
+class CorrelationEuclideanCholesky(FlatFactor):
     r"""Correlation matrices ``*B,n,n`` with the Euclidean-Cholesky metric (Thanwerdas and Pennec 2022,
     arXiv:2201.06282).
 
@@ -29,6 +28,5 @@ class CorrelationEuclideanCholesky(Correlation):
     to some ``eps cond(x)``.
     """
 
-    codomain: ClassVar[Euclidean] = Euclidean()  # pyright: ignore[reportIncompatibleVariableOverride]
-    chart: ClassVar[UnitFactor] = UnitFactor()  # pyright: ignore[reportIncompatibleVariableOverride]
+    chart: ClassVar[UnitFactor] = UnitFactor()
     name: ClassVar[str] = "CorrelationEuclideanCholesky"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..euclidean import Euclidean
 from .cholesky_charts import UnitFactorLogarithm
-from .space import Correlation
+from .flat_factor import FlatFactor
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class CorrelationLogEuclideanCholesky(Correlation):
+class CorrelationLogEuclideanCholesky(FlatFactor):
     r"""Correlation matrices ``*B,n,n`` with the log-Euclidean-Cholesky metric (Thanwerdas and Pennec 2022,
     arXiv:2201.06282).
 
@@ -31,6 +30,5 @@ class CorrelationLogEuclideanCholesky(Correlation):
     exponential covariances) it is not.
     """
 
-    codomain: ClassVar[Euclidean] = Euclidean()  # pyright: ignore[reportIncompatibleVariableOverride]
-    chart: ClassVar[UnitFactorLogarithm] = UnitFactorLogarithm()  # pyright: ignore[reportIncompatibleVariableOverride]
+    chart: ClassVar[UnitFactorLogarithm] = UnitFactorLogarithm()
     name: ClassVar[str] = "CorrelationLogEuclideanCholesky"

@@ -134,16 +134,19 @@ def follow(start: Tensor, c: Cometric, rounds: int = MOST_ROUNDS) -> Path:
         state, time = torch.where(_per_item(good, state), moved, state), torch.where(good, time + length, time)
         arrived = time > 1 - 1e-12
         end[items[arrived]] = state[arrived]
-        # The error goes with the power 7 of the length, and with 0.7 as a margin.
-        factor = 0.7 * (_DECAY / decay.clamp(min=1e-18)) ** (1 / 7)
-        factor = torch.where(good, factor.clamp(0.7, _GROWTH), factor.nan_to_num(nan=0.0).clamp(0.25, 0.5))
-        following = _even(factor * length, time)
+        following = _even(_factor(decay) * length, time)
         continued = _continued(found, following / length)
         going = (~arrived).nonzero().squeeze(-1)
         items, state, time, good = items[going], state[going], time[going], good[going]
         slopes = torch.where(_per_item(good, found), continued[going], _constant(state, c))
         length = following[going]
     return _path(start, end, taken, int(count.max()) if len(count) else 0)
+
+
+def _factor(decay: Tensor) -> Tensor:
+    """What to multiply the length of a step by. The error goes with its power 7, and 0.7 is a margin."""
+    factor = 0.7 * (_DECAY / decay.clamp(min=1e-18)) ** (1 / 7)
+    return torch.where(decay <= _DECAY, factor.clamp(0.7, _GROWTH), factor.nan_to_num(nan=0.0).clamp(0.25, 0.5))
 
 
 def _per_item(a: Tensor, like: Tensor) -> Tensor:

@@ -146,46 +146,58 @@ def curvature(Z: Tensor, c: Cometric, degree: int = 0, accuracy: float = _EPS) -
     """The second derivatives of H at (X, Y), and the polynomial of which they are. ``*B,2,n,n``."""
     X, Y = Z.unbind(-3)
     x, Q = eigh_of_plain(X)
-    Y, n = Q.mT @ Y @ Q, X.shape[-1]
+    Y = Q.mT @ Y @ Q
     e = expansion(x, c, degree, accuracy)
     f, g, h = _differences((x - e.center.unsqueeze(-1)) / e.half.unsqueeze(-1), e.table.shape[-1] - 1)
-    g, h = g / e.half[..., None, None, None], h / e.half[..., None, None, None, None].square()
+    tables = f, g / e.half[..., None, None, None], h / e.half[..., None, None, None, None].square()
+    parts = _of_pairs(Y, e, *tables)
+    if c.trace:
+        parts = tuple(map(torch.add, parts, _of_trace(Y, e, *tables, c.trace_factor(x.shape[-1]))))
+    paths, xx, xy, raised = parts
+    xx = xx + identity_like(X)[:, :, None] * paths.unsqueeze(-2)  # [i, k; k, l]
+    basis = (Q.mT.unsqueeze(-3) @ _symmetric_basis(x.shape[-1]).to(Q.device) @ Q.unsqueeze(-3)).flatten(-2)
+    xx, xy, raised = (basis @ m.flatten(-2).flatten(-3, -2) @ basis.mT for m in (xx, xy, raised))
+    return Curvature(xx + xx.mT, 2 * xy, raised), e
+
+
+Parts = tuple[
+    Tensor, ...
+]  # what stands between k = k in xx, ``*B,n,n,n``; xx, xy and yy in eigenvectors, ``*B,n,n,n,n``
+
+
+def _of_pairs(Y: Tensor, e: Expansion, f: Tensor, g: Tensor, h: Tensor) -> Parts:
+    """Of the sum over c."""
+    n = Y.shape[-1]
     left = e.table @ f  # sum_l A_kl T_l(x_j)
     values = f.mT @ left  # c(x_i, x_j)
     pairs = g.flatten(-2).mT  # over k
     first = (pairs @ left).unflatten(-2, (n, n))  # c[x_i, x_k; x_j]
-    both = (pairs @ e.table @ g.flatten(-2)).unflatten(-1, (n, n)).unflatten(-3, (n, n))  # c[x_i, x_k; x_l, x_j]
+    both = _matrix_of_pairs(pairs @ e.table @ g.flatten(-2), n)  # c[x_i, x_k; x_l, x_j]
     weights = (Y.unsqueeze(-3) * left.unsqueeze(-2)) @ Y.mT.unsqueeze(-3)
     paths = (h * weights.unsqueeze(-2)).sum(-4)  # sum_j c[x_i, x_k, x_l; x_j] Y_ij Y_lj, in the order i, k, l
     xx = 0.5 * both * Y[..., :, None, None, :] * Y[..., None, :, :, None]
-    identity = identity_like(X)
-    xy = identity[:, None, :, None] * (first * Y.unsqueeze(-3)).mT.unsqueeze(-2)  # [i, j; i, k]
-    raised = torch.diag_embed(values.flatten(-2))
-    if c.trace:
-        exponential, slopes, curved = (
-            (e.exponential.unsqueeze(-2) @ t.flatten(x.dim())).squeeze(-2).unflatten(-1, (n,) * (order + 1))
-            for order, t in enumerate((f, g, h))
-        )
-        factor = c.trace_factor(n)
-        total = (exponential * Y.diagonal(dim1=-2, dim2=-1)).sum(-1)[..., None, None]
-        paths = paths + factor * total.unsqueeze(-1) * curved * Y.unsqueeze(-2)
-        unit, along = torch.diag_embed(exponential).flatten(-2), (slopes * Y).flatten(-2)
-        raised = raised + factor * unit.unsqueeze(-1) * unit.unsqueeze(-2)
-        mixed = total * torch.diag_embed(slopes.flatten(-2)) + unit.unsqueeze(-1) * along.unsqueeze(-2)
-        xy = xy + 0.5 * factor * mixed.unflatten(-1, (n, n)).unflatten(-3, (n, n))
-        both = along.unsqueeze(-1) * along.unsqueeze(-2)
-        xx = xx + 0.5 * factor * both.unflatten(-1, (n, n)).unflatten(-3, (n, n))
-    xx = xx + identity[:, :, None] * paths.unsqueeze(-2)  # [i, k; k, l]
-    basis = Q.mT.unsqueeze(-3) @ _symmetric_basis(n).to(Q.device) @ Q.unsqueeze(-3)
-    basis = basis.flatten(-2)
+    xy = identity_like(Y)[:, None, :, None] * (first * Y.unsqueeze(-3)).mT.unsqueeze(-2)  # [i, j; i, k]
+    return paths, xx, xy, _matrix_of_pairs(torch.diag_embed(values.flatten(-2)), n)
 
-    def coordinates(m: Tensor) -> Tensor:
-        m = basis @ m @ basis.mT
-        return m
 
-    xx = coordinates(xx.flatten(-2).flatten(-3, -2))
-    xy = 2 * coordinates(xy.flatten(-2).flatten(-3, -2))
-    return Curvature(xx + xx.mT, xy, coordinates(raised)), e
+def _of_trace(Y: Tensor, e: Expansion, f: Tensor, g: Tensor, h: Tensor, factor: float) -> Parts:
+    """Of the trace."""
+    n = Y.shape[-1]
+    exponential, slopes, curved = (
+        (e.exponential.unsqueeze(-2) @ t.flatten(Y.dim() - 1)).squeeze(-2).unflatten(-1, (n,) * (order + 1))
+        for order, t in enumerate((f, g, h))
+    )
+    total = (exponential * Y.diagonal(dim1=-2, dim2=-1)).sum(-1)[..., None, None]
+    paths = factor * total.unsqueeze(-1) * curved * Y.unsqueeze(-2)
+    unit, along = (t.flatten(-2).unsqueeze(-1) for t in (torch.diag_embed(exponential), slopes * Y))
+    mixed = total * torch.diag_embed(slopes.flatten(-2)) + unit * along.mT
+    found = 0.5 * along * along.mT, 0.5 * mixed, unit * unit.mT
+    return paths, *(_matrix_of_pairs(factor * m, n) for m in found)
+
+
+def _matrix_of_pairs(m: Tensor, n: int) -> Tensor:
+    """``*B,n n,n n -> *B,n,n,n,n``."""
+    return m.unflatten(-1, (n, n)).unflatten(-3, (n, n))
 
 
 # ---- tangents of the flow -------------------------------------------------------------------------------------

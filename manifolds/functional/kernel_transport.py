@@ -5,7 +5,8 @@ With the frame L of `kernel_metric` a parallel vector is ``V = L z`` with ``z' =
     S = N - N^T,    N z = 1/2 (L^-1 DC[L z] Y + DL^T[W] U),
 
 where DC[E] is the derivative of the cometric in X along E. S is skew, so that Gauss's method, which keeps quadratic
-invariants, keeps lengths: to 1e-14 as measured.
+invariants, keeps lengths: of positive definite matrices to 1e-14 at a condition of 30, and at 1e4 to 3e-12, measured
+at the ends as numbers.
 
 Derivatives are those of the numerical solution, by Newton's corrections of the equations at the nodes, with which
 second ones are right; a third one is wrong.

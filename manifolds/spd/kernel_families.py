@@ -6,7 +6,8 @@ import abc
 from dataclasses import dataclass
 from typing import final
 
-from .kernel_functions import KernelFunction, Terms, check_numbers, collected
+from ..options import check_finite
+from .kernel_functions import KernelFunction, Terms, collected
 
 
 @final
@@ -32,7 +33,7 @@ class _MixedPower(KernelFunction, abc.ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, p=self.p, q=self.q)
+        check_finite(type(self).__name__, p=self.p, q=self.q)
 
     @property
     def terms(self) -> Terms:

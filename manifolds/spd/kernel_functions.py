@@ -9,25 +9,16 @@ phi is the power ``a x^theta`` at x = y, and its derivatives come from those of 
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..functional.kernel_cometric import Cometric, log_sinhc_second
-from ..options import ByOptions
+from ..options import ByOptions, check_finite
 
 Terms = tuple[tuple[float, float], ...]
-
-
-def check_numbers(owner: object, **numbers: Any) -> None:
-    """Raise ``ValueError`` for an option that is no finite number."""
-    for name, value in numbers.items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(f"{type(owner).__name__}: {name} must be a finite number, got {value!r}")
 
 
 def collected(terms: Iterable[tuple[float, float]]) -> Terms:
@@ -57,7 +48,7 @@ class KernelFunction(ByOptions, abc.ABC):
     beta: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_numbers(self, scale=self.scale, beta=self.beta)
+        check_finite(type(self).__name__, scale=self.scale, beta=self.beta)
         if not self.scale > 0:
             raise ValueError(f"{type(self).__name__}: scale must be positive, got {self.scale!r}")
 

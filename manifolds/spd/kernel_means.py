@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import final
 
-from .kernel_functions import KernelFunction, Terms, check_numbers, collected
+from ..options import check_finite
+from .kernel_functions import KernelFunction, Terms, collected
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class MeanKernel(KernelFunction, abc.ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, power=self.power)
+        check_finite(type(self).__name__, power=self.power)
 
     @property
     def degree(self) -> float:
@@ -65,7 +66,7 @@ class GeometricMean(MeanKernel):
 @final
 @dataclass(frozen=True, eq=False)
 class HarmonicMean(MeanKernel):
-    """2 x y/(x + y)."""
+    """2 x y/(x + y), the inverse of the arithmetic mean of the inverses."""
 
     @property
     def _mean_terms(self) -> Iterable[tuple[float, float]]:
@@ -97,7 +98,7 @@ class HoelderMean(MeanKernel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, p=self.p)
+        check_finite(type(self).__name__, p=self.p)
 
     @property
     def _mean_terms(self) -> Iterable[tuple[float, float]]:
@@ -124,7 +125,7 @@ class StolarskyMean(MeanKernel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, p=self.p, q=self.q)
+        check_finite(type(self).__name__, p=self.p, q=self.q)
         if self.p == self.q:
             raise ValueError(f"StolarskyMean: p and q must be different, got {self.p!r} and {self.q!r}")
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .trial import Trial, law
 
-SAMPLES = 4000
 DEVIATIONS = 5.0  # standard errors: one false alarm in 1.7 million comparisons
 
 
@@ -181,16 +180,16 @@ def uniform_law_is_invariant(t: Trial) -> None:
     """random_uniform is the law that no isometry changes: mean of every entry zero within five standard errors,
     entries negative as often as positive, and two-sample Kolmogorov-Smirnov distances between entries of x and of
     f(x') below the 1e-6 quantile."""
-    m, maps = t.manifold, t.isometries()
+    m, maps, count = t.manifold, t.isometries(), t.case.samples
     t.require(maps, "the case lists no isometries")
-    x = m.random_uniform(SAMPLES, *t.shape, generator=t.generator, dtype=t.dtype)
-    other = m.random_uniform(SAMPLES, *t.shape, generator=t.generator, dtype=t.dtype)
+    x = m.random_uniform(count, *t.shape, generator=t.generator, dtype=t.dtype)
+    other = m.random_uniform(count, *t.shape, generator=t.generator, dtype=t.dtype)
     flat = t.flat(x)
-    error = flat.std(0) / SAMPLES**0.5
+    error = flat.std(0) / count**0.5
     t.small(flat.mean(0) / error, "mean of entries, in standard errors", bound=DEVIATIONS)
     signs = (flat < 0).to(t.dtype).mean(0) - 0.5
-    t.small(signs * 2 * SAMPLES**0.5, "share of negative entries, in standard errors", bound=DEVIATIONS)
-    critical = math.sqrt(-0.5 * math.log(1e-6 / 2) * 2 / SAMPLES)
+    t.small(signs * 2 * count**0.5, "share of negative entries, in standard errors", bound=DEVIATIONS)
+    critical = math.sqrt(-0.5 * math.log(1e-6 / 2) * 2 / count)
     for name, f in maps.items():
         for label, of in (("x", lambda a: a), ("invariant", t.case.invariant)):
             a, b = t.flat(of(x)), t.flat(of(f(other)))
@@ -209,14 +208,14 @@ def _kolmogorov_smirnov(a: Tensor, b: Tensor) -> Tensor:
 def tangent_samples_are_standard_normal(t: Trial) -> None:
     """random_tangent has mean zero and covariance I in an orthonormal basis, entry by entry within five standard
     errors."""
-    m, x = t.manifold, t.point(())
-    u = m.random_tangent(x.expand(SAMPLES, *x.shape), generator=t.generator)
+    m, x, count = t.manifold, t.point(()), t.case.samples
+    u = m.random_tangent(x.expand(count, *x.shape), generator=t.generator)
     t.is_tangent(x, u, "random_tangent")
     z = m.to_coordinates(x, u)
-    t.small(z.mean(0) * SAMPLES**0.5, "mean, in standard errors", bound=DEVIATIONS)
+    t.small(z.mean(0) * count**0.5, "mean, in standard errors", bound=DEVIATIONS)
     d = z.shape[-1]
-    covariance = z.mT @ z / SAMPLES
-    error = (torch.ones(d, d, dtype=t.dtype) + torch.eye(d, dtype=t.dtype)) / SAMPLES
+    covariance = z.mT @ z / count
+    error = (torch.ones(d, d, dtype=t.dtype) + torch.eye(d, dtype=t.dtype)) / count
     t.small((covariance - torch.eye(d, dtype=t.dtype)) / error.sqrt(), "covariance, in standard errors", DEVIATIONS)
 
 
@@ -224,16 +223,16 @@ def tangent_samples_are_standard_normal(t: Trial) -> None:
 def normal_samples_honour_mean_and_spread(t: Trial) -> None:
     """E |log_mu x|^2 = d std^2 within five standard errors for random_normal(mean=mu, std), std a number or a tensor
     over the batch; without a mean it is centred at the origin."""
-    m, mu = t.manifold, t.point(())
+    m, mu, count = t.manifold, t.point(()), t.case.samples
     d = m.dimension(t.shape)
     cap = 0.15 * t.radius(mu) / d**0.5
     for std in (cap, cap / 10):
         for centre in (mu, None):
-            x = m.random_normal(SAMPLES, *t.shape, mean=centre, std=std, generator=t.generator, dtype=t.dtype)
+            x = m.random_normal(count, *t.shape, mean=centre, std=std, generator=t.generator, dtype=t.dtype)
             middle = m.origin(*t.shape, dtype=t.dtype) if centre is None else centre
             square = m.dist2(middle, x) / std**2
-            t.small((square.mean() - d) / math.sqrt(2 * d / SAMPLES), f"std {std:.3g}, in standard errors", DEVIATIONS)
-    stds = torch.linspace(0.01, 1, SAMPLES, dtype=t.dtype) * cap
-    x = m.random_normal(SAMPLES, *t.shape, mean=mu, std=stds, generator=t.generator, dtype=t.dtype)
+            t.small((square.mean() - d) / math.sqrt(2 * d / count), f"std {std:.3g}, in standard errors", DEVIATIONS)
+    stds = torch.linspace(0.01, 1, count, dtype=t.dtype) * cap
+    x = m.random_normal(count, *t.shape, mean=mu, std=stds, generator=t.generator, dtype=t.dtype)
     square = m.dist2(mu, x) / stds.square()
-    t.small((square.mean() - d) / math.sqrt(2 * d / SAMPLES), "a tensor std, in standard errors", DEVIATIONS)
+    t.small((square.mean() - d) / math.sqrt(2 * d / count), "a tensor std, in standard errors", DEVIATIONS)

@@ -59,6 +59,7 @@ class Case:
     costly: tuple[str, ...] | None = None  # all that compilation and derivatives look at; None for everything
     brief: bool = False  # leave to other rows what these look at, see `operations.seen` and `operations.compiled`
     draws: int | None = None  # how many a suite makes, where a row repeats formulas that others have tested
+    samples: int = 4000  # how many points the laws of sampling draw
     off: Map = _doubled  # takes a point off the manifold
     bad_shapes: tuple[tuple[int, ...], ...] = ()  # of no point
     tolerance: Mapping[str, float] = field(default_factory=dict)
@@ -129,9 +130,10 @@ class Trial:
         return self.manifold.random_normal(*size, std=spread, **draw)
 
     def radius(self, x: Tensor) -> float:
-        """The length that tangent vectors may have: `fraction` of the injectivity radius, at most `reach`."""
+        """The length that tangent vectors may have: `fraction` of the injectivity radius, or 1 where that is not
+        known, at most `reach`."""
         if "injectivity_radius" in self.case.missing:
-            return 1.0
+            return min(1.0, self.case.reach)
         radius = float(torch.as_tensor(self.manifold.injectivity_radius(x)).detach().min())
         return min(self.case.fraction * radius, self.case.reach)
 
