@@ -85,6 +85,14 @@ def test_logits_of_matrices_are_those_of_the_paper(manifold, form):
             assert abs(float(got[i, k]) - want) < 1e-10
 
 
+def test_the_logarithms_of_spd_learn_under_a_linear_head():
+    peers = pytest.importorskip("spd_learn.modules")
+    head = GyroClassifier(LOG, (3, 3), 4, **DOUBLE)
+    x, a = LOG.random(5, 3, 3, **DOUBLE), LOG.tangent_from_normal(head.weight)
+    logs = peers.LogEig(upper=False)(x)  # 3 x 3 entries side by side
+    assert torch.allclose(head(x), logs @ a.flatten(1).mT, rtol=1e-9, atol=1e-11)
+
+
 def test_logits_of_one_channel_need_no_dimension_for_it():
     one, none = (moved(GyroClassifier(AFFINE, (3, 3), 4, n, **DOUBLE)) for n in (1, None))
     x = AFFINE.random(5, 3, 3, **DOUBLE)
