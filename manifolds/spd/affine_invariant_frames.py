@@ -109,6 +109,13 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
         return self.geodesic(self._origin_of(x), x, t)
 
     @operation
+    def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
+        """Normal coordinates of x^(-1/2) y x^(-1/2), formed in float64: in float32 the condition of y takes too
+        much, and leaves no positive definite matrix in the end."""
+        moved = congruent(self._root(self.gyroinv(x)).double(), y.double())
+        return self.to_normal(moved).to(x.dtype)
+
+    @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """O z O^T, O the polar factor of x^(1/2) y^(1/2), which is ``(x (+) y)^(-1/2) x^(1/2) y^(1/2)``."""
         return congruent(polar_factor(self._root(x) @ self._root(y)), z)
