@@ -38,12 +38,11 @@ class Batch:
         """What `statistic` says of each item, ``n,*L,...``, or something that broadcasts to it."""
         return statistic if self.domain is None else statistic[self.domain]
 
-    def from_mean(self, mean: Tensor) -> Tensor:
-        """The deviations of the items from the `mean` that is theirs; zero of those that are not finite."""
+    def around(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The `mean` of each item, and the items, that mean in place of those that are not finite."""
         at = self.of_items(mean)
-        used = _beside(self.finite, self.x)
         # At the mean itself every derivative is finite; a derivative of zero times NaN would be NaN.
-        return self.space.between(at, torch.where(used, self.x, at.detach()))
+        return at, torch.where(_beside(self.finite, self.x), self.x, at.detach())
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of values ``n,*L,...`` over the finite items of every domain, ``(D,)*L,...``."""
@@ -60,7 +59,7 @@ class Batch:
 
     def step(self, mean: Tensor, count: Tensor) -> Tensor:
         """A Karcher step from `mean`: along the mean deviation from it."""
-        z = self.total(self.from_mean(mean))
+        z = self.total(self.space.between(*self.around(mean)))
         return self.space.moved(mean, z / _beside(count.clamp(min=1), z))
 
 
@@ -81,9 +80,9 @@ def batch_mean(batch: Batch, count: Tensor, karcher_steps: int | None, stats_gra
     return batch.step(mean.detach(), count)
 
 
-def batch_variance(batch: Batch, count: Tensor, mean: Tensor, z: Tensor) -> Tensor:
-    """The mean squared distance of the items from `mean`, from which they deviate by `z`; over their number."""
-    return batch.total(batch.space.squares(batch.of_items(mean), z)) / count.clamp(min=1)
+def batch_variance(batch: Batch, count: Tensor, squares: Tensor) -> Tensor:
+    """The mean of the squared distances of the items, over their number."""
+    return batch.total(squares) / count.clamp(min=1)
 
 
 def first_guess(batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torchriemann.manifolds.parameter import check_options_fixed
 from torchriemann.manifolds.weights import per_point
 
 FORMS = ("gyro", "tangent")
+Placed = Callable[[Tensor, Tensor], Tensor]
 
 
 class Deviations(Protocol):
@@ -35,16 +37,13 @@ class Deviations(Protocol):
         """The deviations of the points `x` from `mean`."""
         ...
 
-    def squares(self, mean: Tensor, z: Tensor) -> Tensor:
-        """The squared lengths of deviations from `mean`, ``*B``: squared distances."""
-        ...
-
     def moved(self, mean: Tensor, z: Tensor) -> Tensor:
         """The points that deviate from `mean` by `z`."""
         ...
 
-    def carried(self, mean: Tensor, to: Tensor, z: Tensor) -> Tensor:
-        """Deviations from `mean` as such from the point `to`."""
+    def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
+        """The squared distances of the points `x` from `mean`, ``*B``, and what gives of a point b and factors ``*B``
+        the points that deviate from b as `x` from `mean`, times the factors."""
         ...
 
 
@@ -66,14 +65,12 @@ class CoordinateDeviations(Deviations):
     def between(self, mean: Tensor, x: Tensor) -> Tensor:
         return x - mean
 
-    def squares(self, mean: Tensor, z: Tensor) -> Tensor:
-        return z.square().flatten(-self.ndim).sum(-1)
-
     def moved(self, mean: Tensor, z: Tensor) -> Tensor:
         return mean + z
 
-    def carried(self, mean: Tensor, to: Tensor, z: Tensor) -> Tensor:
-        return z
+    def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
+        z = x - mean
+        return z.square().flatten(-self.ndim).sum(-1), lambda b, t: b + t.reshape(t.shape + (1,) * self.ndim) * z
 
 
 class FrameDeviations(Deviations):
@@ -93,14 +90,11 @@ class FrameDeviations(Deviations):
     def between(self, mean: Tensor, x: Tensor) -> Tensor:
         return self.manifold.logmap_frame(mean, x)
 
-    def squares(self, mean: Tensor, z: Tensor) -> Tensor:
-        return z.square().flatten(-self.manifold.normal_ndim).sum(-1)
-
     def moved(self, mean: Tensor, z: Tensor) -> Tensor:
         return self.manifold.expmap_frame(mean, z)
 
-    def carried(self, mean: Tensor, to: Tensor, z: Tensor) -> Tensor:
-        return z
+    def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
+        return self.manifold.recentred(mean, x)
 
 
 class TangentDeviations(Deviations):
@@ -120,17 +114,16 @@ class TangentDeviations(Deviations):
     def between(self, mean: Tensor, x: Tensor) -> Tensor:
         return self.manifold.logmap(mean, x)
 
-    def squares(self, mean: Tensor, z: Tensor) -> Tensor:
-        return self.manifold.inner(mean, z)
-
     def moved(self, mean: Tensor, z: Tensor) -> Tensor:
         m = self.manifold
         inside = m.exp_is_defined(mean, z)
         # In a space that geodesics leave: along the retraction, which does not.
         return torch.where(per_point(m, inside), m.expmap(mean, z), m.retr(mean, z))
 
-    def carried(self, mean: Tensor, to: Tensor, z: Tensor) -> Tensor:
-        return self.manifold.parallel_transport(mean, to, z)
+    def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
+        m = self.manifold
+        u = m.logmap(mean, x)
+        return m.inner(mean, u), lambda b, t: self.moved(b, m.parallel_transport(mean, b, per_point(m, t) * u))
 
 
 def deviations(manifold: Manifold, form: str) -> Deviations:

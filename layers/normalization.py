@@ -192,24 +192,21 @@ class GyroBatchNorm(RunningStatistics):
         if self.training or not self.track_running_stats:
             count = batch.count()
             mean = batch_mean(batch, count, self.karcher_steps, self.stats_grad)
-            z = batch.from_mean(mean)
-            variance = batch_variance(batch, count, mean, z)
+            squares, placed = space.recentred(*batch.around(mean))
+            variance = batch_variance(batch, count, squares)
             if self.stats_grad == "detach":
                 variance = variance.detach()
             if self.track_running_stats:
                 self.follow(space.leave(mean.detach()), variance.detach(), count, domain)
         else:
             mean, variance = self.statistics_of(domain, x.dtype)
-            mean = space.enter(mean)
-            z = batch.from_mean(mean)
-        mean = batch.of_items(mean)
+            squares, placed = space.recentred(*batch.around(space.enter(mean)))
         factor = batch.of_items((variance + self.eps).rsqrt())
         if self.scale is not None:
             factor = self.scale.to(x.dtype).exp().reshape(self._shape[: -manifold.ndim]) * factor
         bias = self._bias(space, manifold, x)
-        self._warn_beyond(batch, bias, factor, space.squares(mean, z))
-        scaled = factor.reshape(factor.shape + (1,) * (z.dim() - batch.finite.dim())) * z
-        y = space.leave(space.moved(bias, space.carried(mean, bias, scaled)))
+        self._warn_beyond(batch, bias, factor, squares)
+        y = space.leave(placed(bias, factor))
         finite = per_point(manifold, batch.finite.reshape(x.shape[: x.dim() - manifold.ndim]))
         return torch.where(finite, y.reshape(x.shape), torch.nan)
 
@@ -219,7 +216,7 @@ class GyroBatchNorm(RunningStatistics):
             batch = self._batch(x, manifold, domain)
             count = batch.count()
             mean = batch_mean(batch, count, None, "detach")
-            variance = batch_variance(batch, count, mean, batch.from_mean(mean))
+            variance = batch_variance(batch, count, batch.space.recentred(*batch.around(mean))[0])
             self.keep(batch.space.leave(mean), variance, count > 0, domain)
             seen = self.num_batches_tracked if domain is None else self.num_batches_tracked[domain]
             seen.fill_(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar, TypeGuard
 
 import torch
@@ -175,6 +176,17 @@ class GyroManifold(Manifold):
         self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
         return self.frame_from_tangent(y, self.parallel_transport(x, y, self.tangent_from_frame(x, z)))
+
+    def recentred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """``dist2(x, y)``, ``*B``, and the map that gives ``b (+) t (*) ((-)x (+) y)`` of a point `b` and a number
+        ``t >= 0``, ``*B``: for layers that need both, where one decomposition serves all. In the dtype of `x`."""
+        z = self.logmap_frame(x, y)
+        squares = z.square().flatten(-self.normal_ndim).sum(-1)
+
+        def placed(b: Tensor, t: Tensor) -> Tensor:
+            return self.expmap_frame(b, t.reshape(t.shape + (1,) * self.normal_ndim) * z)
+
+        return squares, placed
 
     # ---- hyperplanes ------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -392,3 +393,8 @@ class PullbackMetric(GyroManifold):
         self.check_operands("transport_frame", [x, y])
         self._check_frame("transport_frame", x, z)
         return self._gyro_codomain.transport_frame(self.chart.forward(x), self.chart.forward(y), z)
+
+    def recentred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """Those of the images, and f^-1 of what they become."""
+        squares, placed = self._gyro_codomain.recentred(self.chart.forward(x), self.chart.forward(y))
+        return squares, lambda b, t: self.chart.inverse(placed(self.chart.forward(b), t))

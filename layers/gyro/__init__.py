@@ -6,3 +6,4 @@ from .convolution import GyroConv2d as GyroConv2d
 from .linear import GyroLinear as GyroLinear
 from .maps import GyroScaling as GyroScaling
 from .maps import GyroTranslation as GyroTranslation
+from .scoring import gyro_score as gyro_score

@@ -34,6 +34,7 @@ class GyroConvolution(GyroAffine):
         dilation: Sizes = 1,
         out_manifold: GyroManifold | None = None,
         bias: bool = True,
+        shared_base: bool = False,
         parametrization: str = "tangent",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -49,10 +50,12 @@ class GyroConvolution(GyroAffine):
         self.stride = stride
         self.padding = padding
         self.dilation = dilation
+        self.shared_base = shared_base
         self.parametrization = parametrization
         kernel = self._sizes("kernel_size")
         self._geometry = (kernel, self._sizes("stride"), self._sizes("padding", least=0), self._sizes("dilation"))
-        self._register((in_channels, *kernel), (out_channels,), out_shape, bias, parametrization, device, dtype)
+        fields, lead = (in_channels, *kernel), (out_channels,)
+        self._register(fields, lead, out_shape, bias, shared_base, parametrization, device, dtype)
 
     def _sizes(self, name: str, least: int = 1) -> tuple[int, ...]:
         """The option `name`, a number for each spatial dimension."""
@@ -100,7 +103,7 @@ class GyroConvolution(GyroAffine):
         names = "manifold", "in_shape", "out_shape", "in_channels", "out_channels", "kernel_size", "stride", "padding"
         return (
             f"{shown(self, *names, 'dilation', 'out_manifold')}, bias={self.bias is not None}, "
-            f"{shown(self, 'parametrization')}"
+            f"{shown(self, 'shared_base', 'parametrization')}"
         )
 
 
@@ -141,6 +144,7 @@ class GyroConv1d(GyroConvolution):
         dilation: d.
         out_manifold: the `GyroManifold` of the output; None for the same.
         bias: whether there is a b.
+        shared_base: one p for each channel and place of the kernel, ``C,k,P``, for all coordinates of all outputs.
         parametrization: of p and b: "tangent" or "manifold", as `GyroLinear` has it.
 
     Shape: ``*B,C,L,P -> *B,O,L',Q`` with ``L' = (L + 2 padding - dilation (k - 1) - 1)//stride + 1``, points in the
@@ -176,6 +180,7 @@ class GyroConv2d(GyroConvolution):
         dilation: steps between the points of a receptive field.
         out_manifold: the `GyroManifold` of the output; None for the same.
         bias: whether there is a b.
+        shared_base: one p for each channel and place of the kernel, ``C,k,l,P``, for all coordinates of all outputs.
         parametrization: of p and b: "tangent" or "manifold", as `GyroLinear` has it.
 
     Shape: ``*B,C,H,W,P -> *B,O,H',W',Q``, points in the dtype of the input; float32 at least inside. weight is

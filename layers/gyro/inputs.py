@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchriemann.manifolds import GyroManifold
 from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.gyro import is_gyro
 
@@ -55,6 +56,26 @@ def check_input(layer: object, x: Any, *sizes: int | None, batched: bool = True)
     if not fits or (not batched and x.dim() > len(sizes)):
         wanted = ", ".join([*(["*B"] if batched else []), *("_" if n is None else str(n) for n in sizes)])
         raise ValueError(f"{where}x must have the shape ({wanted}), got {tuple(x.shape)}")
+
+
+def check_points(where: str, manifold: Any, points: list[Any]) -> None:
+    """Raise ``ValueError`` unless `manifold` has a gyro structure and `points` are such that broadcast."""
+    if not is_gyro(manifold):
+        raise ValueError(
+            f"{where}: manifold must have a gyro structure, as SPDAffineInvariant() and Lorentz() have, got "
+            f"{described(manifold)}"
+        )
+    manifold.check_operands(where, points)
+
+
+def check_coordinates(where: str, manifold: GyroManifold, name: str, z: Any, x: Tensor) -> None:
+    """Raise ``ValueError`` unless `z`, given as `name`, is None or normal coordinates that broadcast with `x`."""
+    if z is None:
+        return
+    shape = tuple(manifold.normal_shape(tuple(x.shape[x.dim() - manifold.ndim :])))
+    if not isinstance(z, Tensor) or not z.is_floating_point() or tuple(z.shape[z.dim() - len(shape) :]) != shape:
+        raise ValueError(f"{where}: {name} must be a floating-point tensor *B,{shape}, got {described(z)}")
+    manifold.check_batches(where, [x.shape[: x.dim() - manifold.ndim], z.shape[: z.dim() - len(shape)]])
 
 
 def channels(num_channels: int | None) -> tuple[int, ...]:

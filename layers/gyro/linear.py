@@ -12,7 +12,7 @@ from torchriemann.manifolds.precision import in_full_precision
 
 from ..base import ManifoldModule
 from .inputs import channels, check_count, check_input, check_space, draw_uniform, shown
-from .products import coordinates_of, frame_products, vector_products
+from .products import coordinates_of, frame_products, shared_products, vector_products
 
 
 class GyroAffine(ManifoldModule):
@@ -38,6 +38,7 @@ class GyroAffine(ManifoldModule):
         out_channels: tuple[int, ...],
         out_shape: tuple[int, ...],
         bias: bool,
+        shared_base: bool,
         parametrization: str,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
@@ -47,7 +48,8 @@ class GyroAffine(ManifoldModule):
         lead = (*out_channels, *self._target.normal_shape(tuple(out_shape)), *fields)
         size = (*lead, *m.normal_shape(tuple(self.in_shape)))
         self.weight = nn.Parameter(torch.empty(size, **draw))  # type: ignore[call-overload]
-        self.register_point("base_point", m, (*lead, *self.in_shape), parametrization, **draw)  # type: ignore[arg-type]
+        shape = (*(fields if shared_base else lead), *self.in_shape)
+        self.register_point("base_point", m, shape, parametrization, **draw)  # type: ignore[arg-type]
         if bias:
             shape = (*out_channels, *out_shape)
             self.register_point("bias", self._target, shape, parametrization, **draw)  # type: ignore[arg-type]
@@ -55,6 +57,7 @@ class GyroAffine(ManifoldModule):
             self.register_parameter("bias", None)
         self._fan_in = math.prod((*fields, *size[len(lead) :]))
         self._results = lead[: len(lead) - len(fields)]
+        self._is_shared = shared_base
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -71,25 +74,26 @@ class GyroAffine(ManifoldModule):
 
     def _made(self, x: Tensor) -> Tensor:
         """The results of operands ``*B,f,P`` or ``*B,f,Z``."""
-        m, results = self.manifold, math.prod(self._results)
-        coordinates = self.weight.shape[self.weight.dim() - m.normal_ndim :]
-        directions = self.weight.to(x.dtype).reshape(results, -1, *coordinates)
+        m, coordinates = self.manifold, self.weight.shape[self.weight.dim() - self.manifold.normal_ndim :]
+        fields = self._fan_in // math.prod(coordinates)
+        directions = self.weight.to(x.dtype).reshape(-1, fields, *coordinates)
         if m.is_vector_space:
-            base = coordinates_of(self, "base_point", x.dtype).reshape(directions.shape)
-            v = vector_products(m, x, base, directions)
+            base = coordinates_of(self, "base_point", x.dtype).reshape(-1, fields, *coordinates)
         else:
-            base = self.point("base_point", x.dtype).reshape(results, -1, *self.in_shape)
-            v = frame_products(m, x, base, directions)
-        return self._point_at(v.unflatten(-1, self._results))
+            base = self.point("base_point", x.dtype).reshape(-1, fields, *self.in_shape)
+        products = vector_products if m.is_vector_space else shared_products if self._is_shared else frame_products
+        return self._point_at(products(m, x, base, directions).unflatten(-1, self._results))
 
     def _point_at(self, v: Tensor) -> Tensor:
         """b (+) from_normal(v)."""
         m = self._target
         if self.bias is None:
-            return m.from_normal(v)
-        if m.is_vector_space:
-            return m.from_normal(coordinates_of(self, "bias", v.dtype) + v)
-        return m.expmap_frame(self.point("bias", v.dtype), v)
+            y = m.from_normal(v)
+        elif m.is_vector_space:
+            y = m.from_normal(coordinates_of(self, "bias", v.dtype) + v)
+        else:
+            y = m.expmap_frame(self.point("bias", v.dtype), v)
+        return m.restore(y)  # far out rounding alone leaves the space
 
 
 class GyroLinear(GyroAffine):
@@ -111,6 +115,8 @@ class GyroLinear(GyroAffine):
         out_channels: O; None for outputs without a dimension of channels.
         out_manifold: the `GyroManifold` of the output; None for the same.
         bias: whether there is a b.
+        shared_base: one p for each channel of the input, which all coordinates of all outputs share, in the place of
+            their own.
         parametrization: of p and b: "tangent" keeps them in normal coordinates, for any optimizer; "manifold" as
             points, for a Riemannian one.
 
@@ -119,12 +125,14 @@ class GyroLinear(GyroAffine):
             input's. Uniform with the variance 1/f, f the number of coordinates of an input, so that at the start
             coordinates keep their mean square: distances from the origin grow by the root of the ratio of dimensions.
             (`torch.nn.Linear` starts with a third of that variance.)
-        base_point: p, ``(O,)Y,(C,)P``, or ``(O,)Y,(C,)Z`` in normal coordinates. They start at the origin.
+        base_point: p, ``(O,)Y,(C,)P``, or ``(C,)P`` if `shared_base`, or their normal coordinates. They start at the
+            origin.
         bias: b, ``(O,)Q`` or its normal coordinates, or None. It starts at the origin.
 
     Shape: ``*B,(C,)P -> *B,(O,)Q``, points in the dtype of the input; float32 at least inside.
 
-    Cost. As `GyroClassifier` with as many classes as coordinates of the output.
+    Cost. As `GyroClassifier` with as many classes as the output has coordinates; with `shared_base` one logarithm for
+    each point of the input and one matrix product.
 
     Raises ``ValueError`` for a space without gyro structure, for shapes that are none of its points, for another
     `parametrization`, and for an `x` of another shape.
@@ -144,6 +152,7 @@ class GyroLinear(GyroAffine):
         out_channels: int | None = None,
         out_manifold: GyroManifold | None = None,
         bias: bool = True,
+        shared_base: bool = False,
         parametrization: str = "tangent",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -155,9 +164,10 @@ class GyroLinear(GyroAffine):
         self.out_shape = out_shape
         self.in_channels = in_channels
         self.out_channels = out_channels
+        self.shared_base = shared_base
         self.parametrization = parametrization
         lead = channels(in_channels), channels(out_channels)
-        self._register(*lead, out_shape, bias, parametrization, device, dtype)
+        self._register(*lead, out_shape, bias, shared_base, parametrization, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """The points of the output, ``*B,(C,)P -> *B,(O,)Q``."""
@@ -172,7 +182,7 @@ class GyroLinear(GyroAffine):
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""
         names = "manifold", "in_shape", "out_shape", "in_channels", "out_channels", "out_manifold"
-        return f"{shown(self, *names)}, bias={self.bias is not None}, {shown(self, 'parametrization')}"
+        return f"{shown(self, *names)}, bias={self.bias is not None}, {shown(self, 'shared_base', 'parametrization')}"
 
 
 def check_linear(layer: object, manifold: object, in_shape: object, out_shape: object, out_manifold: object) -> None:

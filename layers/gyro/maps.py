@@ -73,7 +73,8 @@ class GyroTranslation(ManifoldModule):
 
     @in_full_precision(points_of="manifold")
     def _translated(self, x: Tensor, manifold: GyroManifold) -> Tensor:
-        return manifold.gyroadd(self.point("bias", x.dtype), x)
+        # Far out rounding alone leaves the space.
+        return manifold.restore(manifold.gyroadd(self.point("bias", x.dtype), x))
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""
@@ -142,8 +143,8 @@ class GyroScaling(ManifoldModule):
     def _scaled(self, x: Tensor, manifold: GyroManifold) -> Tensor:
         weight = self.weight.to(x.dtype)
         if self.entrywise:
-            return manifold.from_normal(weight * manifold.to_normal(x))
-        return manifold.gyroscale(weight, x)
+            return manifold.restore(manifold.from_normal(weight * manifold.to_normal(x)))
+        return manifold.restore(manifold.gyroscale(weight, x))
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

@@ -31,9 +31,16 @@ def frame_products(manifold: GyroManifold, x: Tensor, base: Tensor, directions: 
 
 
 def vector_products(manifold: GyroManifold, z: Tensor, base: Tensor, directions: Tensor) -> Tensor:
-    """The same of vector spaces, in normal coordinates: one matrix product. ``*B,C,Z; J,C,Z; J,C,Z -> *B,J``."""
+    """The same of vector spaces, in normal coordinates: one matrix product. ``*B,C,Z; J,C,Z; J,C,Z -> *B,J``. All
+    directions may share their base points, ``1,C,Z``."""
     directions = directions.flatten(1)
     return z.flatten(-manifold.normal_ndim - 1) @ directions.mT - (base.flatten(1) * directions).sum(-1)
+
+
+def shared_products(manifold: GyroManifold, x: Tensor, base: Tensor, directions: Tensor) -> Tensor:
+    """`frame_products` with the same base points for all directions. ``*B,C,P; 1,C,P; J,C,Z -> *B,J``."""
+    z = manifold.logmap_frame(base.squeeze(0), x)
+    return z.flatten(-manifold.normal_ndim - 1) @ directions.flatten(1).mT
 
 
 def hyperplane_margins(manifold: GyroManifold, x: Tensor, base: Tensor, directions: Tensor) -> Tensor:

@@ -101,7 +101,8 @@ class CorrelationLogScaled(Correlation):
 
     Each point takes one eigendecomposition and Newton's method, with 4 to 6 Cholesky factorisations for a condition
     number of 10, 6 to 10 for 1e4, 8 to 12 for 1e8 and 1e12. The way back, ``C = cor(exp S)``, takes an
-    eigendecomposition alone. In float64 a round trip is right to some ``eps cond(C)``.
+    eigendecomposition alone. In float64 a round trip of exp and log is right to 25 ``eps cond(C)``, and
+    one through coordinates to 2e-10 up to a condition of 1e12.
 
     Args:
         alpha: of tr(S^2).

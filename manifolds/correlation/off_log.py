@@ -90,7 +90,8 @@ class CorrelationOffLog(Correlation):
     Points to coordinates, and derivatives at a point, take one eigendecomposition; the way back from coordinates takes
     Newton's method, with 4 of them for a condition number of 1e2, 5 for 1e4, 6 for 1e8, 7 for 1e12. So `dist`,
     `logmap`, `inner`, `egrad2rgrad` and transports take one a point; `expmap`, `geodesic` and means one way back. In
-    float64 a round trip is right to some ``eps cond(x)``.
+    float64 both round trips, through coordinates and of exp and log, are right to ``eps cond(x)``, that through
+    coordinates to 2e-14 up to a condition of 1e12.
 
     Args:
         alpha: of the Frobenius product.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -121,6 +122,16 @@ class Correlation(PullbackMetric, abc.ABC):
         """Everywhere."""
         return self._everywhere(x, y)
 
+    @operation
+    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        """The distance of the images."""
+        return self._with_keepdim(self.codomain.dist(*of_both(self.chart.forward, x, y)), keepdim)
+
+    @operation
+    def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        """The squared distance of the images."""
+        return self._with_keepdim(self.codomain.dist2(*of_both(self.chart.forward, x, y)), keepdim)
+
     # ---- sampling ---------------------------------------------------------------------------------------------
 
     def origin(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -179,3 +190,11 @@ class Correlation(PullbackMetric, abc.ABC):
     @in_full_precision(points_of="self")
     def _with_unit_rows(self, noise: Tensor, last: Tensor) -> Tensor:
         return lifted_correlation(unit_rows(noise, last))
+
+
+def of_both(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The results of two batches of matrices; of one shape they are taken as one, in half of the launches."""
+    if x.shape != y.shape:
+        return function(x), function(y)
+    first, second = function(torch.stack([x, y])).unbind()
+    return first, second

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..functional.decompositions import eigenvalues, eigh, singular_values
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.frames import cholesky_qr, haar_frame, inverse_sqrt, newton_schulz_step, normal_basis, polar_step
-from ..functional.low_rank import leading_eigenspace
+from ..functional.low_rank import leading_eigenspace, leading_left_space
 from ..functional.matrices import identity_like
 from ..functional.nearest_frame import nearest_frame
 from ..functional.series import safe_sqrt, sinc_sqrt
@@ -238,10 +238,14 @@ class Grassmann(GrassmannGyro):
         (twice) where the p-th and the next eigenvalue differ, elsewhere one of several. Equal to the Frechet mean for
         two points; cheaper, and the usual start for it (arXiv:2011.13699, section 6).
         """
+        even = weights is None
         x, w = weighted(self, x, weights, "chordal_mean")
+        count, (n, p) = x.shape[0], x.shape[-2:]
+        if even and count * p < n:  # all bases side by side; every one of them alone keeps p eigenvalues at 1/N
+            side_by_side = x.movedim(0, -2).flatten(-2) * count**-0.5
+            return leading_left_space(side_by_side, p, 1 / count)
         w = per_point(self, w)
         scatter = (w * x @ x.mT).sum(0)
-        n, p = x.shape[-2:]
         return leading_eigenspace(scatter, p) if p < n else eigh(scatter)[1]
 
     def _mean_guess(self, x: Tensor, w: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .cone import inside_cone, lifted
 from .matrices import sym
+from .tracing import values_at_hand
 from .triangular import diagonal, product, with_diagonal
 
 
@@ -28,7 +31,7 @@ def with_ones(x: Tensor) -> Tensor:
 
 def hollow(u: Tensor) -> Tensor:
     """The symmetric part without its diagonal. ``*B,n,n``."""
-    return sym(u).tril(-1) + sym(u).triu(1)
+    return with_diagonal(sym(u), torch.zeros_like(diagonal(u)))
 
 
 def lifted_correlation(x: Tensor) -> Tensor:
@@ -45,9 +48,34 @@ def inside_correlations(x: Tensor, margin: float) -> Tensor:
 
 
 def correlation_of_rows(factor: Tensor) -> Tensor:
-    """The correlation matrix ``L L^T`` of which the rows of L have the directions of those of `factor`. ``*B,n,n``."""
-    rows = factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True)
-    return lifted_correlation(unit_diagonal(product(rows)))
+    """The correlation matrix ``L L^T`` of which the rows of L have the directions of those of a lower triangular
+    `factor`. ``*B,n,n``."""
+    return correlation_of_unit_rows(factor / torch.linalg.vector_norm(factor, dim=-1, keepdim=True))
+
+
+def correlation_of_unit_rows(L: Tensor) -> Tensor:
+    """``L L^T`` of a lower triangular L with rows of length one, a point to the bit; NaN of an item that has one
+    anywhere. ``*B,n,n``."""
+    x = product(L)
+    squares = diagonal(x).detach()
+    x = with_diagonal(x, torch.ones_like(squares))
+    if _far_from_singular(L):
+        return x
+    size = squares.sum(-1)[..., None, None]
+    return lifted_correlation(x + (size - size))
+
+
+def _far_from_singular(L: Tensor) -> bool:
+    """Whether it can be seen at once that ``L L^T`` is finite, and positive definite by more than its rounding.
+
+    All eigenvalues but the least have the sum n at most, and so a product of e at most: the least is at least
+    det(L)^2/e.
+    """
+    if not values_at_hand(L):
+        return False
+    n = L.shape[-1]
+    rounding = 4 * n * n * torch.finfo(L.dtype).eps
+    return bool((diagonal(L.detach()).prod(-1) > (math.e * rounding) ** 0.5).all())
 
 
 def unit_rows(noise: Tensor, last: Tensor) -> Tensor:

@@ -129,3 +129,12 @@ def leading_eigenspace(x: Tensor, p: int) -> Tensor:
     # The projector is differentiable although eigenvectors are not at repeated eigenvalues: follow the basis.
     moved = function_at(x - middle.unsqueeze(-1) * identity_like(x), sides, vectors, UPPER_PROJECTOR) @ top
     return moved @ inverse_sqrt(moved.mT @ moved)[0]
+
+
+def leading_left_space(factor: Tensor, p: int, least: float) -> Tensor:
+    """`leading_eigenspace` of ``factor factor^T`` from the m x m Gram matrix, for p <= m <= n. ``*B,n,m -> *B,n,p``.
+    The p largest eigenvalues are at least `least`: the larger they are, the less the Gram matrix forgets."""
+    gram = factor.mT @ factor
+    m = factor.shape[-1]
+    y = factor @ leading_eigenspace(gram, p) if p < m else factor
+    return y @ (inverse_sqrt(y.mT @ y / least)[0] * least**-0.5)

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from .tracing import eager_without_derivative, values_at_hand
+
 
 def safe_sqrt(z: Tensor) -> Tensor:
     """sqrt(z) with gradient zero, not infinity, at ``z <= 0``."""
@@ -21,6 +23,17 @@ def safe_sqrt(z: Tensor) -> Tensor:
 
 def safe_norm(x: Tensor, dim: int | tuple[int, ...] = -1, keepdim: bool = False) -> Tensor:
     """Euclidean norm with gradient zero at the zero vector, without underflow of small vectors."""
+    if not (values_at_hand(x) and eager_without_derivative(x)):
+        return _scaled_norm(x, dim, keepdim)
+    length = torch.linalg.vector_norm(x.double(), dim=dim, keepdim=keepdim)
+    if x.dtype != torch.float64:  # whose squares are numbers of float64
+        return length.to(x.dtype)
+    usual = (length > 2.0**-480) & (length < 2.0**480)
+    # By the item, so that what one is does not depend on the others.
+    return length if bool(usual.all()) else torch.where(usual, length, _scaled_norm(x, dim, keepdim))
+
+
+def _scaled_norm(x: Tensor, dim: int | tuple[int, ...], keepdim: bool) -> Tensor:
     # Divided by the largest entry, since squares underflow below 1e-23 in float32. The scale is detached: the norm
     # is homogeneous, so its derivative through the scale is zero.
     scale = x.detach().abs().amax(dim, keepdim=True)

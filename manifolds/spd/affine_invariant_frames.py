@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..functional.matrices import congruent, sym, symmetric_from_vector, symmetric_vector
+from ..functional.matrix_function import MatrixFunction
 from ..functional.singular_values import polar_factor
-from ..functional.spectral import symmetric_function
-from ..functional.spectral_functions import EXP
+from ..functional.spectral import decomposed, function_at, symmetric_function
+from ..functional.spectral_functions import EXP, LOG, SQRT
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky, cholesky_with_inverse
 from ..operation import in_full_precision, operation
@@ -85,6 +87,11 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
         return sym(symmetric_function(u, EXP))
 
     @operation
+    def logmap0(self, x: Tensor) -> Tensor:
+        """The matrix logarithm."""
+        return _spectral(x, LOG)
+
+    @operation
     def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
         """x^(1/2) y x^(1/2)."""
         return congruent(self._root(x), y)
@@ -102,9 +109,35 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
         return self.geodesic(self._origin_of(x), x, t)
 
     @operation
+    def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
+        """Normal coordinates of x^(-1/2) y x^(-1/2), formed in float64: in float32 the condition of y takes too
+        much, and leaves no positive definite matrix in the end."""
+        moved = congruent(self._root(self.gyroinv(x)).double(), y.double())
+        return self.to_normal(moved).to(x.dtype)
+
+    @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """O z O^T, O the polar factor of x^(1/2) y^(1/2), which is ``(x (+) y)^(-1/2) x^(1/2) y^(1/2)``."""
         return congruent(polar_factor(self._root(x) @ self._root(y)), z)
 
+    def recentred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """From one decomposition ``(-)x (+) y = U diag(w) U^T``: log w, and its multiples' exponential."""
+        difference, w, U = decomposed(sym(self.gyroadd(self.gyroinv(x), y)).double(), True, True)
+        logarithm = function_at(difference, w, U, LOG)
+        squares = self.normal_from_tangent(logarithm).square().sum(-1)
+
+        def placed(b: Tensor, t: Tensor) -> Tensor:
+            t = t.double().unsqueeze(-1)
+            exponents = (t * w.log()).detach()
+            multiple = function_at(t.unsqueeze(-1) * logarithm, exponents, U, EXP)
+            return self.gyroadd(b, multiple.to(b.dtype))
+
+        return squares.to(x.dtype), placed
+
     def _root(self, x: Tensor) -> Tensor:
-        return self.midpoint(self._origin_of(x), x)
+        return _spectral(x, SQRT)
+
+
+def _spectral(x: Tensor, function: MatrixFunction) -> Tensor:
+    """The function of x, decomposed in float64: in float32 small eigenvalues are rounding of the large ones."""
+    return sym(symmetric_function(x.double(), function, definite=True)).to(x.dtype)

@@ -47,7 +47,7 @@ GYRO_ROWS = (
     row(lambda **o: GyroClassifier(LOG, (2, 2), 4, 2, **o), LOG, 2, 2, 2),
     row(lambda **o: GyroClassifier(BALL, (3,), 4, margin="distance", **o), BALL, 3),
     row(
-        lambda **o: GyroLinear(AFFINE, (2, 2), (4,), 2, out_manifold=SPACE, bias=False, **o),
+        lambda **o: GyroLinear(AFFINE, (2, 2), (4,), 2, out_manifold=SPACE, bias=False, shared_base=True, **o),
         AFFINE, 2, 2, 2, image=SPACE, **with_bias(),
     ),
     row(

@@ -2,6 +2,7 @@
 
 import torch
 
+from tests.layers.grassmann_rows import GRASSMANN_ROWS
 from tests.layers.gyro_rows import GYRO_ROWS
 from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, GyroBatchNorm, LorentzIsometry
 from torchriemann.manifolds import (
@@ -96,4 +97,5 @@ TABLE = (
     norm(SPACE, (4,)),
     norm(SpecialOrthogonal(), (3, 3), form="tangent"),
     *GYRO_ROWS,
+    *GRASSMANN_ROWS,
 )  # fmt: skip

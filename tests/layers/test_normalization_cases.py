@@ -209,3 +209,24 @@ def test_isometries_that_keep_the_origin_commute_with_the_layer(manifold, shape,
         assert manifold.dist(norm(act(x)), act(norm(x))).max() < 1e-10
     # The order of the items does not matter either.
     close(norm(x.flip(0)).flip(0), norm(x))
+
+
+@pytest.mark.parametrize(
+    ("manifold", "shape"),
+    [(SPDAffineInvariant(0.5, 2.0, 0.3), (3, 3)), (AFFINE, (3, 3)), (LOG_CHOLESKY, (3, 3)), (Lorentz(-0.7), (4,))],
+)
+def test_recentring_is_made_of_frame_coordinates(manifold, shape):
+    """Of one decomposition where that serves; with derivatives in all of its arguments."""
+    mean, bias = points(manifold, *shape, std=0.3), points(manifold, *shape, std=0.3, seed=1)
+    x, w = points(manifold, 5, *shape, std=0.4), torch.randn(5, *shape, dtype=F64)
+    t = torch.rand(5, dtype=F64)
+    leaves = [a.requires_grad_() for a in (mean, bias, x, t)]
+    squares, placed = manifold.recentred(mean, x)
+    z = manifold.logmap_frame(mean, x)
+    want = manifold.expmap_frame(bias, t.unsqueeze(-1) * z)
+    close(squares, manifold.dist2(mean, x))
+    close(placed(bias, t), want)
+    for value, other in ((squares.sum(), z.square().sum()), ((w * placed(bias, t)).sum(), (w * want).sum())):
+        found = [torch.autograd.grad(v, leaves, retain_graph=True, allow_unused=True) for v in (value, other)]
+        for got, expected in zip(*found, strict=True):
+            close(got, expected, 1e-9)

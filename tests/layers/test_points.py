@@ -33,7 +33,7 @@ SPACES = [
     (PoincareBall(), (3,), (3,)),
     (SpecialOrthogonal(), (4, 4), (6,)),
     (SpecialOrthogonal(), (1, 1), (0,)),
-    (Grassmann(), (5, 2), (6,)),
+    (Grassmann(), (5, 2), (3, 2)),
     (Stiefel(), (5, 2), (7,)),
     (Power(Sphere(), 2), (2, 3), (2, 2)),
     (Product((Lorentz(), Sphere()), ((3,), (3,))), (6,), (4,)),

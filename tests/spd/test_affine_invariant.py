@@ -49,6 +49,12 @@ def test_beta_is_checked_where_the_size_is_known():
         manifold.norm(torch.eye(4), torch.eye(4))
 
 
+def test_frame_coordinates_in_float32_bear_the_condition_of_the_point():
+    base, y = drawn(0, 10.0, 20, n=6).float(), drawn(1, 1e6, 20, n=6).float()
+    want = METRIC.logmap_frame(base.double(), y.double())
+    assert (METRIC.logmap_frame(base, y) - want).abs().max() < 3e-5  # 1e-1, were the product rounded
+
+
 def test_distances_to_hyperplanes_have_no_closed_form():
     with pytest.raises(NotImplementedError, match="SPDAffineInvariant.*hyperplane_dist"):
         METRIC.hyperplane_dist(torch.eye(2), torch.ones(3))

@@ -42,7 +42,7 @@ def _items(t: LayerTrial, arguments: tuple) -> tuple[tuple[int, ...], list[tuple
     lead = [a.shape[: a.dim() - k] for a, k in zip(arguments, own, strict=True) if isinstance(a, Tensor)]
     batch = torch.broadcast_shapes(*lead)
     flat = [
-        a.expand(*batch, *a.shape[a.dim() - k :]).reshape(-1, *a.shape[a.dim() - k :]) if isinstance(a, Tensor) else a
+        a.expand((*batch, *a.shape[a.dim() - k :])).reshape(-1, *a.shape[a.dim() - k :]) if isinstance(a, Tensor) else a
         for a, k in zip(arguments, own, strict=True)
     ]
     count = torch.Size(batch).numel()
@@ -185,9 +185,10 @@ def gradients_are_those_of_finite_differences(t: LayerTrial) -> None:
         return _weighted(t, layer, learned, (*arguments[:name], moved, *arguments[name + 1 :]), weights)
 
     leaves: dict[Any, Tensor] = {**learned, **given}
+    draw = LayerTrial(t.case, t.seed + 2)  # not as the arguments are: along itself an argument may change nothing
     for name, at in leaves.items():
         m = manifolds[name] if isinstance(name, str) else t.case.points.get(name)
-        v = t.noise(*at.shape) if m is None else m.proju(at, t.noise(*at.shape))
+        v = draw.noise(*at.shape) if m is None else m.proju(at, draw.noise(*at.shape))
         leaf = at.clone().requires_grad_()
         slope = (torch.autograd.grad(value(name, leaf), leaf)[0] * v).sum()
 

@@ -1,4 +1,4 @@
-"""Classifiers, linear layers and convolutions against the formulas of their papers, geoopt's hyperplanes and torch."""
+"""Logits against the formulas of their papers, geoopt's hyperplanes and distances that are searched for."""
 
 import geoopt
 import numpy as np
@@ -7,7 +7,8 @@ import scipy.linalg
 import torch
 from torch.nn import functional as F
 
-from torchriemann.layers import GyroClassifier, GyroConv1d, GyroConv2d, GyroLinear
+from tests.support.gyro_layers import DOUBLE, moved
+from torchriemann.layers import GyroClassifier
 from torchriemann.manifolds import (
     Euclidean,
     Lorentz,
@@ -17,25 +18,10 @@ from torchriemann.manifolds import (
     SPDLogCholesky,
     SPDLogEuclidean,
     Sphere,
-    convert,
 )
 
-DOUBLE = {"dtype": torch.float64}
 AFFINE, LOG, CHOLESKY, BALL = SPDAffineInvariant(), SPDLogEuclidean(), SPDLogCholesky(), PoincareBall(-0.7)
 FORMS = pytest.mark.parametrize("form", ["manifold", "tangent"])
-
-
-def moved(layer, seed=0):
-    """The layer with base points, directions and biases that are not where it starts."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=draw, **DOUBLE))
-    for name, space in (("base_point", layer.manifold), ("bias", getattr(layer, "_target", None))):
-        if getattr(layer, name, None) is not None:
-            shape = layer.point(name).shape
-            z = torch.randn(*shape[: -space.ndim], *space.normal_shape(shape[-space.ndim :]), generator=draw, **DOUBLE)
-            layer.set_point(name, space.from_normal(0.5 * z))
-    return layer
 
 
 def matrix(manifold, z):
@@ -75,6 +61,14 @@ def test_logits_of_matrices_are_those_of_the_paper(manifold, form):
             logs = [TRUTH[manifold](p[k, c], x[i, c].numpy()) for c in range(2)]
             want = sum(paired(manifold, matrix(manifold, head.weight[k, c]), logs[c]) for c in range(2))
             assert abs(float(got[i, k]) - want) < 1e-10
+
+
+def test_the_logarithms_of_spd_learn_under_a_linear_head():
+    peers = pytest.importorskip("spd_learn.modules")
+    head = GyroClassifier(LOG, (3, 3), 4, **DOUBLE)
+    x, a = LOG.random(5, 3, 3, **DOUBLE), LOG.tangent_from_normal(head.weight)
+    logs = peers.LogEig(upper=False)(x)  # 3 x 3 entries side by side
+    assert torch.allclose(head(x), logs @ a.flatten(1).mT, rtol=1e-9, atol=1e-11)
 
 
 def test_logits_of_one_channel_need_no_dimension_for_it():
@@ -160,96 +154,6 @@ def test_a_classifier_starts_as_a_linear_layer_on_normal_coordinates(manifold):
     assert 0.8 * bound < head.weight.abs().max() <= bound
 
 
-# ---- linear layers --------------------------------------------------------------------------------------------
-
-
-@FORMS
-@pytest.mark.parametrize("manifold", [AFFINE, LOG, CHOLESKY])
-def test_a_linear_layer_has_the_coordinates_that_its_formula_says(manifold, form):
-    layer = moved(GyroLinear(manifold, (3, 3), (2, 2), 2, 3, parametrization=form, **DOUBLE))
-    x = manifold.random(4, 2, 3, 3, **DOUBLE)
-    y, p, a, b = layer(x), layer.point("base_point"), layer.weight, layer.point("bias")
-    assert y.shape == (4, 3, 2, 2) and p.shape == (3, 3, 2, 3, 3)
-    v = torch.zeros(4, 3, 3, **DOUBLE)
-    for o in range(3):
-        for j in range(3):
-            for c in range(2):
-                z = manifold.to_normal(manifold.gyroadd(manifold.gyroinv(p[o, j, c]), x[:, c]))
-                v[:, o, j] += (z * a[o, j, c]).sum(-1).detach()
-    assert torch.allclose(y, manifold.gyroadd(b, manifold.from_normal(v)), rtol=1e-9, atol=1e-10)
-
-
-def test_between_spaces_and_without_bias():
-    layer = moved(GyroLinear(AFFINE, (3, 3), (4,), out_manifold=Lorentz(), bias=False, **DOUBLE))
-    head = GyroClassifier(AFFINE, (3, 3), 3, **DOUBLE)
-    with torch.no_grad():
-        head.weight.copy_(layer.weight)
-    head.set_point("base_point", layer.point("base_point").detach())
-    x = AFFINE.random(5, 3, 3, **DOUBLE)
-    assert torch.allclose(layer(x), Lorentz().from_normal(head(x)), rtol=1e-12)
-
-
-def test_models_of_one_space_give_one_result():
-    ball, space = PoincareBall(-0.7), Lorentz(-0.7)
-    ours, theirs = GyroLinear(ball, (3,), (2,), 2, 2, **DOUBLE), GyroLinear(space, (4,), (3,), 2, 2, **DOUBLE)
-    theirs.load_state_dict(moved(ours).state_dict())
-    x = ball.from_normal(torch.randn(5, 2, 3, **DOUBLE))
-    assert torch.allclose(convert(ours(x), ball, space), theirs(convert(x, ball, space)), rtol=1e-9)
-
-
-def test_coordinates_keep_their_mean_square_at_the_start():
-    torch.manual_seed(0)
-    layer = GyroLinear(LOG, (8, 8), (8, 8), 4, 4, bias=False, **DOUBLE)
-    z = torch.randn(64, 4, 36, **DOUBLE)
-    made = LOG.to_normal(layer(LOG.from_normal(0.3 * z))).detach() / 0.3
-    assert abs(float(made.square().mean()) - 1) < 0.05
-
-
-# ---- on flat space they are torch's ---------------------------------------------------------------------------
-
-
-def test_on_flat_space_they_are_those_of_torch():
-    flat = Euclidean()
-    linear = moved(GyroLinear(flat, (3,), (2,), **DOUBLE))
-    x = torch.randn(5, 3, **DOUBLE)
-    offset = (linear.weight * linear.base_point).sum(-1)
-    assert torch.allclose(linear(x), F.linear(x, linear.weight, linear.bias - offset), rtol=1e-12)
-    conv = moved(GyroConv1d(flat, (1,), (1,), 2, 3, 3, stride=2, padding=2, dilation=2, **DOUBLE))
-    x = torch.randn(5, 2, 9, 1, **DOUBLE)
-    weight, base = conv.weight[:, 0, :, :, 0], conv.base_point[:, 0, :, :, 0]
-    bias = conv.point("bias")[:, 0] - (weight * base).sum((1, 2))
-    want = F.conv1d(x.squeeze(-1), weight, bias, stride=2, padding=2, dilation=2)
-    assert torch.allclose(conv(x).squeeze(-1), want, rtol=1e-12)
-
-
-def test_a_convolution_of_images_is_that_of_torch_on_flat_space():
-    conv = moved(GyroConv2d(Euclidean(), (2,), (3,), 2, 3, (3, 2), (2, 1), (1, 0), (1, 2), **DOUBLE))
-    x = torch.randn(5, 2, 6, 5, 2, **DOUBLE)
-    weight = conv.weight.flatten(0, 1).movedim(-1, 2).flatten(1, 2)  # the coordinates are channels
-    bias = conv.point("bias").flatten() - (conv.weight * conv.base_point).flatten(2).sum(-1).flatten()
-    image = x.movedim(-1, 2).flatten(1, 2)
-    want = F.conv2d(image, weight, bias, stride=(2, 1), padding=(1, 0), dilation=(1, 2))
-    assert torch.allclose(conv(x), want.unflatten(1, (3, 3)).movedim(2, -1), rtol=1e-11, atol=1e-12)
-
-
-@pytest.mark.parametrize("manifold", [AFFINE, CHOLESKY])
-def test_a_convolution_is_a_linear_layer_of_the_receptive_field(manifold):
-    conv = moved(GyroConv1d(manifold, (2, 2), (2, 2), 2, 2, 2, stride=2, padding=1, **DOUBLE))
-    linear = GyroLinear(manifold, (2, 2), (2, 2), 4, 2, **DOUBLE)
-    with torch.no_grad():
-        for name, p in linear.named_parameters():
-            p.copy_(getattr(conv, name).reshape(p.shape))
-    x = manifold.random(3, 2, 4, 2, 2, **DOUBLE)
-    o = torch.eye(2, **DOUBLE).expand(3, 2, 1, 2, 2)
-    padded = torch.cat([o, x, o], 2)
-    for place in range(3):
-        field = padded[:, :, 2 * place : 2 * place + 2].flatten(1, 2)
-        assert torch.allclose(conv(x)[:, :, place], linear(field), rtol=1e-11, atol=1e-12)
-
-
-# ---- at coincident points, and what is refused ----------------------------------------------------------------
-
-
 @FORMS
 @pytest.mark.parametrize("manifold", [AFFINE, CHOLESKY, BALL, Lorentz(), Sphere()])
 def test_gradients_are_finite_at_the_origin_and_at_a_base_point(manifold, form):
@@ -273,22 +177,3 @@ def test_what_classifiers_refuse():
         GyroClassifier(LOG, (3, 3), 0)
     with pytest.raises(ValueError, match=r"GyroClassifier: x must have the shape \(\*B, 2, 3, 3\), got \(5, 3, 3, 3\)"):
         GyroClassifier(LOG, (3, 3), 4, 2)(torch.eye(3).expand(5, 3, 3, 3))
-
-
-def test_what_linear_layers_and_convolutions_refuse():
-    with pytest.raises(ValueError, match="GyroLinear: out_shape is that of no point"):
-        GyroLinear(LOG, (3, 3), (2, 3))
-    with pytest.raises(ValueError, match=r"GyroLinear: out_shape must be the 1 size\(s\) of one point"):
-        GyroLinear(LOG, (3, 3), (2, 2), out_manifold=BALL)
-    with pytest.raises(ValueError, match="GyroLinear: out_channels must be a positive integer"):
-        GyroLinear(LOG, (3, 3), (2, 2), out_channels=0)
-    for size, what in ((0, "least 1"), ((2, 2), "1 of them"), (2.0, "least 1")):
-        with pytest.raises(ValueError, match=f"GyroConv1d: kernel_size must be an integer of at .*{what}"):
-            GyroConv1d(LOG, (3, 3), (2, 2), 1, 1, size)
-    with pytest.raises(ValueError, match="GyroConv2d: padding must be an integer of at least 0, or 2 of them, got -1"):
-        GyroConv2d(LOG, (3, 3), (2, 2), 1, 1, 2, padding=-1)
-    conv = GyroConv1d(LOG, (3, 3), (2, 2), 1, 1, 3, dilation=2)
-    with pytest.raises(ValueError, match="GyroConv1d: the kernel reaches over 5 entries, x has 4 with its padding"):
-        conv(torch.eye(3).expand(7, 1, 4, 3, 3))
-    with pytest.raises(ValueError, match=r"GyroConv1d: x must have the shape \(\*B, 1, _, 3, 3\)"):
-        conv(torch.eye(3).expand(7, 2, 4, 3, 3))
