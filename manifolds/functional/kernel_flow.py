@@ -24,7 +24,7 @@ from .kernel_shooting import shoot
 from .kernel_steps import follow
 from .matrices import identity_like, sym, symmetric_from_vector, symmetric_vector
 from .operators import Operand, define
-from .tracing import derivative_wanted, variation
+from .tracing import derivative_wanted_of_items, variation
 
 
 def spray(X: Tensor, W: Tensor, c: Cometric) -> Tensor:
@@ -48,7 +48,7 @@ def flow(X: Tensor, W: Tensor, c: Cometric) -> Tensor:
     center = centers(X)
     X = X - center
     start = torch.stack([X, lowered(X, W, c)], -3)
-    if derivative_wanted(X) or derivative_wanted(W):
+    if derivative_wanted_of_items(X) or derivative_wanted_of_items(W):
         end = matrices(jet_of(start.detach(), c).moved(coordinates(variation(start)), c))
     else:
         end = _flow_operator(start.detach(), c.key)
@@ -72,7 +72,7 @@ def logarithm(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     X, Y = sym(X.double()), sym(Y.double())
     center = centers(X)
     X, Y = X - center, Y - center
-    if not (derivative_wanted(X) or derivative_wanted(Y)):
+    if not (derivative_wanted_of_items(X) or derivative_wanted_of_items(Y)):
         return raised(X, _logarithm_operator(X.detach(), Y.detach(), c.key), c).to(dtype)
     found, inverse, *parts = _logarithm_jet_operator(X.detach(), Y.detach(), c.key, *sizes(c))
     at, change = Jet(*parts), symmetric_vector(variation(X))

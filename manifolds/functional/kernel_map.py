@@ -28,14 +28,14 @@ from .kernel_expansion import Ends, expanded_change, expanded_map
 from .kernel_tables import kernel_differences, kernel_values
 from .matrices import sym
 from .spectral_functions import EXP
-from .tracing import bound_once, derivative_wanted, function_loses_graph, transforms_or_forward_mode, variation
+from .tracing import bound_once, derivative_wanted_of_items, function_loses_graph, transforms_or_forward_mode, variation
 
 
 def raised(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     """dH/dY: the cometric applied to a covector. ``*B,n,n``; only symmetric parts are read."""
     X, Y = sym(X), sym(Y)
     x, Q = eigh(X)
-    if not derivative_wanted(X):
+    if not derivative_wanted_of_items(X):
         return raised_at(x, Q, Y, c)
     if torch.compiler.is_compiling() or transforms_or_forward_mode():
         return _raised_by_operations(X, Y, c, x, Q)
@@ -104,7 +104,7 @@ def _differentiable(X: Tensor, V: Tensor, Z: Tensor, c: Cometric, exact: Callabl
     X, V, Z = sym(X), sym(V), sym(Z)
     x, Q = eigh(X)
     value = exact(x, Q, V, Z, c)
-    if not derivative_wanted(X):
+    if not derivative_wanted_of_items(X):
         return value
     return value.detach() + variation(expanded(*_of_one_batch(X, V, Z), c, _ends(x)))
 

@@ -16,7 +16,7 @@ from .kernel_flow import christoffel
 from .matrices import sym, symmetric_from_vector, symmetric_vector
 from .operators import Operand, define
 from .series import safe_norm
-from .tracing import derivative_wanted, values_readable
+from .tracing import derivative_wanted_of_items, values_readable
 
 _ROUNDS = 30
 
@@ -39,7 +39,7 @@ def inverse_kernel_retraction(X: Tensor, Y: Tensor, c: Cometric) -> Tensor:
     X, Y = (m.contiguous() for m in torch.broadcast_tensors(sym(X), sym(Y)))
     plain = X.detach(), Y.detach()
     U, inverse = _search(*plain, c) if values_readable(X) and values_readable(Y) else _operator(*plain, c.key)
-    if derivative_wanted(X) or derivative_wanted(Y):
+    if derivative_wanted_of_items(X) or derivative_wanted_of_items(Y):
         # Of the equation with a constant inverse of its derivative: each step makes one more derivative right.
         for _ in range(2):
             U = U - _solved(inverse, kernel_retraction(X, U, c) - Y)

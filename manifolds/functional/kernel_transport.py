@@ -30,7 +30,7 @@ from .kernel_tables import kernel_differences, kernel_values
 from .kernel_tangents import Expansion, energy, solved_along, tangents
 from .matrices import identity_like, scaled_parts, sym, symmetric_from_vector, symmetric_vector
 from .operators import Operand, define
-from .tracing import derivative_wanted, variation
+from .tracing import derivative_wanted_of_items, variation
 
 _CORRECTIONS = 3
 
@@ -42,7 +42,7 @@ def transport(X: Tensor, W: Tensor, V: Tensor, c: Cometric) -> tuple[Tensor, Ten
     center = centers(X)
     X = X - center
     start, z = torch.stack([X, lowered(X, W, c)], -3), to_frame(X, V, c)
-    if any(map(derivative_wanted, (X, W, V))):
+    if any(map(derivative_wanted_of_items, (X, W, V))):
         parts = _jet_operator(start.detach(), c.key, *sizes(c))
         end, z = Carried(Jet(*parts[:_JET]), *parts[_JET:]).moved(coordinates(variation(start)), z, c)
     else:

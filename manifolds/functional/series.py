@@ -26,8 +26,8 @@ def safe_norm(x: Tensor, dim: int | tuple[int, ...] = -1, keepdim: bool = False)
     if not (values_at_hand(x) and eager_without_derivative(x)):
         return _scaled_norm(x, dim, keepdim)
     length = torch.linalg.vector_norm(x.double(), dim=dim, keepdim=keepdim)
-    if x.dtype != torch.float64:  # whose squares are numbers of float64
-        return length.to(x.dtype)
+    if x.dtype != torch.float64:  # whose squares are numbers of float64; of infinite ones NaN, as in the other way
+        return (length + 0 * length).to(x.dtype)
     usual = (length > 2.0**-480) & (length < 2.0**480)
     # By the item, so that what one is does not depend on the others.
     return length if bool(usual.all()) else torch.where(usual, length, _scaled_norm(x, dim, keepdim))

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
     TransformType,
     get_dynamic_layer_stack_depth,
+    get_unwrapped,
+    is_batchedtensor,
     is_functorch_wrapped_tensor,
     is_legacy_batchedtensor,
 )
@@ -65,6 +67,17 @@ def derivative_wanted(x: Tensor) -> bool:
     if not values_readable(x):
         return True
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
+
+
+def derivative_wanted_of_items(x: Tensor) -> bool:
+    """`derivative_wanted`, which is seen through a `torch.vmap` by itself: where an operator follows that computes
+    values of any batch, and derivatives cost many times as much."""
+    if not torch.compiler.is_compiling() and is_batchedtensor(x):
+        levels = retrieve_all_functorch_interpreters()
+        if all(level.key() == TransformType.Vmap for level in levels):
+            while is_batchedtensor(x):
+                x = get_unwrapped(x)
+    return derivative_wanted(x)
 
 
 def eager_without_derivative(x: Tensor) -> bool:

@@ -11,7 +11,6 @@ from torch.distributions import MultivariateNormal, Normal
 from tests.support.models import HYPERBOLIC, SPHERICAL, directions, exact, generator, norm, points, sine
 from torchriemann.manifolds import (
     Euclidean,
-    Grassmann,
     Klein,
     Lorentz,
     PoincareBall,
@@ -299,8 +298,8 @@ def test_repr_and_support():
 def test_validation():
     m = Lorentz()
     loc = m.origin(4)
-    with pytest.raises(ValueError, match="manifold must have normal coordinates.*Grassmann"):
-        WrappedNormal(Grassmann(), torch.eye(4)[:, :2], 0.5)
+    with pytest.raises(ValueError, match="manifold must have normal coordinates.*Stiefel"):
+        WrappedNormal(Stiefel(), torch.eye(4)[:, :2], 0.5)
     for scales in ({}, {"scale": 1.0, "scale_tril": torch.eye(3)}):
         with pytest.raises(ValueError, match="exactly one of scale and scale_tril"):
             WrappedNormal(m, loc, **scales)

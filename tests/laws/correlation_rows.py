@@ -81,6 +81,7 @@ OFF_LOG = correlation(
     CorrelationOffLog(),
     isometries=signs_and_permutations,
     costly=CHART,
+    draws=3,
     tolerance={"*": 400},
     # At the distance 1000 it finds a point all the same.
     exempt={"infinite_injectivity_radius": BEYOND["infinite_injectivity_radius"]},
@@ -98,6 +99,7 @@ LOG_SCALED = correlation(
     CorrelationLogScaled(),
     isometries=permutations,
     costly=("egrad2rgrad", "expmap_transp", "dist2"),  # each method of the chart once
+    draws=3,
     tolerance={"*": 400},
     exempt={**BEYOND, **OVERFLOW},
 )

@@ -291,7 +291,19 @@ def kernel(phi: KernelFunction, **options: Any) -> Case:
 
 
 # Derivatives of geodesics, logarithms and transports, and their graphs, have tests of their own beside the long ways.
-KERNEL = dataclasses.replace(kernel(MixedPowerAffine(0.5, -0.5), costly=("inner", "egrad2rgrad")), draws=2)
+KERNEL = dataclasses.replace(
+    kernel(MixedPowerAffine(0.5, -0.5), costly=("inner", "egrad2rgrad")),
+    draws=2,
+    # Some hundred calls each. Bad items, means and their weights are looked at once in `tests/spd/test_kernel_use.py`
+    # and `test_kernel_bad_input.py` too, derivatives under vmap in `test_kernel_derivatives.py`.
+    slow=(
+        "operations_broadcast_over_the_batch",
+        "vmap_of_derivatives_equals_batching",
+        "bad_items_leave_their_neighbours",
+        "frechet_mean_balances_logarithms",
+        "items_of_weight_zero_are_left_out",
+    ),
+)
 
 
 SPD_ROWS = [
@@ -316,7 +328,7 @@ SPD_ROWS = [
     again(power_cholesky(-0.7), LOG_CHOLESKY, "expmap", "logmap"),
     KERNEL,
     *(
-        dataclasses.replace(again(kernel(phi), KERNEL, name), draws=1)
+        dataclasses.replace(again(kernel(phi), KERNEL, name), draws=1, slow=None)
         for phi, name in (
             (BogoliubovKuboMori(), "inner"),
             (LogarithmicMean(power=1.5, scale=2.0, beta=-0.2), "expmap"),

@@ -7,8 +7,14 @@ from tests.laws.table import TABLE
 from torchriemann.testing import LAWS, applying, draws, exemption_stands, full_gradcheck, trials
 from torchriemann.testing import Trial as Draw
 
-PAIRS = [pytest.param(case, entry, id=f"{entry.name}-{case.manifold}") for case in TABLE for entry in applying(case)]
-EXEMPT = [pytest.param(case, name, id=f"{name}-{case.manifold}") for case in TABLE for name in case.exempt]
+
+def pair(case, name, second):
+    slow = case.slow is None or name in case.slow
+    return pytest.param(case, second, id=f"{name}-{case.manifold}", marks=[pytest.mark.slow] if slow else [])
+
+
+PAIRS = [pair(case, entry.name, entry) for case in TABLE for entry in applying(case)]
+EXEMPT = [pair(case, name, name) for case in TABLE for name in case.exempt]
 
 
 DRAWS = 5  # of a first row: its shapes are no more, nor are dtypes, scales and batches

@@ -60,6 +60,7 @@ class Case:
     brief: bool = False  # leave to other rows what these look at, see `operations.seen` and `operations.compiled`
     draws: int | None = None  # how many a suite makes, where a row repeats formulas that others have tested
     samples: int = 4000  # how many points the laws of sampling draw
+    slow: tuple[str, ...] | None = ()  # laws that a suite leaves to its slow half; None for all
     off: Map = _doubled  # takes a point off the manifold
     bad_shapes: tuple[tuple[int, ...], ...] = ()  # of no point
     tolerance: Mapping[str, float] = field(default_factory=dict)
