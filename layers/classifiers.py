@@ -57,6 +57,7 @@ class GrassmannClassifier(ManifoldModule):
     """
 
     weight: nn.Parameter
+    parametrization: str = "manifold"  # of a head that was pickled before there was a choice
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from torchriemann.manifolds import (
     CorrelationOffLog,
     CorrelationPolyHyperbolic,
     Euclidean,
+    GeometricMean,
     Grassmann,
     Klein,
     Lorentz,
@@ -28,7 +29,6 @@ from torchriemann.manifolds import (
     Sphere,
 )
 from torchriemann.manifolds.gyro import is_gyro
-from torchriemann.manifolds.spd.kernel_functions import GeometricMean
 from torchriemann.testing import LAWS, Case, Trial
 
 RADIUS = 3.0  # of points, where curvature is not positive; farther out coordinates lose digits as its exponential

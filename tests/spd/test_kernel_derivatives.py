@@ -49,6 +49,7 @@ def test_jacobians_of_members(m, phi, name):
     assert relative(jacobians(k, name, first, torch.func.jacrev), wanted[0]) < 1e-10
 
 
+@pytest.mark.slow
 @some_members
 @pytest.mark.parametrize("name", ["logmap", "parallel_transport"])
 def test_second_derivatives_of_members(m, phi, name):

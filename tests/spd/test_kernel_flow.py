@@ -191,6 +191,7 @@ def test_logarithms_are_velocities_and_nothing_else(c, n):
     assert relative(found[others], logarithm(X[others], Y[others], c)) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phi", "condition", "least"),
     [(LogarithmicMean(power=1.5), 1e4, 4), (ArithmeticMean(scale=4.0), 1e3, 4), (HarmonicMean(power=2.0), 100.0, 1)],

@@ -46,6 +46,7 @@ def test_optimizers_find_the_covariance(phi, kind, options, steps, near):
     assert relative(x.detach(), s) < near
 
 
+@pytest.mark.slow
 @every_other
 def test_squared_distances_are_a_loss(phi):
     """Of the three points that the mean is taken of, which is where gradient descent goes."""
