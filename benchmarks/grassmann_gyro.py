@@ -5,8 +5,8 @@
 240 subspaces of dimension 8 in R^128, float64, one thread. *Translation* adds them to the means of 8 channels, 30 items
 a channel, as normalisation does, or each to a subspace of its own. *Scaling* multiplies each by a number of its
 channel. The other form is that of the papers (arXiv:2305.04560): the logarithm B at the origin, then
-exp([[0, -B^T], [B, 0]]) of size n by `torch.linalg.matrix_exp`. Drift is max|x^T x - 1| of the results, off their largest difference
-from ours, between projectors.
+exp([[0, -B^T], [B, 0]]) of size n by `torch.linalg.matrix_exp`. Drift is max|x^T x - 1| of the results, off their
+largest difference from ours, between projectors.
 """
 
 from common import Contender, Line, fix_allocator, measure, publish, show
