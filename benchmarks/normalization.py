@@ -12,6 +12,7 @@ from common import Contender, fix_allocator, interleaved, publish, show, summary
 
 fix_allocator(OMP_NUM_THREADS="1")
 
+import importlib  # noqa: E402
 import importlib.metadata  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
@@ -20,13 +21,13 @@ from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
-from spd_learn.modules import SPDBatchNormMeanVar  # noqa: E402
 from torch import nn  # noqa: E402
 
 from torchriemann.layers import GyroBatchNorm  # noqa: E402
 from torchriemann.manifolds import SPDAffineInvariant, SPDLogCholesky, SPDLogEuclidean  # noqa: E402
 
 COUNT, PEER = 30, "spd_learn"
+SPDBatchNormMeanVar = importlib.import_module("spd_learn.modules").SPDBatchNormMeanVar
 OURS: dict[str, tuple[Any, dict[str, Any]]] = {
     "affine-invariant, detach": (SPDAffineInvariant(), {"stats_grad": "detach"}),
     "affine-invariant, last_step": (SPDAffineInvariant(), {}),
