@@ -97,8 +97,8 @@ class CorrelationOffLog(Correlation):
         alpha: of the Frobenius product.
         beta: of the product of the sums of rows.
         gamma: of the product of the sums of all entries. None of the three changes geodesics, transport or means. The
-            form has to be positive, which is checked where n is known: ``alpha > 0`` if n > 3, ``alpha + (n - 2)/2 beta
-            > 0`` if n > 2, and ``alpha + (n - 1)(beta + n gamma) > 0``.
+            form has to be positive, which is checked where n is known: ``alpha > 0`` if n > 3,
+            ``alpha + (n - 2)/2 beta > 0`` if n > 2, and ``alpha + (n - 1)(beta + n gamma) > 0``.
 
     Thanwerdas 2024, "Permutation-invariant log-Euclidean geometries on full-rank correlation matrices", doi
     10.1137/22M1538144; Archakov and Hansen 2021, arXiv:2012.02395, for the coordinates.
