@@ -17,11 +17,11 @@ from torchriemann.manifolds import Lorentz
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def run(script: str) -> tuple[list[str], dict]:
+def run(script: str, **options: bool) -> tuple[list[str], dict]:
     """The lines that ``main(quick=True)`` prints, and its result, in a process of its own."""
     code = (
         "import json, runpy, sys; sys.path.insert(0, sys.argv[1]); "
-        "result = runpy.run_path(sys.argv[2])['main'](quick=True); "
+        f"result = runpy.run_path(sys.argv[2])['main'](**{dict(quick=True, **options)}); "
         "print(json.dumps(result))"
     )
     environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
@@ -191,6 +191,79 @@ def test_learned_chart():
         assert set(found) == {"straight lines", "geodesics"} and all(0 < d < 10 for d in found.values()), curve
         for name in found:
             assert sum(line.startswith(f"{curve}, {name}") for line in printed) == 1
+
+
+SHIFTS = ("sqrt", "chol", "neutral", "sqrt, powers")
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_gyrobn(bf16):
+    printed, results = run("09_gyrobn.py", bf16=bf16)
+    assert list(results) == ["shift", "recordings", "depth"]
+    assert tuple(results["shift"]) == SHIFTS
+    assert list(results["recordings"]) == [*(f"recording {i}" for i in (1, 2, 3, 4)), "mean"]
+    assert list(results["depth"]) == ["2 layers", "3 layers"]
+    for study in results.values():
+        for arms in study.values():
+            for arm, found in arms.items():  # NaN would fail the comparison
+                assert found["lost"] == 0 and len(found["right"]) == 3, arm
+                assert all(0 <= value <= 100 for value in found["right"]), arm
+    for kind in SHIFTS:
+        ours, none = (sum(results["shift"][kind][arm]["right"]) / 3 for arm in ("domain, affine-invariant", "none"))
+        assert ours > none + 10, kind
+    assert sum(line.startswith("GyroBN ") for line in printed) == 3  # scores, differences, rates
+
+
+def test_domains_of_gyrobn(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    data, studies = importlib.import_module("gyrobn_data"), importlib.import_module("gyrobn_studies")
+    for kind in SHIFTS:
+        drawn = data.stacked(kind, 2, domains=3)
+        again = data.shifted(kind, 1, domains=3)
+        assert torch.equal(drawn.x[1], again.x) and drawn.x.shape == (2, 3, 30, 6, 6)
+        assert torch.equal(drawn.x, drawn.x.mT) and torch.linalg.eigvalsh(drawn.x).min() > 0
+        for arm, how in studies.ARMS.items():
+            z = studies.features(how, drawn.x, 2)
+            if how.statistics == "domain":  # at a Frechet mean, deviations add up to zero
+                assert z.mean(2).abs().max() < 1e-10, arm
+                square = z.square().sum(-1).mean(2)
+                assert how.scaled == bool((square - 1).abs().max() < 1e-4), arm
+            elif how.statistics == "shared":
+                assert z[:, :2].flatten(1, 2).mean(1).abs().max() < 1e-10 < z.mean(2).abs().max(), arm
+    nodes = data.nodes(2, depth=4)
+    assert [len(part) for part in (nodes.train, nodes.valid, nodes.test)] == [20, 5, 92]
+    labels = torch.cat([nodes.train_label, nodes.valid_label, nodes.test_label])
+    assert all(label.bincount().tolist() == [13] * 9 for label in labels.T)
+
+
+def test_rates_of_gyrobn(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    training = importlib.import_module("gyrobn_training")
+
+    def trial(rates):  # best at 3, which the second test score tells
+        score = -(torch.tensor(rates) / 3).log10().square()
+        return score.unsqueeze(-1), torch.tensor(rates).unsqueeze(-1)
+
+    for grid in ([0.01, 0.03, 0.1], [30.0, 100.0], [1.0, 3.0, 10.0]):
+        rate, test, lost = training.search(trial, grid)
+        assert rate == pytest.approx(3, rel=0.1) and test.tolist() == pytest.approx([rate]) and lost == 0
+    with pytest.raises(RuntimeError, match="end of the grid"):
+        training.search(lambda rates: (torch.tensor(rates).unsqueeze(-1), torch.tensor(rates).unsqueeze(-1)), [1.0])
+    # One optimizer with a rate a model, against an optimizer for each.
+    start = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    together = torch.nn.Parameter(start.clone())
+    optimizer = torch.optim.Adam([together], lr=1.0)
+    apart = [torch.nn.Parameter(row.clone()) for row in start]
+    optimizers = [torch.optim.Adam([p], lr=rate) for p, rate in zip(apart, (0.1, 0.01), strict=True)]
+    for _ in range(5):
+        for o in (optimizer, *optimizers):
+            o.zero_grad()
+        together.pow(4).sum().backward()
+        sum(p.pow(4).sum() for p in apart).backward()
+        training.step(optimizer, torch.tensor([0.1, 0.01]))
+        for o in optimizers:
+            o.step()
+    torch.testing.assert_close(together, torch.stack(list(apart)))
 
 
 def test_trees():
