@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchriemann.manifolds import Lorentz
+from torchriemann.manifolds import Grassmann, Lorentz
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -264,6 +264,63 @@ def test_rates_of_gyrobn(monkeypatch):
         for o in optimizers:
             o.step()
     torch.testing.assert_close(together, torch.stack(list(apart)))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_grassmann_network(bf16):
+    printed, results = run("10_grassmann_network.py", bf16=bf16)
+    assert list(results) == ["digits", "generated"]
+    for networks in results.values():
+        assert list(networks) == ["linear", "GyroGr", "GrNet"]
+        for arms in networks.values():
+            assert list(arms) == ["none", "GyroBN", "GyroBN, tangent", "cameras"]
+            for arm, found in arms.items():  # NaN would fail the comparison
+                assert found["lost"] == 0 and len(found["right"]) == 3, arm
+                assert all(0 <= value <= 100 for value in found["right"]), arm
+    plain, normalised = (sum(results["generated"]["linear"][arm]["right"]) / 3 for arm in ("none", "cameras"))
+    assert normalised > plain > 100 / 8  # chance
+    assert sum(line.startswith("GyroBN, tangent") for line in printed) == 2 * 3  # scores, differences, rates
+    assert printed[-2].endswith("at any rate that was tried: 0")
+
+
+def test_subspace_sets(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    data, training = importlib.import_module("subspace_sets"), importlib.import_module("grassmann_training")
+    for kind, classes in data.CLASSES.items():
+        parts = data.stacked(kind, 2, 2 * classes)
+        again = data.stacked(kind, 1, 2 * classes)
+        for (part, drawn), cameras in zip(parts.items(), data.CAMERAS, strict=True):
+            assert torch.equal(drawn.x[:, :, :1], again[part].x), part
+            assert drawn.x.shape == (cameras, 2 * classes, 2, 24, 2)
+            assert (drawn.x.mT @ drawn.x - torch.eye(2)).abs().max() < 1e-5
+            assert all(label.bincount().tolist() == [2] * classes for label in drawn.label)
+    few = data.stacked("generated", 2, 16)
+    for part in training.by_camera(few).values():  # at a Frechet mean, deviations add up to zero
+        z = data.SPACE.to_normal(part.x)
+        assert z.mean(1).abs().max() < 1e-4
+        assert (z.square().sum((-2, -1)).mean(1) - 1).abs().max() < 1e-4
+
+
+def test_pooled_projectors_are_sums_of_pairs(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    training = importlib.import_module("grassmann_training")
+    x = Grassmann().random(5, 3, 24, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pooled = torch.nn.functional.avg_pool2d(Grassmann().projector(x), 2)
+    vectors = torch.linalg.eigh(pooled).eigenvectors[..., -2:]
+    y = training.PairPool()(x)
+    torch.testing.assert_close(y @ y.mT, vectors @ vectors.mT)
+
+
+def test_networks_on_subspaces_lie_side_by_side(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    training = importlib.import_module("grassmann_training")
+    x = Grassmann().random(6, 3, 24, 2, generator=torch.Generator().manual_seed(0))
+    for kind in training.NETWORKS:
+        network = training.Network(kind, "GyroBN", 3, 5)
+        apart = x.clone().requires_grad_()
+        network(apart)[1].sum().backward()  # the logits of the second seed read its data alone
+        assert apart.grad is not None
+        assert [bool(g.abs().max() > 0) for g in apart.grad.unbind(1)] == [False, True, False], kind
 
 
 def test_trees():
