@@ -1,11 +1,15 @@
 """The examples run, and print and return what they promise; the small setting proves that, not their claims."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +21,21 @@ from torchriemann.manifolds import Grassmann, Lorentz
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def run(script: str, **options: bool) -> tuple[list[str], dict]:
-    """The lines that ``main(quick=True)`` prints, and its result, in a process of its own."""
-    code = (
-        "import json, runpy, sys; sys.path.insert(0, sys.argv[1]); "
-        f"result = runpy.run_path(sys.argv[2])['main'](**{dict(quick=True, **options)}); "
-        "print(json.dumps(result))"
-    )
-    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, str(EXAMPLES), str(EXAMPLES / script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    *printed, result = done.stdout.strip().splitlines()
-    return printed, json.loads(result)
+@pytest.fixture
+def run(monkeypatch):
+    """A function that gives the lines that ``main(quick=True)`` of a script prints, and its result, which json holds.
+    In this process: another one would take seconds to import what is here already."""
+
+    def call(script: str, **options: bool) -> tuple[list[str], dict]:
+        monkeypatch.syspath_prepend(EXAMPLES)
+        monkeypatch.setenv("MPLBACKEND", "Agg")
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            result = runpy.run_path(str(EXAMPLES / script))["main"](quick=True, **options)
+        return printed.getvalue().strip().splitlines(), json.loads(json.dumps(result))
+
+    return call
 
 
 def helper(name: str):
@@ -41,7 +47,7 @@ def helper(name: str):
     return module
 
 
-def test_grassmann_classifier():
+def test_grassmann_classifier(run):
     printed, means = run("01_grassmann_classifier.py")
     heads = {"softmax", "cosine softmax", "max of 8 prototypes", "Grassmann k=1", "Grassmann k=4", "Grassmann k=8"}
     references = {"logistic regression", "class-wise PCA (CLAFIC)", "1-nearest neighbour", "RBF-SVM"}
@@ -54,7 +60,7 @@ def test_grassmann_classifier():
         assert sum(line.startswith(name) for line in printed) == 1
 
 
-def test_stiefel_procrustes():
+def test_stiefel_procrustes(run):
     printed, gaps = run("02_stiefel_procrustes.py")
     assert len(gaps) == 6
     for label, gap in gaps.items():
@@ -62,7 +68,7 @@ def test_stiefel_procrustes():
         assert sum(line.startswith(label) for line in printed) == 1
 
 
-def test_scale_out():
+def test_scale_out(run):
     printed, runs = run("03_scale_out.py")
     assert list(runs) == ["one process"]
     assert 10 < runs["one process"]["accuracy"] <= 100  # chance is 0.4 %
@@ -82,7 +88,7 @@ def test_scale_out():
     assert apart and float(apart[1]) < 1e-5
 
 
-def test_tree_embedding():
+def test_tree_embedding(run):
     printed, scores = run("04_tree_embedding.py")
     methods = {name for found in scores.values() for name in found}
     assert len(scores) == 6 and len(methods) == 7
@@ -98,7 +104,7 @@ def test_tree_embedding():
         assert any(line.startswith(name) for line in printed), name
 
 
-def test_precision():
+def test_precision(run):
     printed, results = run("05_precision.py")
     assert len(results["errors"]) == 5 * 2 * 5  # operations, dtypes, models
     for name, errors in results["errors"].items():
@@ -117,7 +123,7 @@ def test_precision():
     assert sum(line.startswith("RAdam, float32") for line in printed) == 4
 
 
-def test_spd_metrics():
+def test_spd_metrics(run):
     printed, results = run("06_spd_metrics.py")
     kept = {  # to rounding; whatever is not listed changes
         "rotation": {"Euclidean", "power-Euclidean", "Bures-Wasserstein", "log-Euclidean", "affine-invariant"},
@@ -139,7 +145,7 @@ def test_spd_metrics():
     assert len(results) == 7
 
 
-def test_correlation():
+def test_correlation(run):
     printed, results = run("07_correlation.py")
     metrics = {"Euclidean-Cholesky", "log-Euclidean-Cholesky", "off-log", "log-scaled", "poly-hyperbolic"}
     others = {"entries", "covariances, normalised", "log-Euclid., normalised", "affine-inv., normalised"}
@@ -184,7 +190,7 @@ def test_windows_of_the_recordings():
         assert torch.linalg.eigvalsh(market)[0] > 0.05
 
 
-def test_learned_chart():
+def test_learned_chart(run):
     printed, distances = run("08_learned_chart.py")
     assert set(distances) == {"ring", "wave", "spiral"}
     for curve, found in distances.items():
@@ -196,8 +202,8 @@ def test_learned_chart():
 SHIFTS = ("sqrt", "chol", "neutral", "sqrt, powers")
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_gyrobn(bf16):
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_gyrobn(run, bf16):
     printed, results = run("09_gyrobn.py", bf16=bf16)
     assert list(results) == ["shift", "recordings", "depth"]
     assert tuple(results["shift"]) == SHIFTS
