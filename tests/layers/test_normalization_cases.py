@@ -230,3 +230,20 @@ def test_recentring_is_made_of_frame_coordinates(manifold, shape):
         found = [torch.autograd.grad(v, leaves, retain_graph=True, allow_unused=True) for v in (value, other)]
         for got, expected in zip(*found, strict=True):
             close(got, expected, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("manifold", "shape"),
+    [(SPDAffineInvariant(0.5, 2.0, 0.3), (3, 3)), (AFFINE, (3, 3)), (LOG_CHOLESKY, (3, 3)), (Lorentz(-0.7), (4,))],
+)
+def test_coordinates_of_a_step_are_those_of_the_tangent_space(manifold, shape):
+    """A class may choose them, but they are linear: means of logarithms and their multiples are the same points."""
+    base, x = points(manifold, *shape, std=0.3), points(manifold, 5, *shape, std=0.4)
+    leaves = [a.requires_grad_() for a in (base, x)]
+    log, exp = manifold.log_and_exp(base)
+    close(exp(log(x)), x)
+    found, want = exp(0.7 * log(x).mean(0)), manifold.expmap(base, 0.7 * manifold.logmap(base, x).mean(0))
+    close(found, want)
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+    for got, expected in zip(*(torch.autograd.grad((w * y).sum(), leaves) for y in (found, want)), strict=True):
+        close(manifold.proju(base, manifold.egrad2rgrad(base, got)), manifold.egrad2rgrad(base, expected), 1e-9)
