@@ -30,6 +30,7 @@ class Batch:
     space: Deviations
     x: Tensor  # as the space has them
     finite: Tensor  # n,*L
+    whole: bool  # whether all are finite, if that can be seen
     domain: Tensor | None
     num_domains: int
     processes: Processes
@@ -41,12 +42,15 @@ class Batch:
     def around(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The `mean` of each item, and the items, that mean in place of those that are not finite."""
         at = self.of_items(mean)
+        if self.whole:
+            return at, self.x
         # At the mean itself every derivative is finite; a derivative of zero times NaN would be NaN.
         return at, torch.where(_beside(self.finite, self.x), self.x, at.detach())
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of values ``n,*L,...`` over the finite items of every domain, ``(D,)*L,...``."""
-        values = torch.where(_beside(self.finite, values), values, 0.0)
+        if not self.whole:
+            values = torch.where(_beside(self.finite, values), values, 0.0)
         if self.domain is None:
             own = values.sum(0)
         else:
@@ -59,8 +63,10 @@ class Batch:
 
     def step(self, mean: Tensor, count: Tensor) -> Tensor:
         """A Karcher step from `mean`: along the mean deviation from it."""
-        z = self.total(self.space.between(*self.around(mean)))
-        return self.space.moved(mean, z / _beside(count.clamp(min=1), z))
+        log, exp = self.space.log_and_exp(mean)
+        at, x = self.around(mean)
+        z = self.total((log if at is mean else self.space.log_and_exp(at)[0])(x))
+        return exp(z / _beside(count.clamp(min=1), z))
 
 
 def batch_mean(batch: Batch, count: Tensor, karcher_steps: int | None, stats_grad: str) -> Tensor:

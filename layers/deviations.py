@@ -15,6 +15,7 @@ from torchriemann.manifolds.parameter import check_options_fixed
 from torchriemann.manifolds.weights import per_point
 
 FORMS = ("gyro", "tangent")
+Map = Callable[[Tensor], Tensor]
 Placed = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -23,6 +24,7 @@ class Deviations(Protocol):
     which may be added and multiplied."""
 
     linear: bool  # whether the mean of deviations from any point leads from there to the mean
+    bias_by_coordinates: bool  # whether `recentred` takes the normal coordinates of a point b, or the point
     ndim: int  # dimensions of one point, as `enter` gives it
 
     def enter(self, x: Tensor) -> Tensor:
@@ -33,17 +35,17 @@ class Deviations(Protocol):
         """The way back."""
         ...
 
-    def between(self, mean: Tensor, x: Tensor) -> Tensor:
-        """The deviations of the points `x` from `mean`."""
+    def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
+        """The maps that give the deviations of points from `mean`, and the points of deviations."""
         ...
 
-    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
-        """The points that deviate from `mean` by `z`."""
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        """The point at `t` on the geodesic from `x` to `y`."""
         ...
 
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
-        """The squared distances of the points `x` from `mean`, ``*B``, and what gives of a point b and factors ``*B``
-        the points that deviate from b as `x` from `mean`, times the factors."""
+        """The squared distances of the points `x` from `mean`, ``*B``, and what gives of b and factors ``*B`` the
+        points that deviate from b as `x` from `mean`, times the factors."""
         ...
 
 
@@ -51,7 +53,7 @@ class CoordinateDeviations(Deviations):
     """Of a manifold that is a vector space: differences of normal coordinates, which stand for the points, so that a
     point goes through its chart once there and once back."""
 
-    linear = True
+    linear = bias_by_coordinates = True
 
     def __init__(self, manifold: GyroManifold) -> None:
         self.manifold, self.ndim = manifold, manifold.normal_ndim
@@ -62,11 +64,11 @@ class CoordinateDeviations(Deviations):
     def leave(self, x: Tensor) -> Tensor:
         return self.manifold.from_normal(x)
 
-    def between(self, mean: Tensor, x: Tensor) -> Tensor:
-        return x - mean
+    def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
+        return lambda x: x - mean, lambda z: mean + z
 
-    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
-        return mean + z
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        return x + (t.reshape(t.shape + (1,) * self.ndim) if isinstance(t, Tensor) else t) * (y - x)
 
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
         z = x - mean
@@ -76,7 +78,7 @@ class CoordinateDeviations(Deviations):
 class FrameDeviations(Deviations):
     """Of a gyro manifold: normal coordinates of ``(-)M (+) x``. They are those of ``(-)B (+) y`` without a change."""
 
-    linear = False
+    linear, bias_by_coordinates = False, True
 
     def __init__(self, manifold: GyroManifold) -> None:
         self.manifold, self.ndim = manifold, manifold.ndim
@@ -87,11 +89,11 @@ class FrameDeviations(Deviations):
     def leave(self, x: Tensor) -> Tensor:
         return x
 
-    def between(self, mean: Tensor, x: Tensor) -> Tensor:
-        return self.manifold.logmap_frame(mean, x)
+    def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
+        return self.manifold.log_and_exp(mean)
 
-    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
-        return self.manifold.expmap_frame(mean, z)
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        return self.manifold.geodesic(x, y, t)
 
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
         return self.manifold.recentred(mean, x)
@@ -100,7 +102,7 @@ class FrameDeviations(Deviations):
 class TangentDeviations(Deviations):
     """Of any manifold: logarithms at M, carried to B by parallel transport along the shortest geodesic."""
 
-    linear = False
+    linear = bias_by_coordinates = False
 
     def __init__(self, manifold: Manifold) -> None:
         self.manifold, self.ndim = manifold, manifold.ndim
@@ -111,19 +113,22 @@ class TangentDeviations(Deviations):
     def leave(self, x: Tensor) -> Tensor:
         return x
 
-    def between(self, mean: Tensor, x: Tensor) -> Tensor:
-        return self.manifold.logmap(mean, x)
+    def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
+        return lambda x: self.manifold.logmap(mean, x), lambda z: self._moved(mean, z)
 
-    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
+    def _moved(self, mean: Tensor, z: Tensor) -> Tensor:
         m = self.manifold
         inside = m.exp_is_defined(mean, z)
         # In a space that geodesics leave: along the retraction, which does not.
         return torch.where(per_point(m, inside), m.expmap(mean, z), m.retr(mean, z))
 
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        return self.manifold.geodesic(x, y, t)
+
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
         m = self.manifold
         u = m.logmap(mean, x)
-        return m.inner(mean, u), lambda b, t: self.moved(b, m.parallel_transport(mean, b, per_point(m, t) * u))
+        return m.inner(mean, u), lambda b, t: self._moved(b, m.parallel_transport(mean, b, per_point(m, t) * u))
 
 
 def deviations(manifold: Manifold, form: str) -> Deviations:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds import Manifold
-from torchriemann.manifolds.functional.tracing import values_readable
+from torchriemann.manifolds.functional.tracing import values_at_hand, values_readable
+from torchriemann.manifolds.gyro import is_gyro
 from torchriemann.manifolds.precision import in_full_precision
 from torchriemann.manifolds.weights import per_point
 
@@ -197,16 +198,18 @@ class GyroBatchNorm(RunningStatistics):
             if self.stats_grad == "detach":
                 variance = variance.detach()
             if self.track_running_stats:
-                self.follow(space.leave(mean.detach()), variance.detach(), count, domain)
+                self.follow(mean.detach(), variance.detach(), count, domain, space)
         else:
             mean, variance = self.statistics_of(domain, x.dtype)
             squares, placed = space.recentred(*batch.around(space.enter(mean)))
         factor = batch.of_items((variance + self.eps).rsqrt())
         if self.scale is not None:
             factor = self.scale.to(x.dtype).exp().reshape(self._shape[: -manifold.ndim]) * factor
-        bias = self._bias(space, manifold, x)
+        bias = self._bias(space, x)
         self._warn_beyond(batch, bias, factor, squares)
         y = space.leave(placed(bias, factor))
+        if batch.whole:
+            return y.reshape(x.shape)
         finite = per_point(manifold, batch.finite.reshape(x.shape[: x.dim() - manifold.ndim]))
         return torch.where(finite, y.reshape(x.shape), torch.nan)
 
@@ -217,7 +220,7 @@ class GyroBatchNorm(RunningStatistics):
             count = batch.count()
             mean = batch_mean(batch, count, None, "detach")
             variance = batch_variance(batch, count, batch.space.recentred(*batch.around(mean))[0])
-            self.keep(batch.space.leave(mean), variance, count > 0, domain)
+            self.keep(manifold.restore(batch.space.leave(mean)), variance, count > 0, domain)
             seen = self.num_batches_tracked if domain is None else self.num_batches_tracked[domain]
             seen.fill_(1)
 
@@ -230,15 +233,20 @@ class GyroBatchNorm(RunningStatistics):
             index = domain.reshape(domain.shape + (1,) * (len(lead) - domain.dim())).expand(lead).reshape(-1)
         space = deviations(manifold, self.form)
         finite = x.isfinite().flatten(-manifold.ndim).all(-1)
-        origin = manifold.origin(*self._shape, dtype=x.dtype, device=x.device)
-        x = space.enter(torch.where(per_point(manifold, finite), x, origin))  # decompositions refuse NaN
-        return Batch(manifold, space, x, finite, index, self.num_domains or 1, Processes(self.process_group, self.sync))
+        whole = values_at_hand(finite) and bool(finite.all())
+        if not whole:
+            origin = manifold.origin(*self._shape, dtype=x.dtype, device=x.device)
+            x = torch.where(per_point(manifold, finite), x, origin)  # decompositions refuse NaN
+        processes = Processes(self.process_group, self.sync)
+        return Batch(manifold, space, space.enter(x), finite, whole, index, self.num_domains or 1, processes)
 
-    def _bias(self, space: Deviations, manifold: Manifold, x: Tensor) -> Tensor:
-        """The point B, as the space has it."""
-        if self.bias is None:
-            return space.enter(manifold.origin(*self._shape, dtype=x.dtype, device=x.device))
-        return self.bias.to(x.dtype) if space.linear else self.point("bias", x.dtype)
+    def _bias(self, space: Deviations, x: Tensor) -> Tensor:
+        """B, as the space takes it."""
+        if self.bias is not None:
+            return self.bias.to(x.dtype) if space.bias_by_coordinates else self.point("bias", x.dtype)
+        m = self.manifold
+        origin = m.origin(*self._shape, dtype=x.dtype, device=x.device)
+        return m.to_normal(origin) if space.bias_by_coordinates and is_gyro(m) else origin
 
     def _warn_beyond(self, batch: Batch, bias: Tensor, factor: Tensor, squares: Tensor) -> None:
         """Once, where the law of the dispersion ends; not where the numbers cannot be read, as under compile."""
@@ -246,7 +254,8 @@ class GyroBatchNorm(RunningStatistics):
             return
         with torch.no_grad():
             try:
-                radius = batch.manifold.injectivity_radius(bias)
+                # By coordinates there is gyro-addition, and with it one radius everywhere.
+                radius = batch.manifold.injectivity_radius(None if batch.space.bias_by_coordinates else bias)
             except NotImplementedError:  # it is not known
                 return
             if not isinstance(radius, Tensor) and math.isinf(radius):

@@ -394,7 +394,12 @@ class PullbackMetric(GyroManifold):
         self._check_frame("transport_frame", x, z)
         return self._gyro_codomain.transport_frame(self.chart.forward(x), self.chart.forward(y), z)
 
+    def log_and_exp(self, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """Those of the images, and f^-1 of what they become."""
+        log, exp = self._gyro_codomain.log_and_exp(self.chart.forward(x))
+        return lambda y: log(self.chart.forward(y)), lambda u: self.chart.inverse(exp(u))
+
     def recentred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
         """Those of the images, and f^-1 of what they become."""
         squares, placed = self._gyro_codomain.recentred(self.chart.forward(x), self.chart.forward(y))
-        return squares, lambda b, t: self.chart.inverse(placed(self.chart.forward(b), t))
+        return squares, lambda b, t: self.chart.inverse(placed(b, t))

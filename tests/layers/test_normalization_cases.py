@@ -217,16 +217,33 @@ def test_isometries_that_keep_the_origin_commute_with_the_layer(manifold, shape,
 )
 def test_recentring_is_made_of_frame_coordinates(manifold, shape):
     """Of one decomposition where that serves; with derivatives in all of its arguments."""
-    mean, bias = points(manifold, *shape, std=0.3), points(manifold, *shape, std=0.3, seed=1)
+    mean, bias = points(manifold, *shape, std=0.3), manifold.to_normal(points(manifold, *shape, std=0.3, seed=1))
     x, w = points(manifold, 5, *shape, std=0.4), torch.randn(5, *shape, dtype=F64)
     t = torch.rand(5, dtype=F64)
     leaves = [a.requires_grad_() for a in (mean, bias, x, t)]
     squares, placed = manifold.recentred(mean, x)
     z = manifold.logmap_frame(mean, x)
-    want = manifold.expmap_frame(bias, t.unsqueeze(-1) * z)
+    want = manifold.expmap_frame(manifold.from_normal(bias), t.unsqueeze(-1) * z)
     close(squares, manifold.dist2(mean, x))
     close(placed(bias, t), want)
     for value, other in ((squares.sum(), z.square().sum()), ((w * placed(bias, t)).sum(), (w * want).sum())):
         found = [torch.autograd.grad(v, leaves, retain_graph=True, allow_unused=True) for v in (value, other)]
         for got, expected in zip(*found, strict=True):
             close(got, expected, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("manifold", "shape"),
+    [(SPDAffineInvariant(0.5, 2.0, 0.3), (3, 3)), (AFFINE, (3, 3)), (LOG_CHOLESKY, (3, 3)), (Lorentz(-0.7), (4,))],
+)
+def test_coordinates_of_a_step_are_those_of_the_tangent_space(manifold, shape):
+    """A class may choose them, but they are linear: means of logarithms and their multiples are the same points."""
+    base, x = points(manifold, *shape, std=0.3), points(manifold, 5, *shape, std=0.4)
+    leaves = [a.requires_grad_() for a in (base, x)]
+    log, exp = manifold.log_and_exp(base)
+    close(exp(log(x)), x)
+    found, want = exp(0.7 * log(x).mean(0)), manifold.expmap(base, 0.7 * manifold.logmap(base, x).mean(0))
+    close(found, want)
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+    for got, expected in zip(*(torch.autograd.grad((w * y).sum(), leaves) for y in (found, want)), strict=True):
+        close(manifold.proju(base, manifold.egrad2rgrad(base, got)), manifold.egrad2rgrad(base, expected), 1e-9)
