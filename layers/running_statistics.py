@@ -66,9 +66,9 @@ class RunningStatistics(ManifoldModule):
         return in_dtype(self.manifold, mean, dtype), variance.to(dtype)
 
     @torch.no_grad()
-    def follow(self, mean: Tensor, variance: Tensor, count: Tensor, domain: Domain) -> None:
-        """Move towards the statistics of a batch, the mean along the geodesic to its mean, by `momentum`, or with None
-        so that all batches of a domain count alike. What had no item, ``count == 0``, stays."""
+    def follow(self, mean: Tensor, variance: Tensor, count: Tensor, domain: Domain, manifold: Manifold) -> None:
+        """Move towards the statistics of a batch, the mean along the geodesic of `manifold` to its mean, by `momentum`,
+        or with None so that all batches of a domain count alike. What had no item, ``count == 0``, stays."""
         seen = self.num_batches_tracked if not isinstance(domain, int) else self.num_batches_tracked[domain]
         there = (count > 0).flatten(seen.dim()).any(-1) if count.dim() > seen.dim() else count > 0
         seen.add_(there)
@@ -76,7 +76,7 @@ class RunningStatistics(ManifoldModule):
         if isinstance(weight, Tensor):
             weight = weight.reshape(weight.shape + (1,) * (count.dim() - weight.dim()))
         old, spread = self.statistics_of(domain, mean.dtype)
-        moved = self.manifold.restore(self.manifold.geodesic(old, mean, weight))
+        moved = self.manifold.restore(manifold.geodesic(old, mean, weight))
         self.keep(moved, spread + weight * (variance - spread), count > 0, domain)
 
     @torch.no_grad()
