@@ -109,7 +109,8 @@ class TangentDeviations(Deviations):
 
     def __init__(self, manifold: Manifold) -> None:
         self.manifold, self.chart = manifold, None
-        if isinstance(manifold, PullbackMetric) and manifold.fills_codomain:
+        # A space of which the image is not all of the codomain has no gyro structure where the codomain has one.
+        if isinstance(manifold, PullbackMetric) and manifold.has_gyro_structure == is_gyro(manifold.codomain):
             self.manifold, self.chart = manifold.codomain, manifold.chart
         self.ndim = self.manifold.ndim
 

@@ -44,11 +44,6 @@ class PullbackMetric(GyroManifold):
         return is_gyro(self.codomain)
 
     @property
-    def fills_codomain(self) -> bool:
-        """Whether every point of `codomain` is an image: then what is computed of images may be carried back."""
-        return self.has_gyro_structure or not is_gyro(self.codomain)
-
-    @property
     def is_vector_space(self) -> bool:
         """Whether `codomain` is one, and the image all of it."""
         return self.has_gyro_structure and self._gyro_codomain.is_vector_space

@@ -75,6 +75,9 @@ def norm(space, point, channels=None, train=False, tolerance=None, learned=False
     )
 
 
+# Laws that take long of a layer, whose graphs are large: the transport of Bures-Wasserstein is an integral.
+SLOW = {("compiled_equals_eager", "BuresWassersteinBatchNorm")}
+
 TABLE = (
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 3, **options), features),
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 1, scale=3.0, normalize=False, **options), features),

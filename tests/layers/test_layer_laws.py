@@ -5,11 +5,17 @@ import sys
 
 import pytest
 
-from tests.layers.table import TABLE
+from tests.layers.table import SLOW, TABLE
 from torchriemann import layers
 from torchriemann.testing import LAYER_LAWS, LayerTrial, applying_to, layer_exemption_stands
 
-PAIRS = [pytest.param(case, law, id=f"{law.name}-{case}") for case in TABLE for law in applying_to(case)]
+
+def pair(case, law):
+    slow = (law.name, type(case.make()).__name__) in SLOW
+    return pytest.param(case, law, id=f"{law.name}-{case}", marks=[pytest.mark.slow] if slow else [])
+
+
+PAIRS = [pair(case, law) for case in TABLE for law in applying_to(case)]
 EXEMPT = [pytest.param(case, name, id=f"{name}-{case}") for case in TABLE for name in case.exempt]
 
 
