@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchriemann.manifolds import Manifold
 from torchriemann.manifolds.functional.tracing import values_readable
 from torchriemann.manifolds.mean_start import mean_guess
 from torchriemann.manifolds.weights import per_point
@@ -26,7 +25,6 @@ class Batch:
     An item with an entry that is not finite has no part in them; the origin stands in its place.
     """
 
-    manifold: Manifold
     space: Deviations
     x: Tensor  # as the space has them
     finite: Tensor  # n,*L
@@ -97,20 +95,20 @@ def first_guess(batch: Batch) -> Tensor:
         shape = batch.x.shape[1:] if batch.domain is None else (batch.num_domains, *batch.x.shape[1:])
         return batch.x.new_zeros(shape)
     x, weights = _weighted_domains(batch)
-    origin = batch.manifold.origin(*x.shape[1:], dtype=x.dtype, device=x.device)
+    origin = batch.space.manifold.origin(*x.shape[1:], dtype=x.dtype, device=x.device)
     if not len(x):
         return torch.stack([origin] * len(weights)) if batch.domain is not None else origin
     guesses = []
     for w in weights:
-        found = mean_guess(batch.manifold, x, w)
+        found = mean_guess(batch.space.manifold, x, w)
         good = found.isfinite().flatten(-batch.space.ndim).all(-1)
-        guesses.append(torch.where(per_point(batch.manifold, good), found, origin))
+        guesses.append(torch.where(per_point(batch.space.manifold, good), found, origin))
     return guesses[0] if batch.domain is None else torch.stack(guesses)
 
 
 def converged_mean(batch: Batch) -> Tensor:
     """The Frechet mean, differentiable by the implicit function theorem. Every process seeks it, among all items."""
-    m = batch.manifold
+    m = batch.space.manifold
     x, weights = _weighted_domains(batch)
     if not len(x):
         return first_guess(batch)

@@ -12,9 +12,10 @@ from torchriemann.manifolds import Manifold
 from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.gyro import GyroManifold, is_gyro
 from torchriemann.manifolds.parameter import check_options_fixed
+from torchriemann.manifolds.pullback_metric import PullbackMetric
 from torchriemann.manifolds.weights import per_point
 
-FORMS = ("gyro", "tangent")
+FORMS = ("gyro", "tangent", "basis")
 Map = Callable[[Tensor], Tensor]
 Placed = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,7 +26,8 @@ class Deviations(Protocol):
 
     linear: bool  # whether the mean of deviations from any point leads from there to the mean
     bias_by_coordinates: bool  # whether `recentred` takes the normal coordinates of a point b, or the point
-    ndim: int  # dimensions of one point, as `enter` gives it
+    manifold: Manifold  # in which means are sought, unless that is linear
+    ndim: int  # dimensions of one of these
 
     def enter(self, x: Tensor) -> Tensor:
         """Points of the manifold in the form in which this computes."""
@@ -54,6 +56,7 @@ class CoordinateDeviations(Deviations):
     point goes through its chart once there and once back."""
 
     linear = bias_by_coordinates = True
+    manifold: GyroManifold  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, manifold: GyroManifold) -> None:
         self.manifold, self.ndim = manifold, manifold.normal_ndim
@@ -79,6 +82,7 @@ class FrameDeviations(Deviations):
     """Of a gyro manifold: normal coordinates of ``(-)M (+) x``. They are those of ``(-)B (+) y`` without a change."""
 
     linear, bias_by_coordinates = False, True
+    manifold: GyroManifold  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, manifold: GyroManifold) -> None:
         self.manifold, self.ndim = manifold, manifold.ndim
@@ -100,18 +104,23 @@ class FrameDeviations(Deviations):
 
 
 class TangentDeviations(Deviations):
-    """Of any manifold: logarithms at M, carried to B by parallel transport along the shortest geodesic."""
+    """Of any manifold: logarithms at M, carried to B by parallel transport along the shortest geodesic. Where a chart
+    carries the metric, of the images: so that a point goes through it once there and once back."""
 
     linear = bias_by_coordinates = False
 
     def __init__(self, manifold: Manifold) -> None:
-        self.manifold, self.ndim = manifold, manifold.ndim
+        self.manifold, self.chart = manifold, None
+        # A space of which the image is not all of the codomain has no gyro structure where the codomain has one.
+        if isinstance(manifold, PullbackMetric) and manifold.has_gyro_structure == is_gyro(manifold.codomain):
+            self.manifold, self.chart = manifold.codomain, manifold.chart
+        self.ndim = self.manifold.ndim
 
     def enter(self, x: Tensor) -> Tensor:
-        return x
+        return x if self.chart is None else self.chart.forward(x)
 
     def leave(self, x: Tensor) -> Tensor:
-        return x
+        return x if self.chart is None else self.chart.inverse(x)
 
     def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
         return lambda x: self.manifold.logmap(mean, x), lambda z: self._moved(mean, z)
@@ -126,15 +135,26 @@ class TangentDeviations(Deviations):
         return self.manifold.geodesic(x, y, t)
 
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
+        u = self.manifold.logmap(mean, x)
+        return self.manifold.inner(mean, u), lambda b, t: self._moved(b, self._carried(mean, b, t, u))
+
+    def _carried(self, mean: Tensor, b: Tensor, t: Tensor, u: Tensor) -> Tensor:
+        """The vectors `u` at `mean`, times `t`, at `b`."""
+        return self.manifold.parallel_transport(mean, b, per_point(self.manifold, t) * u)
+
+
+class BasisDeviations(TangentDeviations):
+    """Of any manifold: logarithms in the coordinates of `basis`, an orthonormal one at each point."""
+
+    def _carried(self, mean: Tensor, b: Tensor, t: Tensor, u: Tensor) -> Tensor:
         m = self.manifold
-        u = m.logmap(mean, x)
-        return m.inner(mean, u), lambda b, t: self._moved(b, m.parallel_transport(mean, b, per_point(m, t) * u))
+        return m.from_coordinates(b, t.unsqueeze(-1) * m.to_coordinates(mean, u))
 
 
 def deviations(manifold: Manifold, form: str) -> Deviations:
-    """Those of the `form`, "gyro" or "tangent", on `manifold`."""
-    if form == "tangent":
-        return TangentDeviations(manifold)
+    """Those of the `form`, "gyro", "tangent" or "basis", on `manifold`."""
+    if form != "gyro":
+        return TangentDeviations(manifold) if form == "tangent" else BasisDeviations(manifold)
     assert isinstance(manifold, GyroManifold)
     return CoordinateDeviations(manifold) if manifold.is_vector_space else FrameDeviations(manifold)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.layers.table import TABLE
+from tests.layers.table import SLOW, TABLE
 from torchriemann import layers
 from torchriemann.testing import LAYER_LAWS, LayerTrial, applying_to, layer_exemption_stands
 
@@ -18,9 +18,12 @@ LATER = [case for case in TABLE if not any(case is first for first in FIRST)]
 
 def pair(case, law):
     later = any(case is other for other in LATER)
-    marks = [pytest.mark.slow] if later and law.name == "exported_equals_eager" else []
+    slow = (law.name, type(case.make()).__name__) in SLOW or (later and law.name == "exported_equals_eager")
     return pytest.param(
-        dataclasses.replace(case, backend="eager") if later else case, law, id=f"{law.name}-{case}", marks=marks
+        dataclasses.replace(case, backend="eager") if later else case,
+        law,
+        id=f"{law.name}-{case}",
+        marks=[pytest.mark.slow] if slow else [],
     )
 
 

@@ -7,21 +7,27 @@ from torch import nn
 from tests.layers.test_normalization import F64, layer, points
 from torchriemann.layers import GyroBatchNorm
 from torchriemann.manifolds import (
+    CorrelationLogScaled,
     CorrelationOffLog,
+    CorrelationPolyHyperbolic,
     Euclidean,
     Grassmann,
     Klein,
     Lorentz,
     PoincareBall,
+    ProjectedSphere,
     SPDAffineInvariant,
+    SPDBuresWasserstein,
     SPDLogCholesky,
     SPDLogEuclidean,
+    SpecialOrthogonal,
     Sphere,
     Stiefel,
     convert,
 )
 
 AFFINE, LOG_EUCLIDEAN, LOG_CHOLESKY = SPDAffineInvariant(), SPDLogEuclidean(), SPDLogCholesky()
+ROTATIONS = SpecialOrthogonal()
 
 
 def close(got, want, bound=1e-10):
@@ -64,38 +70,6 @@ def test_in_a_vector_space_all_coordinates_have_one_variance():
 
 
 # ---- positive definite matrices ---------------------------------------------------------------------------------
-
-
-def spectral(x, function):
-    values, vectors = torch.linalg.eigh(x)
-    return (vectors * function(values).unsqueeze(-2)) @ vectors.mT
-
-
-def log_cholesky(x):
-    factor = torch.linalg.cholesky(x)
-    return factor.tril(-1) + factor.diagonal(dim1=-2, dim2=-1).log().diag_embed()
-
-
-def from_log_cholesky(v):
-    factor = v.tril(-1) + v.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
-    return factor @ factor.mT
-
-
-@pytest.mark.parametrize(
-    ("manifold", "into", "back"),
-    [
-        (LOG_EUCLIDEAN, lambda x: spectral(x, torch.log), lambda v: spectral(v, torch.exp)),
-        (LOG_CHOLESKY, log_cholesky, from_log_cholesky),
-    ],
-)
-def test_flat_metrics_are_batch_norms_of_logarithms(manifold, into, back):
-    """LieBN, arXiv:2403.11261, Algorithm 1, of the log-Euclidean and the log-Cholesky metric."""
-    norm, x = layer(manifold, (3, 3)), points(manifold, 9, 3, 3, std=0.4)
-    v = into(x)
-    deviations = v - v.mean(0)
-    variance = deviations.square().sum((-2, -1)).mean()
-    factor = norm.scale.exp() / (variance + 1e-5).sqrt()
-    close(norm(x), back(into(norm.point("bias")) + factor * deviations))
 
 
 @pytest.mark.parametrize(("metric", "manifold"), [("LEM", LOG_EUCLIDEAN), ("LCM", LOG_CHOLESKY), ("AIM", AFFINE)])
@@ -184,15 +158,23 @@ def congruence(n):
     return lambda x: q @ x @ q.mT
 
 
+SIGNS = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=F64))
 SYMMETRIES = [
     (Euclidean(), (4,), "gyro", 1.0, lambda x: x @ orthogonal(4)),
     (AFFINE, (3, 3), "gyro", 0.4, congruence(3)),
     (AFFINE, (3, 3), "tangent", 0.4, congruence(3)),
     (LOG_EUCLIDEAN, (3, 3), "gyro", 0.4, congruence(3)),
+    (LOG_CHOLESKY, (3, 3), "gyro", 0.4, lambda x: SIGNS @ x @ SIGNS),
+    (SPDBuresWasserstein(), (3, 3), "tangent", 0.1, congruence(3)),
     (PoincareBall(-0.7), (3,), "gyro", 0.5, lambda x: x @ orthogonal(3)),
     (Lorentz(-0.7), (4,), "gyro", 0.5, lambda x: x @ torch.block_diag(torch.ones(1, 1, dtype=F64), orthogonal(3))),
     (Sphere(), (4,), "gyro", 0.15, lambda x: x @ torch.block_diag(torch.ones(1, 1, dtype=F64), orthogonal(3))),
+    (Klein(-0.7), (3,), "gyro", 0.5, lambda x: x @ orthogonal(3)),
+    (ProjectedSphere(1.3), (3,), "gyro", 0.15, lambda x: x @ orthogonal(3)),
     (CorrelationOffLog(), (3, 3), "gyro", 0.3, lambda x: x[..., [2, 0, 1], :][..., [2, 0, 1]]),
+    (CorrelationLogScaled(), (3, 3), "gyro", 0.3, lambda x: x[..., [2, 0, 1], :][..., [2, 0, 1]]),
+    (CorrelationPolyHyperbolic(), (3, 3), "gyro", 0.3, lambda x: SIGNS @ x @ SIGNS),
+    (ROTATIONS, (3, 3), "tangent", 0.2, congruence(3)),
     (Grassmann(), (5, 2), "gyro", 0.1, lambda x: torch.block_diag(orthogonal(2), orthogonal(3)) @ x),
     (Grassmann(), (5, 2), "tangent", 0.1, lambda x: torch.block_diag(orthogonal(2), orthogonal(3)) @ x),
 ]
