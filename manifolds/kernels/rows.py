@@ -21,7 +21,7 @@ def fused_rows(
     backward: Callable[..., Any],
     *operands: str,
     option: str,
-    launchers: Callable[[], Launchers],
+    launchers: Callable[[], Launchers] | None = None,
     saving: Callable[..., tuple[Tensor, ...]] | None = None,
     saved: int = 0,
 ) -> Formula:
