@@ -13,7 +13,7 @@ from ..functional import poincare, projected_sphere
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rounding import ball_rounded, space_rounded
 from ..functional.rows import dot
-from ..kernels import poincare_dist, poincare_exp, poincare_log, poincare_transport
+from ..kernels import poincare_dist, poincare_exp, poincare_log, poincare_retr, poincare_transport
 from ..operation import in_full_precision, operation
 from ..precision import widen
 from .model import ConstantCurvature
@@ -24,8 +24,8 @@ class StereographicModel(ConstantCurvature):
     ``om(x) = 1 + K|x|^2``: constant sectional curvature K = `curvature`.
 
     Points are ``*B,n``; the dimension is n. The factor is 4 at the origin, also at K = 0: tangent vectors are in the
-    ball's own coordinates, normal coordinates z = 2u. The retraction is the exponential map and `transp` the parallel
-    transport.
+    ball's own coordinates, normal coordinates z = 2u. `transp` is the parallel transport, and the retraction the
+    exponential map but where `PoincareBall` is told another one.
 
     The gap om(x) is computed with twice the digits, so that distances are right to a few eps of the coordinates as
     they are stored, out to the last representable radius: about 17 (float32) and 37 (float64) over sqrt(-K). Nothing
@@ -320,12 +320,53 @@ class PoincareBall(StereographicModel):
     `curvature` is a negative number or a 0-dim tensor. With r = sqrt(-K) |y - x|/sqrt(om(x) om(y)) the distance is
     ``2/sqrt(-K) asinh(r)``. Near the rim the rounding of coordinates moves a point by about
     eps exp(sqrt(-K) d)/4, d its distance from the origin; `Lorentz` has no such limit.
+
+    `retraction` (`retr`, `inverse_retr`, `retr_transp`):
+
+    - ``"exp"``: the exponential map.
+    - ``"projective"``: x (+) w with w = v/sqrt(1 + |v|^2) in units of 1/sqrt(-K), v = sqrt(-K) u/om(x), which is (1, v)
+      scaled to length one as a point of projective space is. It goes the way of the geodesic to the distance
+      ``2/sqrt(-K) asinh(sqrt(-K) |u|_x/2)``, without an exponential: of second order, inside the ball for every
+      vector, and inverted everywhere.
     """
 
     curvature: float | Tensor = -1.0
+    retraction: str = "exp"
 
     sign: ClassVar[int] = -1
     name: ClassVar[str] = "PoincareBall"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.retraction not in ("exp", "projective"):
+            raise ValueError(f"PoincareBall: retraction must be 'exp' or 'projective', got {self.retraction!r}")
+
+    @property
+    def retraction_order(self) -> int:
+        """3 for "exp", which is the exponential map, 2 for "projective"."""
+        return 3 if self.retraction == "exp" else 2
+
+    @operation
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        """The retraction chosen in the constructor."""
+        if self.retraction == "exp":
+            return poincare_exp(x, u, self.curvature)
+        return poincare_retr(x, u, self.curvature)
+
+    @operation
+    def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
+        """Of the retraction chosen in the constructor, at every point of the ball."""
+        if self.retraction == "exp":
+            return poincare_log(x, y, self.curvature)
+        return poincare.poincare_inverse_retr(x, y, self.curvature)
+
+    @operation
+    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`retr`, and `v` transported along the same geodesic."""
+        if self.retraction == "exp":
+            return poincare.poincare_exp_transport(x, u, v, self.curvature)
+        y = poincare_retr(x, u, self.curvature)
+        return y, poincare_transport(x, y, v, self.curvature)
 
 
 @final

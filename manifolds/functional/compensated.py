@@ -34,6 +34,8 @@ def _wide_square(x: Tensor) -> Tensor:
     """|x|^2 of single precision in double. A double copy of all of x would cost twice the time of blocks of it."""
     if not values_readable(x):
         return x.double().square().sum(-1, keepdim=True)
+    if x.numel() <= _BLOCK:
+        return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float64).square_()
     rows = x.reshape(-1, x.shape[-1])
     blocks = rows.split(max(1, _BLOCK // max(1, x.shape[-1])))
     lengths = [torch.linalg.vector_norm(b, dim=-1, keepdim=True, dtype=torch.float64) for b in blocks]
@@ -48,10 +50,12 @@ def _double_square(x: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
     return leading.sum(-1, keepdim=True), ((p - leading) + e).sum(-1, keepdim=True)
 
 
-def _accurate_gap(x: Tensor, K: float | Tensor) -> Tensor:
+def accurate_gap(x: Tensor, K: float | Tensor) -> Tensor:
+    """The value of `conformal_gap`, as a constant."""
     if x.dtype != torch.float64:
-        wide = K.double() if isinstance(K, Tensor) else K
-        return (1 + wide * _wide_square(x)).to(x.dtype)
+        wide = _wide_square(x)
+        gap = 1 + K.double() * wide if isinstance(K, Tensor) else torch.rsub(wide, 1, alpha=-K)
+        return gap.to(x.dtype)
     K = torch.as_tensor(K, dtype=torch.float64, device=x.device)
     bound = torch.exp2(torch.ceil(-torch.log2(K.abs())))  # 1/|K| or up to twice that
     high, low = _double_square(x, torch.where(K == 0, 1.0, bound))
@@ -68,6 +72,6 @@ def conformal_gap(x: Tensor, K: float | Tensor, sign: int = 0) -> Tensor:
     fixed = K.detach() if isinstance(K, Tensor) else K
     plainly = eager_without_derivative(x) and not (isinstance(K, Tensor) and derivative_wanted(K))
     if plainly and sign <= 0:
-        return _accurate_gap(x, fixed)
+        return accurate_gap(x, fixed)
     plain = 1 + K * (x * x).sum(-1, keepdim=True)
-    return plain if sign > 0 else plain + (_accurate_gap(x.detach(), fixed) - plain.detach())
+    return plain if sign > 0 else plain + (accurate_gap(x.detach(), fixed) - plain.detach())

@@ -15,7 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import poincare_values as values
 from .compensated import conformal_gap
+from .lorentz_values import without_graph
 from .rows import dot, square
 from .series import safe_sqrt
 from .signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
@@ -69,29 +71,51 @@ def _translated(x: Tensor, om: Tensor, beta: Tensor, u: Tensor, g: Tensor, K: fl
 _LONG = 2.0**20
 
 
-def shortening(u: Tensor, om: float | Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
-    """A factor of u, and the square of u times that. It is one, or where |u| sqrt(-K)/om is above 2^20 what makes u
-    about as long as that: it leads to the same point on the rim, and its square is a number. A constant: that far out
-    no length counts."""
+def shortening(u: Tensor, om: float | Tensor, K: float | Tensor, longest: float = _LONG) -> tuple[Tensor, Tensor]:
+    """A factor of u, and the square of u times that. It is one, or where |u| sqrt(-K)/om is above `longest` what makes
+    u about as long as that: it leads to the same point on the rim, and its square is a number. A constant: that far
+    out no length counts."""
     om, K = (a.detach() if isinstance(a, Tensor) else a for a in (om, K))
     if isinstance(K, Tensor):
         K = torch.where(K == 0, -1.0, K)  # of a branch that is not taken
-    longest = _LONG * om / (-K) ** 0.5
+    limit = longest * om / (-K) ** 0.5
     if u.dtype == torch.float32 and eager_without_derivative(u):
         # One pass, and a number where the length is none in float32.
         length = torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=torch.float64)
-        factor = (longest / length).clamp(max=1)
+        factor = (limit / length).clamp(max=1)
         return factor.to(u.dtype), (factor * length).square().to(u.dtype)
-    factor = (longest / torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)).clamp(max=1)
+    factor = (limit / torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)).clamp(max=1)
     return factor, square(factor * u)
 
 
 def poincare_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     """x (+) tanh(r)/r u/om(x) with r = sqrt(-K) |u|/om(x), half of sqrt(-K) times the length of u."""
+    if without_graph(K, x, u):
+        return values.exp_and_saved(x, u, K)[0]
     om = rim_gap(x, K)
     factor, uu = shortening(u, om, K)
     z = K * uu / om.square()
     return _translated(x, om, factor * tan_ratio_k(z, -1) / om, u, sech_square_k(z), K)
+
+
+def poincare_retr(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
+    """x (+) v/sqrt(1 + |v|^2)/sqrt(-K) with v = sqrt(-K) u/om(x): (1, v) scaled to length one, in the place of tanh.
+
+    The point lies on the geodesic of u, 2/sqrt(-K) asinh(sqrt(-K) |u|_x/2) away.
+    """
+    if without_graph(K, x, u):
+        return values.retr_and_saved(x, u, K)[0]
+    om = rim_gap(x, K)
+    factor, uu = shortening(u, om, K, values.LONG)
+    h = 1 / (1 - K * uu / om.square())
+    return _translated(x, om, factor * h.sqrt() / om, u, h, K)
+
+
+def poincare_inverse_retr(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
+    """The vector that `poincare_retr` sends to y: the logarithm, its length 2 asinh(r) replaced by 2r."""
+    d, dd, om_x, om_y = separation(x, y, K)
+    scale = (1 - K * dd / (om_x * om_y)).rsqrt() / om_y
+    return torch.addcmul(scale * om_x * d, scale * K * dd, x)
 
 
 def poincare_exp_frame(x: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
@@ -127,6 +151,8 @@ def separation(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor,
 
 def poincare_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """asinh(r)/(r sqrt(1 + r^2)) (om(x) D + K|D|^2 x)/om(y) with r as in `poincare_dist`."""
+    if without_graph(K, x, y):
+        return values.log_and_saved(x, y, K)[0]
     d, dd, om_x, om_y = separation(x, y, K)
     s = K * dd / (om_x * om_y)
     scale = asin_ratio_k(s, -1) * (1 - s).rsqrt() / om_y
@@ -143,6 +169,8 @@ def poincare_log_frame(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
 
 def poincare_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """2/sqrt(-K) asinh(r), r = sqrt(-K) |y - x|/sqrt(om(x) om(y))."""
+    if without_graph(K, x, y):
+        return values.dist_and_saved(x, y, K)[0]
     _, dd, om_x, om_y = separation(x, y, K)
     q = dd / (om_x * om_y)
     return (2 * safe_sqrt(q) * asin_ratio_k(K * q, -1)).squeeze(-1)
@@ -157,6 +185,8 @@ def poincare_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
 
 def poincare_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
     """om(y)/om(x) gyr[y, -x] v, the Levi-Civita transport along the geodesic."""
+    if without_graph(K, x, y, v):
+        return values.transport_and_saved(x, y, v, K)[0]
     d, _, om_x, om_y = separation(x, y, K)
     return om_y / om_x * turned(x, d, om_x, om_y, v, K)
 

@@ -13,5 +13,6 @@ from .lorentz import lorentz_transport as lorentz_transport
 from .poincare import poincare_dist as poincare_dist
 from .poincare import poincare_exp as poincare_exp
 from .poincare import poincare_log as poincare_log
+from .poincare import poincare_retr as poincare_retr
 from .poincare import poincare_transport as poincare_transport
 from .switch import use_kernels as use_kernels

@@ -444,13 +444,13 @@ def test_gradient_of_the_distance_at_large_radius(dtype, radius):
 
 
 def test_closed_derivatives_at_coincident_points():
-    x = PoincareBall().random(4, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    x, k = PoincareBall().random(4, 3, generator=torch.Generator().manual_seed(0), dtype=F64), torch.tensor(-1.0)
     for at in (x, 0 * x):
-        gx, gy, gk = poincare_backward.poincare_dist_backward(torch.ones(4, dtype=F64), at, at, -1.0)
+        gx, gy, gk = poincare_backward.poincare_dist_backward(torch.ones(4, dtype=F64), at, at, k.double())
         assert (gx == 0).all() and (gy == 0).all() and (gk == 0).all()
         for name, arguments in (("exp", (at, 0 * at)), ("log", (at, at)), ("transport", (at, at, x))):
             backward = getattr(poincare_backward, f"poincare_{name}_backward")
-            assert all(g.isfinite().all() for g in backward(x, *arguments, -1.0))
+            assert all(g.isfinite().all() for g in backward(x, *arguments, k.double()))
 
 
 # ---- options -------------------------------------------------------------------------------------------------------

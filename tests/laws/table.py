@@ -125,11 +125,15 @@ def ball(manifold: PoincareBall | Klein | Stereographic) -> Case:
     flat, klein, exempt = manifold.curvature == 0, isinstance(manifold, Klein), {}
     if manifold.curvature <= -1:
         exempt["infinite_injectivity_radius"] = "the ball holds no points so far out, or next to none"
+    order = 2 if getattr(manifold, "retraction", "exp") == "projective" else None
+    if order is None:
+        exempt["retraction_has_its_order"] = "the retraction is the exponential map"
     if manifold == Klein(-4.0):
         exempt["forward_derivatives_match_finite_differences"] = NEAR_THE_RIM
     return Case(
         manifold,
         shapes=((3,), (1,), (7,)),
+        order=order,
         reach=reach(manifold.curvature) / (2 if klein else 1),
         spread=None if flat else reach(manifold.curvature) / (6 if klein else 3),
         isometries=rotations,
@@ -145,7 +149,6 @@ def ball(manifold: PoincareBall | Klein | Stereographic) -> Case:
         },
         missing={"random_uniform": "the volume is infinite"},
         exempt={
-            "retraction_has_its_order": "the retraction is the exponential map",
             "injectivity_radius_is_exact": "infinite",
             "uniform_law_is_invariant": "the volume is infinite",
             **exempt,
@@ -370,6 +373,7 @@ SPHERE, LORENTZ, BALL, KLEIN, PROJECTED = (
     ball(Klein()),
     projected(ProjectedSphere()),
 )
+PROJECTIVE_BALL = ball(PoincareBall(retraction="projective"))
 GRASSMANN, STIEFEL, ROTATIONS = grassmann("polar"), stiefel(1.0, "polar"), orthogonal_group(SpecialOrthogonal())
 SPHERES = product(product(dataclasses.replace(sphere(4.0), shapes=((2,),)), sphere(0.3)), sphere(1.0))
 POWER, SCALED = power(SPHERE, 3), scaled(SPHERE, 2.5)
@@ -383,6 +387,7 @@ ROWS = [
     again(lorentz(-4.0), LORENTZ, *CURVATURE),
     BALL,
     again(ball(PoincareBall(-0.3)), BALL, *CURVATURE),
+    again(PROJECTIVE_BALL, BALL, *RETRACTIONS),
     again(ball(Stereographic(-2.0)), BALL, *CURVATURE),
     again(ball(Stereographic(-1e-6)), BALL, *CURVATURE),
     again(ball(Stereographic(0.0)), BALL, *CURVATURE),
