@@ -52,5 +52,7 @@ def calls(rows: int, dimension: int) -> Iterator[Call]:
             "retr": ("retr", (x, u)),
             "parallel_transport": ("transp", (x, y, v)),
         }
+        if name == "Sphere":  # geoopt's transport is the projection
+            operations |= {"transp": ("transp", (x, y, v)), "parallel_transport": ("", (x, y, v))}
         for operation, (theirs, tensors) in operations.items():
             yield Call(f"{name}, {operation}", getattr(ours, operation), getattr(peer, theirs, None), tensors)

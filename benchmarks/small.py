@@ -41,7 +41,7 @@ def with_backward(function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) 
 
 def aim(name: str, part: int) -> float | None:
     """Our speed as a multiple of geoopt's that is aimed at."""
-    if name.endswith("retr") or name in ("Sphere, parallel_transport", "Lorentz, parallel_transport"):
+    if name.endswith("retr") or name in ("Sphere, transp", "Lorentz, parallel_transport"):
         return None
     return 1 / AIMS.get(name, OTHER_AIMS)[part] if name.startswith(AIMED) else None
 

@@ -10,7 +10,7 @@ OPERATIONS = ("dist", "logmap", "expmap", "retr", "parallel_transport")
 # Of each operation: forward without derivatives, and with the backward pass to all arguments.
 MOST = {
     Sphere(): ((26, 100), (118, 369), (36, 181), (8, 21), (176, 603)),
-    Lorentz(): ((57, 181), (96, 323), (57, 182), (57, 182), (51, 217)),
+    Lorentz(): ((57, 176), (96, 323), (57, 182), (57, 182), (51, 217)),
     PoincareBall(): ((44, 147), (45, 176), (103, 291), (103, 291), (47, 161)),
     ProjectedSphere(): ((86, 283), (143, 464), (65, 275), (65, 275), (231, 835)),
     Stereographic(-0.5): ((44, 154), (45, 176), (103, 308), (103, 308), (47, 138)),
