@@ -15,7 +15,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from .series import horner
+from .series import polynomial
 
 
 def _even_bernoulli(count: int) -> list[Fraction]:
@@ -42,7 +42,7 @@ def log_sinhc(z: Tensor) -> Tensor:
 def log_sinhc_derivative(z: Tensor) -> Tensor:
     """coth(z) - 1/z, of Langevin."""
     small = z.abs() < 0.5
-    series = z * horner(_FIRST, torch.where(small, z, 0.0).square())
+    series = z * polynomial(_FIRST, torch.where(small, z, 0.0).square())
     w = torch.where(small, 1.0, z)
     return torch.where(small, series, 1 / w.tanh() - 1 / w)
 
@@ -50,7 +50,7 @@ def log_sinhc_derivative(z: Tensor) -> Tensor:
 def log_sinhc_second(z: Tensor) -> Tensor:
     """1/z^2 - 1/sinh(z)^2."""
     small = z.abs() < 0.5
-    series = horner(_SECOND, torch.where(small, z, 0.0).square())
+    series = polynomial(_SECOND, torch.where(small, z, 0.0).square())
     w = torch.where(small, 1.0, z.abs())
     decay = (-w).exp()
     return torch.where(small, series, 1 / w.square() - (2 * decay / torch.expm1(-2 * w)).square())

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .rows import dot, square
-from .series import horner, safe_norm, safe_sqrt
+from .series import polynomial, safe_norm, safe_sqrt
 from .signed_trigonometry import sin_ratio_k
 from .tracing import eager_without_derivative
 
@@ -192,8 +192,8 @@ def cosh_and_ratio(z: Tensor) -> tuple[Tensor, Tensor]:
     f = 1 / e
     terms = 9 if z.dtype == torch.float64 else 5
     near = torch.where(small, z, 0.0)
-    cosh = torch.where(small, horner(_COSH[:terms], near), 0.5 * (e + f))
-    return cosh, torch.where(small, horner(_SINH[:terms], near), 0.5 * (e - f) / r)
+    cosh = torch.where(small, polynomial(_COSH[:terms], near), 0.5 * (e + f))
+    return cosh, torch.where(small, polynomial(_SINH[:terms], near), 0.5 * (e - f) / r)
 
 
 def sinh_quotient(t: Tensor, z: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ def log_ratios(S: Tensor) -> tuple[Tensor, Tensor]:
     """
     small = S < _SWITCH
     far, near = torch.where(small, 1.0, S), torch.where(small, S, 0.0)
-    series = horner(_RATIO[: 20 if S.dtype == torch.float64 else 9], near)
+    series = polynomial(_RATIO[: 20 if S.dtype == torch.float64 else 9], near)
     half, root, cosh = half_length(far), far.sqrt(), (1 + far).sqrt()
     f = torch.where(small, series, half / (root * cosh))
     if eager_without_derivative(S):
@@ -267,7 +267,7 @@ def _near_and_far(a: Separation, K: float | Tensor) -> tuple[Tensor, Tensor, Ten
     """Where points are close, asinh(sqrt S)/sqrt S there, and d elsewhere. Next to zero d has to come from R^2 S:
     of R and S apart, the derivatives in K cancel."""
     small = a.S < _SWITCH
-    ratio = horner(_ASINH[: 20 if a.S.dtype == torch.float64 else 9], torch.where(small, a.S, 0.0))
+    ratio = polynomial(_ASINH[: 20 if a.S.dtype == torch.float64 else 9], torch.where(small, a.S, 0.0))
     return small, ratio, 2 * radius(K) * half_length(torch.where(small, 1.0, a.S))
 
 

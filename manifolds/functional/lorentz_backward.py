@@ -35,7 +35,7 @@ from .lorentz import (
     with_known_part,
 )
 from .rows import dot, square
-from .series import horner, safe_sqrt
+from .series import polynomial, safe_sqrt
 
 
 def _padded(g: Tensor, in_place: bool = False) -> Tensor:
@@ -64,7 +64,7 @@ def log_ratio_relative_derivative(S: Tensor, f: Tensor) -> Tensor:
     small = S < _SWITCH
     far = torch.where(small, 1.0, S)
     closed = (1 / torch.where(small, 1.0, f) - (1 + 2 * far)) / (1 + far) * (0.5 / far)
-    return torch.where(small, horner(_LOG_RATIO_TERMS, torch.where(small, S, 0.0)) / f, closed)
+    return torch.where(small, polynomial(_LOG_RATIO_TERMS, torch.where(small, S, 0.0)) / f, closed)
 
 
 # asinh(r) - r/sqrt(1 + r^2) = r^3 sum c_k r^2k: -2 times the derivative of asinh(r)/r in r^2.
@@ -75,7 +75,7 @@ def _excess(S: Tensor, chord: Tensor, K: float | Tensor) -> Tensor:
     """``R^3 (asinh(sqrt S) - sqrt(S/(1 + S)))``, given R sqrt(S)."""
     small = S < _SWITCH
     terms = _EXCESS[: 20 if S.dtype == torch.float64 else 10]
-    near = chord * (chord * chord) * horner(terms, torch.where(small, S, 0.0))
+    near = chord * (chord * chord) * polynomial(terms, torch.where(small, S, 0.0))
     far = torch.where(small, 1.0, S)
     return torch.where(small, near, radius(K) ** 3 * (half_length(far) - (far / (1 + far)).sqrt()))
 
@@ -96,7 +96,7 @@ def sinh_ratio_derivative(z: Tensor, cosh: Tensor, ratio: Tensor) -> Tensor:
     """The derivative ``(cosh r - sinh(r)/r)/(2z)`` of sinh(r)/r in z = r^2."""
     small = z < _SINH_SWITCH
     closed = (cosh - ratio) / (2 * torch.where(small, 1.0, z))
-    return torch.where(small, horner(_SINH_RATIO_TERMS, torch.where(small, z, 0.0)), closed)
+    return torch.where(small, polynomial(_SINH_RATIO_TERMS, torch.where(small, z, 0.0)), closed)
 
 
 def _gradients_of_S(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,9 @@ near zero, so that first and second derivatives are as accurate as the value.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,12 +46,55 @@ def _scaled_norm(x: Tensor, dim: int | tuple[int, ...], keepdim: bool) -> Tensor
     return length if keepdim else length.squeeze(dim)
 
 
-def horner(coefficients: tuple[float, ...], z: Tensor) -> Tensor:
+def polynomial(coefficients: tuple[float, ...], z: Tensor) -> Tensor:
     """sum_k coefficients[k] z^k."""
-    value = torch.full_like(z, coefficients[-1])
-    for a in reversed(coefficients[:-1]):
-        value = value * z + a
-    return value
+    # Pairs of terms, of which each is one launch, joined by z^2, z^4, ... (Estrin): a third fewer than Horner's rule.
+    if len(coefficients) == 1:
+        return torch.full_like(z, coefficients[0])
+    terms: list[Any] = [
+        torch.rsub(z, low, alpha=-high) for low, high in zip(coefficients[::2], coefficients[1::2], strict=False)
+    ]
+    if len(coefficients) % 2:
+        terms.append(coefficients[-1])
+    power = z
+    while len(terms) > 1:
+        power = power * power
+        pairs = zip(terms[::2], terms[1::2], strict=False)
+        terms = [_linear(low, high, power) for low, high in pairs] + terms[len(terms) // 2 * 2 :]
+    return terms[0]
+
+
+def _linear(low: Tensor, high: Tensor | float, z: Tensor) -> Tensor:
+    return torch.addcmul(low, high, z) if isinstance(high, Tensor) else torch.add(low, z, alpha=high)
+
+
+class Series(NamedTuple):
+    """Coefficients of z^k, taken below |z| = switch, and how many of them the value alone needs."""
+
+    switch: float
+    double: tuple[float, ...]
+    single: tuple[float, ...]
+    values: tuple[int, int]
+
+    @classmethod
+    def until(cls, switch: float, coefficient: Callable[[int], Fraction]) -> Series:
+        # So many terms that the second derivative, k^2 times larger, is complete too.
+        def terms(error: float) -> tuple[float, ...]:
+            k, found = 0, []
+            while not found or k < 3 or k * k * abs(found[-1]) * switch ** (k - 1) > error:
+                found.append(float(coefficient(k)))
+                k += 1
+            return tuple(found)
+
+        def count(found: tuple[float, ...], error: float) -> int:
+            return sum(k < 3 or abs(a) * switch**k > error for k, a in enumerate(found))
+
+        double, single = terms(1e-17), terms(1e-8)
+        return cls(switch, double, single, (count(double, 1e-17), count(single, 1e-8)))
+
+    def at(self, z: Tensor, value_only: bool = False) -> Tensor:
+        terms, count = (self.double, self.values[0]) if z.dtype == torch.float64 else (self.single, self.values[1])
+        return polynomial(terms[:count] if value_only else terms, z)
 
 
 # 16 terms of sum_k (-z/2)^k / (k! (2n+2k+1)!!) reach 1e-16 up to z = 4.
@@ -66,7 +112,7 @@ def bessel_sqrt(order: int, z: Tensor) -> Tensor:
     ``b_{n+1} = ((2n+1) b_n - b_{n-1}) / z``.)
     """
     small = z < _BESSEL_SWITCH
-    series = horner(_BESSEL[order], torch.where(small, z, 0.0))
+    series = polynomial(_BESSEL[order], torch.where(small, z, 0.0))
     w = torch.where(small, 1.0, z)
     root = w.sqrt()
     previous, current = root.cos(), root.sin() / root
@@ -87,7 +133,7 @@ _COS = tuple((-1.0) ** k / math.factorial(2 * k) for k in range(16))
 def cos_sqrt(z: Tensor) -> Tensor:
     """cos(sqrt z) for z >= 0, smooth at zero."""
     small = z < _BESSEL_SWITCH
-    series = horner(_COS, torch.where(small, z, 0.0))
+    series = polynomial(_COS, torch.where(small, z, 0.0))
     return torch.where(small, series, torch.where(small, 1.0, z).sqrt().cos())
 
 
@@ -104,7 +150,7 @@ _ATAN = tuple((-1.0) ** k / (2 * k + 1) for k in range(18))
 def atan_ratio(q: Tensor) -> Tensor:
     """atan(sqrt q)/sqrt q for q >= 0, one at zero."""
     small = q < _ATAN_SWITCH
-    series = horner(_ATAN, torch.where(small, q, 0.0))
+    series = polynomial(_ATAN, torch.where(small, q, 0.0))
     t = torch.where(small, 1.0, q).sqrt()
     return torch.where(small, series, t.atan() / t)
 
@@ -127,7 +173,7 @@ def angle_over_sine(c: Tensor, derivative: int = 0) -> Tensor:
     s = 0.5 * (1 - c)
     small = s < _ANGLE_SWITCH
     inner = torch.where(small, s, 0.0)
-    series = horner((_ANGLE, _ANGLE_1, _ANGLE_2)[derivative], inner)
+    series = polynomial((_ANGLE, _ANGLE_1, _ANGLE_2)[derivative], inner)
     d = torch.where(small, 0.0, c)
     sine2 = (1 - d) * (1 + d)
     closed = d.arccos() * sine2.rsqrt()

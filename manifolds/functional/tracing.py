@@ -85,6 +85,15 @@ def eager_without_derivative(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not derivative_wanted(x)
 
 
+def differentiated_by_autograd(x: Tensor) -> bool:
+    """Whether a derivative with respect to `x` is wanted by plain eager autograd alone, which reads any Function."""
+    if not x.requires_grad or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return not is_legacy_batchedtensor(x)
+
+
 def forward_mode_is_taken() -> bool:
     """Whether torch's own forward mode is on, whose levels do not nest: `torch.func.jvp` may not be called."""
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:

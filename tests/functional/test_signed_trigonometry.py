@@ -5,6 +5,7 @@ import math
 import mpmath
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchriemann.manifolds.functional import signed_trigonometry
 from torchriemann.manifolds.functional.compensated import conformal_gap, two_product
@@ -28,13 +29,16 @@ def derivative(f):
 
 
 TAN = root(lambda r: mpmath.tan(r) / r)
+ATAN = root(lambda r: mpmath.atan(r) / r)
 ASIN = root(lambda r: mpmath.asin(r) / r)
 EXACT = {
     "cos_k": root(mpmath.cos),
     "sin_ratio_k": root(lambda r: mpmath.sin(r) / r),
     "tan_ratio_k": TAN,
     "tan_ratio_derivative_k": derivative(TAN),
-    "atan_ratio_k": root(lambda r: mpmath.atan(r) / r),
+    "sin_ratio_derivative_k": derivative(root(lambda r: mpmath.sin(r) / r)),
+    "atan_ratio_k": ATAN,
+    "atan_ratio_derivative_k": derivative(ATAN),
     "asin_ratio_k": ASIN,
     "asin_ratio_derivative_k": derivative(ASIN),
     "cot_excess_k": root(lambda r: (1 - r * mpmath.cot(r)) / r**2),
@@ -45,7 +49,7 @@ PLACES = [-30.0, -4.0, -1.01, -0.99, -0.26, -0.24, -0.101, -0.099, -1e-3, -1e-8,
 
 
 def places(name):
-    return [z for z in PLACES if name != "atan_ratio_k" or z > -1]
+    return [z for z in PLACES if not name.startswith("atan") or z > -1]
 
 
 @pytest.mark.parametrize("dtype", [F64, F32])
@@ -78,6 +82,52 @@ def test_zero_and_nan(name):
     value = getattr(signed_trigonometry, name)(z)
     assert value[0].isfinite() and value[1].isnan()
     assert torch.autograd.grad(value[0], z)[0][0].isfinite()
+
+
+WITH_DERIVATIVE = ["cos_k", "sin_ratio_k", "tan_ratio_k", "atan_ratio_k", "asin_ratio_k", "sech_square_k"]
+
+
+def _launches(run):
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            found.append(function)
+            return function(*arguments, **(keywords or {}))
+
+    found = []
+    with Count():
+        run()
+    return len([f for f in found if f is not torch.ops.aten.detach.default])
+
+
+@pytest.mark.parametrize("name", WITH_DERIVATIVE)
+def test_a_value_is_few_launches_with_and_without_a_derivative(name):
+    function, z = getattr(signed_trigonometry, name), torch.tensor([-0.3, -0.01])
+    learned = z.clone().requires_grad_()
+    assert _launches(lambda: function(z, -1)) == _launches(lambda: function(learned, -1)) <= 8
+
+
+@pytest.mark.parametrize("name", [*WITH_DERIVATIVE, "log_sin_ratio_k"])
+def test_every_way_to_differentiate_is_that_of_the_plain_formula(name):
+    def function(z):
+        return getattr(signed_trigonometry, name)(z, -1)
+
+    z = torch.tensor([-0.9, -0.3, -1e-3, 0.0], dtype=F64)
+    learned = z.clone().requires_grad_()
+    assert torch.autograd.gradcheck(function, (learned[:3],), check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(function, (learned[:3],), check_batched_grad=True)
+    (first,) = torch.autograd.grad(function(learned).sum(), learned, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), learned)
+    one = torch.ones_like(z)
+    pushed = torch.func.jvp(lambda z: torch.func.jvp(function, (z,), (one,))[1], (z,), (one,))
+    for got, want in (
+        (pushed, (first, second)),
+        ((torch.vmap(torch.func.grad(function))(z),), (first,)),
+        ((torch.vmap(torch.func.hessian(function))(z),), (second,)),
+    ):
+        for g, w in zip(got, want, strict=True):
+            torch.testing.assert_close(g, w.detach(), rtol=1e-12, atol=1e-12)
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(torch.autograd.grad(compiled(learned).sum(), learned)[0], first.detach())
 
 
 def test_ends_of_the_inverse_functions():
