@@ -20,7 +20,7 @@ def fused_rows(
     backward: Callable[..., Any],
     *operands: str,
     option: str,
-    launchers: Callable[[], Launchers],
+    launchers: Callable[[], Launchers] | None,
     **saving: Any,
 ) -> Formula:
     """`fused` of a formula of rows, see `Kernel`."""

@@ -1,0 +1,34 @@
+"""Operations of the sphere with their kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..functional import sphere as plain
+from ..functional import sphere_backward as closed
+from .kernel import Formula
+from .rows import fused_rows
+
+
+def _fused(name: str, forward: Formula, backward, *operands: str, **saving: Any) -> Formula:
+    return fused_rows(name, forward, backward, *operands, option="curvature", launchers=None, recomputes=True, **saving)
+
+
+sphere_exp = _fused(
+    "sphere_exp", plain.sphere_exp, closed.sphere_exp_backward, "x", "u", saving=plain.sphere_exp_saving, saved=3
+)
+sphere_log = _fused(
+    "sphere_log", plain.sphere_log, closed.sphere_log_backward, "x", "y", saving=plain.sphere_log_saving, saved=7
+)
+sphere_dist = _fused(
+    "sphere_dist", plain.sphere_dist, closed.sphere_dist_backward, "x", "y", saving=plain.sphere_dist_saving, saved=6
+)
+sphere_dist2 = _fused(
+    "sphere_dist2",
+    plain.sphere_dist2,
+    closed.sphere_dist2_backward,
+    "x",
+    "y",
+    saving=plain.sphere_dist2_saving,
+    saved=6,
+)
