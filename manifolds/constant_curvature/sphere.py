@@ -11,7 +11,7 @@ from torch import Tensor
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rows import dot, unit_vector
 from ..functional.signed_trigonometry import cos_k, sin_ratio_k, without_turns
-from ..kernels import sphere_dist, sphere_dist2, sphere_exp, sphere_log
+from ..kernels import sphere_dist, sphere_dist2, sphere_exp, sphere_log, sphere_transport
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
 
@@ -127,6 +127,11 @@ class Sphere(ConstantCurvature):
         """theta^2/K, smooth at coincidence."""
         d2 = sphere_dist2(x, y, self.curvature)
         return d2.unsqueeze(-1) if keepdim else d2
+
+    @operation
+    def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """``v + <tau,v> ((cos(theta) - 1) tau - sin(theta) sqrt(K) x)``, tau the unit vector along the logarithm."""
+        return sphere_transport(x, y, v, self.curvature)
 
     @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

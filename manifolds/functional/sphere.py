@@ -180,7 +180,15 @@ def way(x: Tensor, y: Tensor, K: float | Tensor) -> Way:
     return Way(tangent, angle(across, at_x, at_y), length, across, at_x, at_y, at)
 
 
-# ---- distance, logarithm ----------------------------------------------------------------------------------------
+def trigonometry(a: Way) -> tuple[Tensor, Tensor, Tensor]:
+    """2|y|, sin(theta) and cos(theta)."""
+    y_length = torch.hypot(a.at_y, a.across)
+    sine_x, sine_y = a.across / a.at, a.across / y_length
+    cosine = torch.addcmul(a.at_x / a.at * (a.at_y / y_length), sine_x, sine_y, value=-1)
+    return y_length, sine_x * (a.length + a.length) / y_length, cosine
+
+
+# ---- distance, logarithm, transport ----------------------------------------------------------------------------------
 
 
 def sphere_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
@@ -242,3 +250,33 @@ def sphere_log_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, 
     if is_fast(K, x, y):
         return times(found.theta, radius(K)) * found.tangent, *found
     return sphere_log(x, y, K), *found
+
+
+def sphere_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
+    """v loses its part along the way and regains it along the turned one:
+    ``v + <tau,v> ((cos(theta) - 1) tau - sin(theta) x/|x|)``, tau the unit tangent. ``*B,n; *B,n; *B,n -> *B,n``."""
+    if is_fast(K, x, y, v):
+        return sphere_transport_saving(x, y, v, K)[0]
+    total, length = _with_direction(x, y, K)
+    q2, _, off, at_x = _smooth_angle(x, y, total, length)
+    at_y = 2 - at_x
+    roots = (at_x.square() + q2).sqrt(), (at_y.square() + q2).sqrt()
+    cosine, sine = (at_x * at_y - q2) / (roots[0] * roots[1]), 2 / (roots[0] * roots[1])  # the sine over q
+    # q tau, and (cos(theta) - 1)/q^2, by the sine where that cancels.
+    tangent = torch.addcmul(q2 * total, at_x, off) / (length * roots[0])
+    back = cosine < 0
+    far = (cosine - 1) / torch.where(back, q2, 1.0)
+    bend = torch.where(back, far, -sine.square() / (1 + torch.where(back, 0.0, cosine)))
+    along = dot(tangent, v)
+    return v + along * (bend * tangent - sine * 2 / (length * roots[0]) * x)
+
+
+def sphere_transport_saving(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
+    """`sphere_transport`, and the `Way`."""
+    found = way(x, y, K)
+    if not is_fast(K, x, y, v):
+        return sphere_transport(x, y, v, K), *found
+    _, sine, cosine = trigonometry(found)
+    along = dot(found.tangent, v)
+    moved = torch.addcmul(v, along * (cosine - 1), found.tangent)
+    return torch.addcmul(moved, along * sine / found.at, x, value=-2), *found

@@ -4,9 +4,10 @@ Each takes the gradient `g` of its result, the arguments of the forward function
 beside the result, if that is at hand. It returns the gradient of each argument and that of K, as one partial for each
 row (``*B``), which the caller sums; None for a K that is a number. All arguments have the same batch shape.
 
-Notation as in `sphere`: the unit tangents ``tau`` at x towards y and ``sigma`` at y away from x, theta the angle. A point
-x that moves by dx changes theta by ``-<dx, tau>/|x|``, turns tau by ``-<dx, tau>/|x|`` towards x, and across the plane of
-the two by ``-cos(theta)/sin(theta) dx/|x|``; of y it is ``<dy, sigma>/|y|``, nothing and ``dy/(sin(theta) |y|)``.
+Notation as in `sphere`: the unit tangents ``tau`` at x towards y and ``sigma`` at y away from x, theta the angle, e the
+direction of x. A point x that moves by dx changes theta by ``-<dx, tau>/|x|``, turns tau by that towards -e, and across
+the plane of the two by ``-cos(theta)/sin(theta) dx/|x|``; of y it is ``<dy, sigma>/|y|``, nothing and
+``dy/(sin(theta) |y|)``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .rows import dot
-from .sphere import Between, Turn, Way, angle, between, radius, sphere_exp_saving, times, way
+from .sphere import Between, Turn, Way, angle, between, radius, sphere_exp_saving, times, trigonometry, way
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -50,20 +51,12 @@ def sphere_dist2_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor, *s
     return sphere_dist_backward(g * d, x, y, K, *a)
 
 
-def _trigonometry(a: Way) -> tuple[Tensor, Tensor, Tensor]:
-    """2|y|, sin(theta) and cos(theta)."""
-    y_length = torch.hypot(a.at_y, a.across)
-    sine_x, sine_y = a.across / a.at, a.across / y_length
-    cosine = torch.addcmul(a.at_x / a.at * (a.at_y / y_length), sine_x, sine_y, value=-1)
-    return y_length, sine_x * (a.length + a.length) / y_length, cosine
-
-
 def sphere_log_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor, *saved: Tensor) -> Gradients:
-    """R theta tau. With h the part of g across the plane of x and y, and e = x/|x|:
+    """R theta tau. With h the part of g across the plane of x and y:
     ``-R/|x| ((<g,tau> + theta <g,e>) tau + theta cos(theta)/sin(theta) h)`` and
     ``R/|y| (<g,tau> sigma + theta/sin(theta) h)``."""
     a = Way(*saved) if saved else way(x, y, K)
-    y_length, sine, cosine = _trigonometry(a)
+    y_length, sine, cosine = trigonometry(a)
     # At the antipode, where there is no derivative, a number.
     F = (a.theta / sine).clamp_max(4 / torch.finfo(x.dtype).eps)
     E = F * cosine
@@ -78,3 +71,25 @@ def sphere_log_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor, *sav
     R = radius(K)
     gK = (-0.5 * gt * a.theta * R / K).squeeze(-1) if isinstance(K, Tensor) else None
     return to_x * (-R / half), to_y * (2 * R / y_length), gK
+
+
+def sphere_transport_backward(
+    g: Tensor, x: Tensor, y: Tensor, v: Tensor, K: float | Tensor, *saved: Tensor
+) -> Gradients:
+    """``v + <tau,v> ((cos(theta) - 1) tau - sin(theta) e)``; across the plane of x and y the gradients are those of
+    ``h = (<g,e> + t <g,tau>) v + <tau,v> t g``, t = tan(theta/2)."""
+    a = Way(*saved) if saved else way(x, y, K)
+    y_length, sine, cosine = trigonometry(a)
+    e = x * (2 / a.at)
+    gt, ge, vt, ve = dot(g, a.tangent), dot(g, e), dot(v, a.tangent), dot(v, e)
+    back = cosine < 0
+    half = torch.where(back, 1 - cosine, sine) / torch.where(back, sine, 1 + cosine)
+    half = half.clamp_max(4 / torch.finfo(x.dtype).eps)  # at the antipode, where there is no derivative, a number
+    in_v, in_g = ge + half * gt, vt * half
+    ht, he = in_v * vt + in_g * gt, in_v * ve + in_g * ge
+    turned, lost = vt * (sine * gt + cosine * ge), vt * sine
+    h = in_v * v + in_g * g
+    to_y = (ht - turned * cosine) * a.tangent + (he + turned * sine) * e - h
+    to_x = cosine * h - lost * g + (turned + sine * he - cosine * ht) * a.tangent + (lost * ge - cosine * he) * e
+    gv = torch.addcmul(g, (cosine - 1) * gt - sine * ge, a.tangent)
+    return to_x * (2 / a.at), to_y * (2 / y_length), gv, torch.zeros_like(g[..., 0])

@@ -18,4 +18,5 @@ from .sphere import sphere_dist as sphere_dist
 from .sphere import sphere_dist2 as sphere_dist2
 from .sphere import sphere_exp as sphere_exp
 from .sphere import sphere_log as sphere_log
+from .sphere import sphere_transport as sphere_transport
 from .switch import use_kernels as use_kernels

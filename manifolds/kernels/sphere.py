@@ -6,12 +6,20 @@ from typing import Any
 
 from ..functional import sphere as plain
 from ..functional import sphere_backward as closed
-from .kernel import Formula
+from .kernel import Formula, Launchers
 from .rows import fused_rows
 
 
+def _launchers() -> Launchers:
+    from . import triton_sphere
+
+    return triton_sphere.LAUNCHERS
+
+
 def _fused(name: str, forward: Formula, backward, *operands: str, **saving: Any) -> Formula:
-    return fused_rows(name, forward, backward, *operands, option="curvature", launchers=None, recomputes=True, **saving)
+    return fused_rows(
+        name, forward, backward, *operands, option="curvature", launchers=_launchers, recomputes=True, **saving
+    )
 
 
 sphere_exp = _fused(
@@ -31,4 +39,14 @@ sphere_dist2 = _fused(
     "y",
     saving=plain.sphere_dist2_saving,
     saved=6,
+)
+sphere_transport = _fused(
+    "sphere_transport",
+    plain.sphere_transport,
+    closed.sphere_transport_backward,
+    "x",
+    "y",
+    "v",
+    saving=plain.sphere_transport_saving,
+    saved=7,
 )
