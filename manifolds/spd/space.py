@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
+from ..functional.broadcasting import over_batch
 from ..functional.cone import definite_in, inside_cone, lifted, raised, with_spectrum
 from ..functional.definite import outside_reason, positive_definite
 from ..functional.matrices import check_number, identity_like, sym
@@ -68,7 +69,7 @@ class SPD(Manifold, abc.ABC):
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """The symmetric part."""
-        return sym(u).expand(torch.broadcast_shapes(x.shape, u.shape)).clone()
+        return over_batch(sym(u), x).clone()
 
     @property
     def restore_every(self) -> int:
