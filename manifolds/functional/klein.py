@@ -1,8 +1,8 @@
 r"""Distance and logarithm of the Beltrami-Klein ball |x| < 1/sqrt(-K), and their backward passes in closed form.
 
-With D = y - x and om(x) = 1 + K|x|^2 all is in ``N = om(x) |D|^2 - K <x, D>^2``, a sum of positive terms that is the same
-seen from y, and the square of om(x) times the length of D at x: ``q = N/(om(x) om(y))`` is -1/K times the square of the
-hyperbolic sine of sqrt(-K) d. Geodesics are straight, so that the logarithm is a multiple of D.
+With D = y - x and om(x) = 1 + K|x|^2 all is in ``N = om(x) |D|^2 - K <x, D>^2``, a sum of positive terms that is the
+same seen from y, and the square of om(x) times the length of D at x: ``q = N/(om(x) om(y))`` is -1/K times the square
+of the hyperbolic sine of sqrt(-K) d. Geodesics are straight, so that the logarithm is a multiple of D.
 
 ``klein_f_backward(g, x, y, K) -> (gx, gy, gK)``, all of one batch shape ``*B``; gK is the share of each row.
 """

@@ -21,20 +21,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .lorentz_values import (
+    dist_and_saved,
+    exp_and_saved,
+    log_and_saved,
+    radius,
+    space,
+    without_graph,
+)
 from .rows import dot, square
 from .series import polynomial, safe_norm, safe_sqrt
 from .signed_trigonometry import sin_ratio_k
 from .tracing import eager_without_derivative
-
-
-def space(x: Tensor) -> Tensor:
-    """The n space coordinates of points or vectors."""
-    return x[..., 1:]
-
-
-def radius(K: float | Tensor) -> float | Tensor:
-    """R. The derivative of ``(-K)^(-1/2)`` in torch's hands has R^3, which may overflow, as a factor; of this, R^2."""
-    return 1 / (-K) ** 0.5
 
 
 def over_radius(square: Tensor, K: float | Tensor) -> Tensor:
@@ -88,16 +86,6 @@ def overwritable(K: float | Tensor, *rows: Tensor) -> bool:
     return all(r.shape == rows[0].shape and eager_without_derivative(r) for r in rows)
 
 
-def shifted(a: Tensor, b: Tensor, c: Tensor, in_place: bool) -> Tensor:
-    """a + c b, in the place of `a` if `in_place`."""
-    return a.addcmul_(b, c) if in_place else torch.addcmul(a, b, c)
-
-
-def scaled(a: Tensor, c: Tensor, in_place: bool) -> Tensor:
-    """c a, in the place of `a` if `in_place`."""
-    return a.mul_(c) if in_place else c * a
-
-
 def joined(time: Tensor, rows: Tensor, in_place: bool) -> Tensor:
     """Full rows with this time: of `rows` that are full if `in_place`, of space parts if not."""
     if not in_place:
@@ -112,12 +100,11 @@ def space_of(rows: Tensor, full: bool) -> Tensor:
 
 
 class Separation(NamedTuple):
-    """Two points as seen from x. All but the rows are scalars with a trailing one; rows are full if `in_place`."""
+    """Two points as seen from x. All but the rows, of space parts, are scalars with a trailing one."""
 
-    in_place: bool
     alike: Tensor  # one where the radii differ by less than a factor of two, else zero
-    difference: Tensor  # rows y - alike x
-    perpendicular: Tensor  # rows q = y_s - t_y/t_x x_s
+    difference: Tensor  # y - alike x
+    perpendicular: Tensor  # q = y_s - t_y/t_x x_s
     tx: Tensor  # over R, as all times
     ty: Tensor
     time_difference: Tensor  # t_y - t_x
@@ -126,56 +113,26 @@ class Separation(NamedTuple):
     S: Tensor  # sinh^2(sqrt(-K) d/2)
 
 
-def separation(
-    x: Tensor, y: Tensor, K: float | Tensor, *, need_difference: bool = True, without_time: bool = False
-) -> Separation:
-    r"""``S = -K/4 (t_x/t_y) |q|^2 + (t_y - t_x)^2/(4 t_x t_y)`` with ``q = y_s - t_y/t_x x_s``.
+def separation(xs: Tensor, ys: Tensor, K: float | Tensor) -> Separation:
+    r"""``S = -K/4 (t_x/t_y) |q|^2 + (t_y - t_x)^2/(4 t_x t_y)`` with ``q = y_s - t_y/t_x x_s``, of space parts.
 
     Both terms are positive. Of points at like radii, q and t_y - t_x are made of the difference of the coordinates,
     so that the error of S is that of the rounded coordinates; of others the difference would lose those of the
-    lower one. Without `need_difference` its memory may be overwritten. `without_time` says that the rows of x and y
-    are space parts.
+    lower one.
     """
-    in_place = not without_time and overwritable(K, x, y)
-    xs, ys = (x, y) if without_time else (space(x), space(y))
     xx, yy = square(xs), square(ys)
     tx, ty = over_radius(xx, K), over_radius(yy, K)
-    alike = _alike(tx, ty)
-    one = alike.to(x.dtype)
-    row = x if in_place else xs
-    difference = torch.addcmul(y if in_place else ys, row, -one)
-    if torch.compiler.is_compiling():
-        chord = ys - xs  # without the radii, so that one loop makes all sums of products
-    else:
-        chord = space_of(difference, in_place)
+    alike = (tx < 2 * ty) & (ty < 2 * tx)
+    one = alike.to(xs.dtype)
+    difference = torch.addcmul(ys, xs, -one)
+    # To a compiler without the radii, so that one loop makes all sums of products.
+    chord = ys - xs if torch.compiler.is_compiling() else difference
     dt_R2 = torch.where(alike, square(chord) + 2 * dot(chord, xs), yy - xx) / (tx + ty)  # R^2 (t_y - t_x)
     dt = -K * dt_R2
-    q = _perpendicular(difference, row, alike, dt, tx, ty, in_place and not need_difference)
-    angular = 0.25 * (tx / ty) * square(space_of(q, in_place))
+    q = torch.addcmul(difference, xs, torch.where(alike, -dt / tx, -ty / tx))
+    angular = 0.25 * (tx / ty) * square(q)
     chord2 = angular + dt_R2 * (dt / (4 * tx * ty))
-    return Separation(in_place, one, difference, q, tx, ty, dt, angular, chord2, -K * chord2)
-
-
-def separation_again(
-    x: Tensor, y: Tensor, K: float | Tensor, tx: Tensor, ty: Tensor, dt: Tensor, angular: Tensor, S: Tensor
-) -> Separation:
-    """`separation` of points of which the scalars are known, without `difference`."""
-    in_place = overwritable(K, x, y)
-    row, alike = x if in_place else space(x), _alike(tx, ty)
-    one = alike.to(x.dtype)
-    difference = torch.addcmul(y if in_place else space(y), row, -one)
-    q = _perpendicular(difference, row, alike, dt, tx, ty, in_place)
-    return Separation(in_place, one, difference, q, tx, ty, dt, angular, S / -K, S)
-
-
-def _alike(tx: Tensor, ty: Tensor) -> Tensor:
-    return (tx < 2 * ty) & (ty < 2 * tx)
-
-
-def _perpendicular(
-    difference: Tensor, row: Tensor, alike: Tensor, dt: Tensor, tx: Tensor, ty: Tensor, in_place: bool
-) -> Tensor:
-    return shifted(difference, row, torch.where(alike, -dt / tx, -ty / tx), in_place)
+    return Separation(one, difference, q, tx, ty, dt, angular, chord2, -K * chord2)
 
 
 # Below z = 1/4 the next term is below the rounding of one.
@@ -259,8 +216,8 @@ def _separation_only(x: Tensor, y: Tensor, K: float | Tensor) -> Separation:
     if torch.compiler.is_compiling():
         # A slice becomes a padded copy in the compiled backward pass, a product with zeros and ones nothing.
         space_mask = torch.cat([x.new_zeros(1), x.new_ones(x.shape[-1] - 1)])
-        return separation(x * space_mask, y * space_mask, K, without_time=True)
-    return separation(x, y, K, need_difference=False)
+        return separation(x * space_mask, y * space_mask, K)
+    return separation(space(x), space(y), K)
 
 
 def _near_and_far(a: Separation, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -273,6 +230,8 @@ def _near_and_far(a: Separation, K: float | Tensor) -> tuple[Tensor, Tensor, Ten
 
 def lorentz_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Geodesic distance ``2R asinh(sqrt S)``. ``*B,n+1 -> *B``."""
+    if without_graph(K, x, y):
+        return dist_and_saved(x, y, K)[0]
     a = _separation_only(x, y, K)
     if not isinstance(K, Tensor) or eager_without_derivative(K):
         return (half_length(a.S) * (2 * radius(K))).squeeze(-1)
@@ -280,18 +239,11 @@ def lorentz_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     return torch.where(small, 2 * safe_sqrt(a.chord2) * ratio, far).squeeze(-1)
 
 
-def lorentz_dist_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
-    """`lorentz_dist`, and the scalars of the separation, which its backward pass need not compute again."""
-    a = separation(x, y, K, need_difference=False)
-    d = (half_length(a.S) * (2 * radius(K))).squeeze(-1)
-    return d, a.tx, a.ty, a.time_difference, a.angular, a.S
-
-
 def lorentz_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Squared geodesic distance, smooth at coincidence. ``*B,n+1 -> *B``."""
+    if without_graph(K, x, y):
+        return dist_and_saved(x, y, K)[0].square()
     a = _separation_only(x, y, K)
-    if eager_without_derivative(a.S):
-        return (half_length(a.S) * (2 * radius(K))).square().squeeze(-1)
     small, ratio, far = _near_and_far(a, K)
     return torch.where(small, 4 * a.chord2 * ratio.square(), far.square()).squeeze(-1)
 
@@ -308,29 +260,30 @@ def metric_parts(s: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tenso
 
 def lorentz_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
     """The exponential ``cosh(r) x + sinh(r)/r u`` with r = sqrt(-K) |u|. ``*B,n+1; *B,n+1 -> *B,n+1``."""
-    in_place = overwritable(K, x, u)
-    s, row = space(x), x if in_place else space(x)
+    if without_graph(K, x, u):
+        return exp_and_saved(x, u, K)[0]
+    s = space(x)
     sigma = K * (dot(s, space(u)) / (1 - K * square(s)))
-    p = torch.addcmul(u if in_place else space(u), row, sigma)
+    p = torch.addcmul(space(u), s, sigma)
     if torch.compiler.is_compiling():
         # Inductor makes one loop over the rows of all this if no row scalar needs a loop of its own that it would
         # rather vectorise: the sum ends in a reduction, and the exponential reads a number from within a row.
-        z = (sigma.square() / s.shape[-1] - K * space_of(p, in_place).square()).sum(-1, keepdim=True)
+        z = (sigma.square() / s.shape[-1] - K * p.square()).sum(-1, keepdim=True)
         cosh, ratio = cosh_and_ratio(torch.where(s[..., :1].isnan(), torch.nan, z))
         y = cosh * s + ratio * space(u)
         return point_from_space(y, K)
-    cosh, ratio = cosh_and_ratio(sigma.square() - K * square(space_of(p, in_place)))
-    y = shifted(scaled(p, ratio, in_place), row, cosh - ratio * sigma, in_place)
-    return joined(time_of(space_of(y, in_place), K), y, in_place)
+    cosh, ratio = cosh_and_ratio(sigma.square() - K * square(p))
+    return point_from_space(torch.addcmul(ratio * p, s, cosh - ratio * sigma), K)
 
 
 def lorentz_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """The logarithm ``r/sinh(r) (y - x - 2S x)``, r = sqrt(-K) d. ``*B,n+1; *B,n+1 -> *B,n+1``."""
-    a = separation(x, y, K)
+    if without_graph(K, x, y):
+        return log_and_saved(x, y, K)[0]
+    a = separation(space(x), space(y), K)
     f, m = log_ratios(a.S)
-    row = x if a.in_place else space(x)
-    u = shifted(scaled(a.difference, f, a.in_place), row, f * (a.alike - 1) - m, a.in_place)
-    return joined(radius(K) * (f * a.time_difference - m * a.tx), u, a.in_place)
+    u = torch.addcmul(f * a.difference, space(x), f * (a.alike - 1) - m)
+    return torch.cat([radius(K) * (f * a.time_difference - m * a.tx), u], -1)
 
 
 def lorentz_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
@@ -351,5 +304,6 @@ def lorentz_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Ten
     # <y, v> = <q, p> + sigma <q, x>, the last product as it is known: both rows are rounded along x by cosh(radius).
     product = dot(space_of(q, in_place), space_of(p, in_place)) + nu * (ratio - 1 - 2 * S)
     c = -0.5 * K * product / (1 + S)
-    w = shifted(shifted(p, q, c, in_place), row, sigma + c * (1 + ratio), in_place)
+    step = Tensor.addcmul_ if in_place else torch.addcmul
+    w = step(step(p, q, c), row, sigma + c * (1 + ratio))
     return joined(radius(K) * (sigma * tx + c * (tx + ty)), w, in_place)

@@ -17,30 +17,21 @@ import math
 import torch
 from torch import Tensor
 
-from .lorentz import (
-    Separation,
-    cosh_and_ratio,
-    half_length,
-    joined,
-    log_ratios,
-    metric_parts,
-    radius,
-    scaled,
-    separation,
-    separation_again,
-    shifted,
-    space,
-    space_of,
-    time_of,
-    with_known_part,
-)
-from .rows import dot, square
-from .series import polynomial, safe_sqrt
+from .lorentz import Separation, half_length, separation, with_known_part
+from .lorentz_values import dist_and_saved, exp_and_saved, log_and_saved, radius, shifted, space, squared_norm
+from .rows import dot, square, times_added
+from .series import polynomial
 
 
-def _padded(g: Tensor, in_place: bool = False) -> Tensor:
+def _padded(g: Tensor) -> Tensor:
     """A gradient of space parts as one of full rows."""
-    return joined(torch.zeros_like(g[..., :1]), g, in_place)
+    return torch.cat([torch.zeros_like(g[..., :1]), g], -1)
+
+
+def _without_time(g: Tensor) -> Tensor:
+    """A gradient of full rows: times are not read."""
+    g[..., :1].zero_()
+    return g
 
 
 # Power series in S and in r^2 of the two derivatives below, which are 0/0 at zero: twenty terms reach 1e-17 at the
@@ -99,63 +90,74 @@ def sinh_ratio_derivative(z: Tensor, cosh: Tensor, ratio: Tensor) -> Tensor:
     return torch.where(small, polynomial(_SINH_RATIO_TERMS, torch.where(small, z, 0.0)), closed)
 
 
-def _gradients_of_S(a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
+def _space_gradients_of_S(
+    a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor
+) -> tuple[Tensor, Tensor]:
     """``half q_x`` and ``-half q_y``, each with its part along its own point as it is known: a covector is cosh of the
-    radius longer there than its coordinates show. The last use of `a.perpendicular`."""
-    xs, ys, in_place = space(x), space(y), a.in_place
-    q = space_of(a.perpendicular, in_place)
+    radius longer there than its coordinates show."""
+    xs, ys, q = space(x), space(y), a.perpendicular
     back = a.tx / a.ty
     xq = dot(q, xs)
     yq = 4 * a.angular + xq  # of t_x/t_y q and y, whose difference from x is q
     at_x = (a.time_difference / a.tx - 2 * a.S + K * xq) / a.tx.square()
     at_y = (a.time_difference / a.ty + 2 * a.S + K * yq) / a.ty.square()
-    gx = shifted(half * a.perpendicular, x if in_place else xs, half * at_x, in_place)
-    gy = shifted(scaled(a.perpendicular, -half * back, in_place), y if in_place else ys, -half * at_y, in_place)
-    return gx, gy
+    gx = torch.addcmul(half * q, xs, half * at_x)
+    return gx, torch.addcmul(-half * back * q, ys, -half * at_y)
 
 
-def _space_gradients_of_S(
-    a: Separation, x: Tensor, y: Tensor, half: Tensor, K: float | Tensor
-) -> tuple[Tensor, Tensor]:
-    """The space parts of `_gradients_of_S`."""
-    gx, gy = _gradients_of_S(a, x, y, half, K)
-    return (space(gx), space(gy)) if a.in_place else (gx, gy)
+def _along_points(q: Tensor, x: Tensor, shift: Tensor, S4: Tensor, half: Tensor, K: float | Tensor) -> Tensor:
+    """``R^2 half (shift - 2S + K <q, x>)``, zero but for the rounding of q: what the gradients ``half q`` and
+    ``-half q/(T_y/T_x)`` of S lack along x and y, times the squares of their times."""
+    lacking = times_added(shift, dot(space(q), space(x)), K).sub(S4, alpha=0.5)
+    return half * lacking * (-1 / K)
 
 
 def lorentz_dist_backward(
     g: Tensor, x: Tensor, y: Tensor, K: float | Tensor, *saved: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """``d = 2R asinh(sqrt S)``: the gradient along q over sinh of the distance, zero at coincidence. `g` is ``*B``.
 
-    `saved` is what `lorentz_dist_saving` returns beside d, if it is at hand.
+    `saved` is what `dist_and_saved` returns beside d, if it is at hand.
     """
+    q, tx, ty, ratio, shift, S4 = saved or dist_and_saved(x, y, K)[1:]
     g = g.unsqueeze(-1)
-    a = separation_again(x, y, K, *saved) if saved else separation(x, y, K, need_difference=False)
-    R, root = radius(K), safe_sqrt(a.S)
-    zero = root == 0
-    chord, cosh = torch.where(zero, 1.0, R * root), (1 + a.S).sqrt()
-    derivative = torch.where(zero, 0.0, g / (chord * cosh))  # in R^2 S
-    gx, gy = _gradients_of_S(a, x, y, -0.5 * derivative, K)
-    # R^2 d'(R) and K dS/dK nearly cancel between close points: D/2 - tanh(D/2), D = d/R, as a power series does not.
-    dt_R2 = a.time_difference / -K
-    gK = derivative * dt_R2 * (dt_R2 / (4 * a.tx * a.ty)) + g * torch.where(zero, 0.0, _excess(a.S, chord, K))
-    return _padded(gx, a.in_place), _padded(gy, a.in_place), gK.squeeze(-1)
+    root, cosh = S4.sqrt(), torch.rsub(S4, 1, alpha=-0.25).sqrt()
+    # Between coincident points q is zero, and whatever finite number stands here; squares below it are no numbers.
+    half = g / (root * cosh).clamp_min(torch.finfo(S4.dtype).tiny ** 0.5) * -((-K) ** 0.5)
+    along = _along_points(q, x, shift, S4, half, K)
+    gx = shifted(half * q, x, along / (tx * tx))
+    gy = shifted(-half / ratio * q, y, along / (ty * ty), -1)
+    gK = None
+    if isinstance(K, Tensor):
+        zero, R = S4 == 0, radius(K)
+        chord = torch.where(zero, 1.0, 0.5 * R * root)
+        # R^2 d'(R) and K dS/dK nearly cancel between close points, in D/2 - tanh(D/2), D = d/R: hence a power series.
+        steep = (R * shift) * (R * shift / (4 * ratio)) * (R * R)
+        gK = torch.where(zero, 0.0, g / (chord * cosh) * steep + g * _excess(0.25 * S4, chord, K)).squeeze(-1)
+    return _without_time(gx), _without_time(gy), gK
 
 
-def lorentz_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``y = C s + H u``; the length r enters by C and H, ``d(r^2)/du = -2K p`` and ``d(r^2)/ds = -2K^2 nu p``."""
-    s, v = space(x), space(u)
-    _, nu, p = metric_parts(s, v, K)
-    sigma = -K * nu
-    z = sigma.square() - K * square(p)
-    C, H = cosh_and_ratio(z)
-    y = C * s + H * v
-    gt = g[..., :1] / time_of(y, K)
-    h = g[..., 1:] + gt * y
-    gz = 0.5 * H * dot(h, s) + sinh_ratio_derivative(z, C, H) * dot(h, v)
-    along = 2 * K * gz
-    gK = 0.5 * gt / K / K - gz * square(p)
-    return _padded(C * h + along * sigma * p), _padded(H * h - along * p), gK.squeeze(-1)
+def lorentz_exp_backward(
+    g: Tensor, x: Tensor, u: Tensor, K: float | Tensor, *saved: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """``y = C s + H u``; the length r enters by C and H, ``d(r^2)/du = -2K p`` and ``d(r^2)/ds = 2K lean p``.
+
+    `saved` is what `exp_and_saved` returns beside y.
+    """
+    p, lean, z, C, H, time = saved or exp_and_saved(x, u, K)[1:]
+    gt = g[..., :1] / time
+    h = shifted(torch.addcmul(g, x, gt * C), u, gt * H)
+    hs, hv = dot(space(h), space(x)), dot(space(h), space(u))
+    # C' = H/2 and H' = (C - H)/(2 r^2), whose cancellation at small r stands beside the factor r^2 of <h, v> p.
+    twice = torch.addcmul((C - H) / z * hv, H, hs)
+    along = twice * K
+    gu = shifted(h * H, p, along, -1)
+    gx = shifted(h * C, p, along * lean)
+    gK = None
+    if isinstance(K, Tensor):
+        slope = 0.5 * H * hs + sinh_ratio_derivative(z, C, H) * hv
+        gK = (0.5 * gt / K / K - slope * square(space(p))).squeeze(-1)
+    return _without_time(gx), _without_time(gu), gK
 
 
 def _derived_time(gt: Tensor, s: Tensor, u: Tensor, nu: Tensor, t: Tensor, K: float | Tensor):
@@ -164,23 +166,34 @@ def _derived_time(gt: Tensor, s: Tensor, u: Tensor, nu: Tensor, t: Tensor, K: fl
     return gt * s, gt * (u + K * nu * s), 0.5 * gt * nu / K
 
 
-def lorentz_log_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``u = f D - (m + f - f alike) x`` with D = y - alike x, f = r/sinh(r) and m = 2 S f."""
-    xs = space(x)
-    a = separation(x, y, K)
-    f, m = log_ratios(a.S)
-    difference = space_of(a.difference, a.in_place)
-    u = torch.addcmul(f * difference, xs, f * (a.alike - 1) - m)
-    nu = (m - f * a.time_difference / a.tx) / K
-    time_u, time_x, time_K = _derived_time(g[..., :1], xs, u, nu, a.tx, K)
-    h = g[..., 1:] + time_u
-    hx = dot(h, xs)
-    # m' = (1 + f)/(1 + S). Of f' and 2 S f' far out the sum would be small.
-    along_f = f * (dot(h, difference) + (a.alike - 1) * hx)
-    gS = log_ratio_relative_derivative(a.S, f) * along_f - (1 + f) / (1 + a.S) * hx
-    gx, gy = _space_gradients_of_S(a, x, y, 0.5 * K * gS, K)
-    gK = time_K - gS * a.angular
-    return _padded(gx - (f + m) * h + time_x), _padded(gy + f * h), gK.squeeze(-1)
+def lorentz_log_backward(
+    g: Tensor, x: Tensor, y: Tensor, K: float | Tensor, *saved: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """``u = f (y - x - 2S x)``, f = r/sinh(r). `saved` is what `log_and_saved` returns beside u.
+
+    The time ``u_t = <s, u>/T`` has the gradients s/T in u and f q/T in s.
+    """
+    q, tx, ty, ratio, shift, S4, f = saved or log_and_saved(x, y, K)[1:]
+    gt = g[..., :1] / tx
+    h = torch.addcmul(g, x, gt)
+    hx, hq = dot(space(h), space(x)), dot(space(h), space(q))
+    along_f = torch.addcmul(hq, hx, shift)  # <h, y - x>
+    fC = f * torch.rsub(S4, 1, alpha=-0.5)  # r/tanh(r)
+    over_S = along_f / S4.clamp_min(torch.finfo(S4.dtype).tiny)
+    # -K/2 times the gradient of S. f' = (1 - r/tanh r)/(2S (1 + S)), whose cancellation at small r stands beside the
+    # factor r^2 of <h, y - x> q; (2 S f)' = (1 + f)/(1 + S). Of f' and 2 S f' far out the sum would be small.
+    in_S = torch.addcmul(hx, hx, f).sub((1 - fC) * over_S, alpha=2)
+    half = in_S / torch.rsub(S4, 1, alpha=-0.25) * (-0.5 * K)
+    along = _along_points(q, x, shift, S4, half, K)
+    gx = shifted(shifted(torch.addcmul(half, f, gt) * q, x, along / (tx * tx)), h, fC, -1)
+    gy = shifted(shifted(f * h, q, half / ratio, -1), y, along / (ty * ty), -1)
+    gK = None
+    if isinstance(K, Tensor):
+        S = 0.25 * S4
+        in_S = log_ratio_relative_derivative(S, f) * (f * along_f) - (1 + f) / (1 + S) * hx
+        u_t = f * torch.sub(shift, S4, alpha=0.5)  # over T_x
+        gK = (-0.5 * gt * u_t / K / K - in_S * (0.25 / ratio * squared_norm(space(q)))).squeeze(-1)
+    return _without_time(gx), _without_time(gy), gK
 
 
 def lorentz_transport_backward(
@@ -188,9 +201,9 @@ def lorentz_transport_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``w = v + c (x + y)`` with ``c = -K/2 <q_x, v>/(1 + S)``, where ``<q_x, v> = <y, v> - t_y/t_x <x, v>``."""
     xs, ys, vs = space(x), space(y), space(v)
-    a = separation(x, y, K)
+    a = separation(xs, ys, K)
     known = (a.time_difference / a.tx - 2 * a.S) / a.tx
-    qx = with_known_part(space_of(a.perpendicular, a.in_place), xs, known, a.tx, K)
+    qx = with_known_part(a.perpendicular, xs, known, a.tx, K)
     along = dot(xs, vs)
     scale = -0.5 * K / (1 + a.S)
     product = dot(qx, vs)

@@ -15,9 +15,7 @@ from .lorentz import (
     over_radius,
     radius,
     separation,
-    shifted,
     space,
-    space_of,
     with_known_part,
 )
 from .rows import dot, square
@@ -51,11 +49,11 @@ def normal_from_point(x: Tensor, K: float | Tensor) -> Tensor:
 
 def lorentz_gyrodiff(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """``(-)x (+) y``, the boost of y that brings x to the origin. ``*B,n+1; *B,n+1 -> *B,n+1``."""
-    a = separation(x, y, K)
+    a = separation(space(x), space(y), K)
     xs, twice = space(x), 2 * a.S
     shift = a.alike - 1 - (a.time_difference + twice) / (a.tx + 1)
-    z = shifted(a.difference, x if a.in_place else xs, shift, a.in_place)
-    z = with_known_part(space_of(z, a.in_place), xs, a.time_difference / a.tx - twice, a.tx, K)
+    z = torch.addcmul(a.difference, xs, shift)
+    z = with_known_part(z, xs, a.time_difference / a.tx - twice, a.tx, K)
     return torch.cat([radius(K) * (1 + twice), z], -1)
 
 
@@ -71,8 +69,8 @@ def lorentz_transport_normal(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor)
     ``z + 2/|1 - p q|^2 ((1 - <p, q>) w z + w^2 z)``, where ``|1 - p q|^2 = 4(1 + S)/((1 + t_x/R)(1 + t_y/R))``. None of
     the sums cancels. ``*B,n+1; *B,n+1; *B,n -> *B,n``.
     """
-    a = separation(x, y, K)
-    s, q = space(x), space_of(a.perpendicular, a.in_place)
+    a = separation(space(x), space(y), K)
+    s, q = space(x), a.perpendicular
     # The plane is spanned by x and the perpendicular q, made of the size of ball points.
     px, py = a.tx + 1, a.ty + 1
     qz, xz = dot(q, z) / py, dot(s, z) / px

@@ -21,6 +21,11 @@ def square(a: Tensor) -> Tensor:
     return torch.linalg.vector_norm(a, dim=-1, keepdim=True).square()
 
 
+def times_added(a: Tensor, b: Tensor, factor: float | Tensor, by: float = 1) -> Tensor:
+    """``a + by factor b``, in one launch; `factor` is a number or a 0-dim tensor."""
+    return torch.addcmul(a, b, factor, value=by) if isinstance(factor, Tensor) else torch.add(a, b, alpha=by * factor)
+
+
 def unit_vector(index: int | Tensor, like: Tensor) -> Tensor:
     """The coordinate vector with that `index`, a number or ``*B,1``, in the space of the rows of `like`.
 

@@ -85,9 +85,8 @@ def sphere_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
 
 def sphere_exp_saving(x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
     """`sphere_exp`, and the `Turn`."""
-    fast = is_fast(K, x, u)
     # Of a number K no derivative is asked, for which alone the bend has to be right where it does not count in u.
-    if fast and not isinstance(K, Tensor):
+    if is_fast(K, x, u) and not isinstance(K, Tensor):
         turn = Turn(*_turn(u, K, bend=True))
     else:
         u = without_turns(u, K)
@@ -227,7 +226,7 @@ def sphere_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
 def sphere_dist2_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
     """`sphere_dist2`, and what is `Between` the points."""
     d, *found = sphere_dist_saving(x, y, K)
-    return d.square() if is_fast(K, x, y) else sphere_dist2(x, y, K), *found
+    return d.square(), *found
 
 
 def sphere_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
@@ -247,9 +246,7 @@ def sphere_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
 def sphere_log_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
     """`sphere_log`, and the `Way`."""
     found = way(x, y, K)
-    if is_fast(K, x, y):
-        return times(found.theta, radius(K)) * found.tangent, *found
-    return sphere_log(x, y, K), *found
+    return times(found.theta, radius(K)) * found.tangent, *found
 
 
 def sphere_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tensor:
@@ -274,8 +271,6 @@ def sphere_transport(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> Tens
 def sphere_transport_saving(x: Tensor, y: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
     """`sphere_transport`, and the `Way`."""
     found = way(x, y, K)
-    if not is_fast(K, x, y, v):
-        return sphere_transport(x, y, v, K), *found
     _, sine, cosine = trigonometry(found)
     along = dot(found.tangent, v)
     moved = torch.addcmul(v, along * (cosine - 1), found.tangent)

@@ -82,7 +82,12 @@ def derivative_wanted_of_items(x: Tensor) -> bool:
 
 def eager_without_derivative(x: Tensor) -> bool:
     """Whether shortcuts pay that save eager code a pass: a compiler fuses the plain form without them."""
-    return not torch.compiler.is_compiling() and not derivative_wanted(x)
+    # `derivative_wanted` in the order in which it is soonest known: this is asked before every launch or two.
+    if torch.compiler.is_compiling() or (x.requires_grad and torch.is_grad_enabled()):
+        return False
+    if is_functorch_wrapped_tensor(x) or x.is_meta or isinstance(x, FakeTensor):
+        return False
+    return forward_ad._current_level < 0 or forward_ad.unpack_dual(x).tangent is None
 
 
 def differentiated_by_autograd(x: Tensor) -> bool:

@@ -17,9 +17,7 @@ def _launchers() -> Launchers:
 
 
 def _fused(name: str, forward: Formula, backward, *operands: str, **saving: Any) -> Formula:
-    return fused_rows(
-        name, forward, backward, *operands, option="curvature", launchers=_launchers, recomputes=True, **saving
-    )
+    return fused_rows(name, forward, backward, *operands, option="curvature", launchers=_launchers, **saving)
 
 
 sphere_exp = _fused(

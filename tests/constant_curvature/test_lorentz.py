@@ -411,9 +411,8 @@ def test_closed_form_derivatives_differentiate(name):
 def test_closed_form_derivative_of_the_distance_is_zero_at_coincidence():
     (x,) = leaves((4, 5))
     x = x.detach()
-    assert all(
-        (g == 0).all() for g in slopes.lorentz_dist_backward(torch.ones(4, dtype=torch.float64), x, x.clone(), -1.0)
-    )
+    one, K = torch.ones(4, dtype=torch.float64), torch.tensor(-1.0, dtype=torch.float64)
+    assert all((g == 0).all() for g in slopes.lorentz_dist_backward(one, x, x.clone(), K))
 
 
 def test_overwriting_temporaries_changes_nothing():
