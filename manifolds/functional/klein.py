@@ -53,15 +53,11 @@ def klein_dist_backward(g: Tensor, x: Tensor, y: Tensor, K: float | Tensor) -> t
     gy = scale * torch.addcmul(a.D, K * yD / a.om_y, y, value=-1)
     if not isinstance(K, Tensor):
         return gx, gy, None
-    in_q = torch.where(same, 0.0, 0.5 * g / (root * (1 - K * a.q).sqrt()))
-    explicit = torch.where(same, 0.0, g * root * a.q * asin_ratio_derivative_k(K * a.q, -1))
-    return gx, gy, (explicit + in_q * _in_K(a, x, y, xD)).squeeze(-1)
-
-
-def _in_K(a: Separation, x: Tensor, y: Tensor, xD: Tensor) -> Tensor:
-    """The derivative of q in K: of ``|D|^2/om(y) - K <x,D>^2/(om(x) om(y))``."""
-    bent = xD / a.om_x * (xD / a.om_y)
-    return -bent / a.om_x - a.q * square(y) / a.om_y
+    # Of q in K: of |D|^2/om(y) - K <x,D>^2/(om(x) om(y)); no factor is a fourth power of the radius of curvature.
+    bent = xD / root * (xD / a.om_x) / (a.om_x * a.om_y) + root * (square(y) / a.om_y)
+    explicit = root * a.q * asin_ratio_derivative_k(K * a.q, -1)
+    gK = g * (explicit - 0.5 * (1 - K * a.q).rsqrt() * bent)
+    return gx, gy, torch.where(same, 0.0, gK).squeeze(-1)
 
 
 def klein_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:

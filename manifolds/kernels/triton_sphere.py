@@ -1,4 +1,4 @@
-# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportArgumentType=false
 """Triton kernels of the sphere.
 
 The formulas are those of `functional.sphere`, the derivatives those of `functional.sphere_backward`, notation as there:
