@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ..functional.embedded import embedded_inner
+from ..functional.klein import separation
 from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, shortening, turned
 from ..functional.rounding import ball_rounded
 from ..functional.rows import dot, square
-from ..functional.series import safe_norm, safe_sqrt
+from ..functional.series import safe_norm
 from ..functional.signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
+from ..kernels import klein_dist, klein_log
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
 
@@ -136,26 +138,18 @@ class Klein(ConstantCurvature):
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """asinh(s)/s sqrt(om(x)/om(y)) (y - x), s the hyperbolic sine of sqrt(-K) d."""
-        d, q, om_x, om_y = self._separation(x, y)
-        return asin_ratio_k(self.curvature * q, -1) * (om_x / om_y).sqrt() * d
-
-    def _separation(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """D = y - x, (om(x) |D|^2 - K <x,D>^2)/(om(x) om(y)), om(x), om(y): no difference of large numbers."""
-        d, om_x, om_y = y - x, rim_gap(x, self.curvature), rim_gap(y, self.curvature)
-        along = (-self.curvature) ** 0.5 * dot(x, d)  # the square of the product alone may overflow
-        return d, (om_x * square(d) + along.square()) / (om_x * om_y), om_x, om_y
+        return klein_log(x, y, self.curvature)
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """asinh(sqrt(-K q))/sqrt(-K), q = (om(x) |D|^2 - K <x,D>^2)/(om(x) om(y)); zero at coincident points."""
-        q = self._separation(x, y)[1]
-        d = safe_sqrt(q) * asin_ratio_k(self.curvature * q, -1)
-        return d if keepdim else d.squeeze(-1)
+        d = klein_dist(x, y, self.curvature)
+        return d.unsqueeze(-1) if keepdim else d
 
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared distance, smooth at coincident points."""
-        q = self._separation(x, y)[1]
+        q = separation(x, y, self.curvature).q
         d2 = q * asin_ratio_k(self.curvature * q, -1).square()
         return d2 if keepdim else d2.squeeze(-1)
 

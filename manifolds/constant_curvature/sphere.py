@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rows import dot, unit_vector
-from ..functional.series import atan_ratio, safe_norm
 from ..functional.signed_trigonometry import cos_k, sin_ratio_k, without_turns
+from ..kernels import sphere_dist, sphere_dist2, sphere_exp, sphere_log, sphere_transport
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
 
@@ -26,9 +25,8 @@ class Sphere(ConstantCurvature):
     theta; their distance is theta/sqrt(K) and the injectivity radius pi/sqrt(K). The retraction is the metric
     projection ``(x + u)/|x + u|/sqrt(K)``, of second order (Absil and Malick 2012, doi 10.1137/100802529).
 
-    Stable forms. Distances come from the chord ``D = y - x`` and the sum ``m = x + y`` by ``2 atan2(|D|, |m|)``, the
-    shorter of the two first projected off the longer, because the rounding of |x| and |y| enters |D| by far more than
-    the angle does when the points are close.
+    Stable forms. An angle is that between x + y and what y - x has across it: the rounding of |x| and |y|, which enters
+    |y - x| by far more than the angle does when the points are close, does not count.
 
     The origin is the first axis, and normal coordinates are those along the other ones. Gyro-operations that move the
     origin to its antipode do not exist, and are NaN or far off next to it: the antipode has no frame.
@@ -108,61 +106,32 @@ class Sphere(ConstantCurvature):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """cos(t) x + sin(t)/t u with t = sqrt(K) |u|."""
-        u = without_turns(u, self.curvature)
-        z = self.curvature * dot(u, u)
-        return cos_k(z, 1) * x + sin_ratio_k(z, 1) * u
+        return sphere_exp(x, u, self.curvature)
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        """theta/sin(theta) (y - cos(theta) x); at the antipode the shortest vector in a fixed direction.
+        """The vector of length theta/sqrt(K) along the great circle to y.
 
-        With near points the tangent part of ``y - x`` is taken, with far ones that of ``y + x``: the same vector,
-        without cancellation. The direction at the antipode is that of the coordinate axis least aligned with x.
+        At the antipode it leads along the great circle through the coordinate axis that is least aligned with x.
         """
-        far = dot(x, y) < 0
-        p = self.proju(x, torch.where(far, y + x, y - x))
-        q, theta = self._half_angle(x, y)
-        near_ratio = (1 + q) * atan_ratio(q)
-        length = safe_norm(p, keepdim=True)
-        cut = far & (length == 0)
-        axis = self.proju(x, unit_vector(x.detach().abs().argmin(-1, keepdim=True), x))
-        p = torch.where(cut, axis, p)
-        length = torch.where(cut, safe_norm(axis, keepdim=True), length)
-        far_ratio = theta * self._radius / torch.where(length == 0, 1.0, length)
-        return torch.where(far, far_ratio, near_ratio) * p
-
-    def _apart(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Whether the points are farther than a right angle; of their sum and difference the longer one's square, and
-        what is left of the shorter one without its part along the longer: the rounding of their lengths is in that."""
-        chord, total = y - x, x + y
-        far = dot(x, y) < 0
-        long, short = torch.where(far, chord, total), torch.where(far, total, chord)
-        square = dot(long, long)
-        return far, square, short - dot(short, long) / square * long
-
-    def _angle(self, far: Tensor, square: Tensor, off: Tensor) -> Tensor:
-        half = torch.atan2(safe_norm(off, keepdim=True), square.sqrt())
-        return torch.where(far, math.pi - 2 * half, 2 * half)
-
-    def _half_angle(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """tan^2(theta/2), where the points are nearer than a right angle (else 0), and theta; both keepdim."""
-        far, square, off = self._apart(x, y)
-        return torch.where(far, 0.0, dot(off, off) / square), self._angle(far, square, off)
+        return sphere_log(x, y, self.curvature)
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """theta/sqrt(K): relative error of a few eps at every angle, exactly zero at coincident points."""
-        d = self._angle(*self._apart(x, y)) * self._radius
-        return d if keepdim else d.squeeze(-1)
+        d = sphere_dist(x, y, self.curvature)
+        return d.unsqueeze(-1) if keepdim else d
 
     @operation
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
-        """theta^2/K, by a series in tan^2(theta/2) where that is small, so that it is smooth at coincidence."""
-        q, theta = self._half_angle(x, y)
-        far = dot(x, y) < 0
-        square = torch.where(far, torch.where(far, theta, 0.0).square(), 4 * q * atan_ratio(q).square())
-        d2 = square / self.curvature
-        return d2 if keepdim else d2.squeeze(-1)
+        """theta^2/K, smooth at coincidence."""
+        d2 = sphere_dist2(x, y, self.curvature)
+        return d2.unsqueeze(-1) if keepdim else d2
+
+    @operation
+    def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """``v + <tau,v> ((cos(theta) - 1) tau - sin(theta) sqrt(K) x)``, tau the unit vector along the logarithm."""
+        return sphere_transport(x, y, v, self.curvature)
 
     @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from ..functional import poincare, projected_sphere
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rounding import ball_rounded, space_rounded
 from ..functional.rows import dot
-from ..kernels import poincare_dist, poincare_exp, poincare_log, poincare_retr, poincare_transport
+from ..kernels import poincare_dist, poincare_exp, poincare_log, poincare_retr, poincare_transport, projected_dist
 from ..operation import in_full_precision, operation
 from ..precision import widen
 from .model import ConstantCurvature
@@ -61,14 +61,14 @@ class StereographicModel(ConstantCurvature):
         *points: Tensor,
         fused: Callable[..., Any] | None = None,
     ) -> Any:
-        """What `ball` gives for K < 0, or `sphere` for K >= 0; `fused` is the kernel of `ball`, for classes whose K is
+        """What `ball` gives for K < 0, or `sphere` for K >= 0; `fused` is the kernel of `ball`, where K is known to be
         negative. Of a 0-dim tensor K of any sign both are evaluated, the other one at K = 0, which `fused` does not
         know, without a look at the value."""
         K = self.curvature
-        if self.sign < 0:
+        if self.sign < 0 or (self.sign == 0 and not isinstance(K, Tensor) and K < 0):
             return (fused or ball)(*points, K)
         if self.sign > 0 or not isinstance(K, Tensor):
-            return (sphere if self.sign > 0 or K >= 0 else ball)(*points, K)
+            return sphere(*points, K)
         negative = K < 0
         below, above = ball(*points, torch.where(negative, K, 0.0)), sphere(*points, torch.where(negative, 0.0, K))
         if isinstance(below, tuple):
@@ -154,7 +154,7 @@ class StereographicModel(ConstantCurvature):
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The length of the logarithm: a few eps of it, exactly zero at coincident points."""
-        d = self._of_sign(poincare.poincare_dist, projected_sphere.projected_dist, x, y, fused=poincare_dist)
+        d = self._of_sign(poincare.poincare_dist, projected_dist, x, y, fused=poincare_dist)
         return d.unsqueeze(-1) if keepdim else d
 
     @operation

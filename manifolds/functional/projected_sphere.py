@@ -32,7 +32,7 @@ def projected_inside(x: Tensor, K: float | Tensor) -> Tensor:
     return x.clone()
 
 
-def _antipodal_gap(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
+def antipodal_gap(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """M(x, y) = |x + K|x|^2 y|^2/|x|^2, which is zero where y is the antipode of x."""
     xx, product = square(x), 2 * K * dot(x, y)
     size = 1 + K * xx * K * square(y)
@@ -66,11 +66,11 @@ def projected_exp_frame(x: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
 
 def projected_gyroadd(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """(om(x) S - K|S|^2 x)/M(-x, y), S = x + y: infinite where y is the antipode of -x."""
-    s, scale = x + y, 1 / _finite(_antipodal_gap(-x, y, K))
+    s, scale = x + y, 1 / _finite(antipodal_gap(-x, y, K))
     return torch.addcmul((1 + K * square(x)) * scale * s, -K * square(s) * scale, x)
 
 
-def _half_angle(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def half_angle(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """D, om(x), q = |D|^2/(om(x) om(y)), whether the points are more than a right angle apart, and then the half angle
     over sqrt(K)."""
     d, om_x, om_y = y - x, 1 + K * square(x), 1 + K * square(y)
@@ -78,52 +78,58 @@ def _half_angle(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor
     s = K * q
     far = s > 0.5
     safe = torch.where(far, s, 1.0)
-    cosine = torch.where(far, _antipodal_gap(x, y, K) / (om_x * om_y), 1.0)
+    cosine = torch.where(far, antipodal_gap(x, y, K) / (om_x * om_y), 1.0)
     half = torch.atan2(safe.sqrt(), safe_sqrt(cosine)) * (torch.where(far, q, 1.0) / safe).sqrt()
     return d, om_x, q, far, half
 
 
 def projected_dist(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """2/sqrt(K) times half the angle: by its sine, or beyond a right angle by sine and cosine."""
-    _, _, q, far, half = _half_angle(x, y, K)
+    return projected_dist_saving(x, y, K)[0]
+
+
+def projected_dist_saving(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
+    """`projected_dist`, and what `half_angle` gives."""
+    found = half_angle(x, y, K)
+    _, _, q, far, half = found
     near = safe_sqrt(q) * asin_ratio_k(torch.where(far, 0.0, K * q), 1)
-    return (2 * torch.where(far, half, near)).squeeze(-1)
+    return (2 * torch.where(far, half, near)).squeeze(-1), *found
 
 
 def projected_dist2(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """The squared distance, smooth at coincident points."""
-    _, _, q, far, half = _half_angle(x, y, K)
+    _, _, q, far, half = half_angle(x, y, K)
     near = q * asin_ratio_k(torch.where(far, 0.0, K * q), 1).square()
     return (4 * torch.where(far, half.square(), near)).squeeze(-1)
 
 
 def projected_log(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
-    """om(x) times the half angle over sqrt(K), along `_direction`; along the first axis at the exact antipode."""
-    direction, om_x, coefficient = _log(x, y, K)
-    return om_x * coefficient * direction
+    """om(x) times the half angle over sqrt(K), along `direction`; along the first axis at the exact antipode."""
+    N, om_x, coefficient = _log(x, y, K)
+    return om_x * coefficient * N
 
 
 def projected_log_frame(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
     """Twice the logarithm over om(x)."""
-    direction, _, coefficient = _log(x, y, K)
-    return 2 * coefficient * direction
+    N, _, coefficient = _log(x, y, K)
+    return 2 * coefficient * N
 
 
 def _log(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The direction N of the logarithm, om(x), and the logarithm over om(x) N."""
-    d, om_x, q, far, half = _half_angle(x, y, K)
+    d, om_x, q, far, half = half_angle(x, y, K)
     s = torch.where(far, 0.0, K * q)
     # Sine and cosine give |N| = om(x) om(y) sqrt(q (1 - s)).
     near = asin_ratio_k(s, 1) * (1 - s).rsqrt() / (om_x * (1 + K * square(y)))
-    direction = _direction(x, y, d, om_x, far, K)
-    length = safe_norm(direction, keepdim=True)
+    N = direction(x, y, d, om_x, far, K)
+    length = safe_norm(N, keepdim=True)
     cut = far & (length == 0)
-    axis = (torch.arange(x.shape[-1], device=x.device) == 0).to(direction.dtype)
-    direction = torch.where(cut, axis, direction)
-    return direction, om_x, torch.where(far, half / torch.where(far & ~cut, length, 1.0), near)
+    axis = (torch.arange(x.shape[-1], device=x.device) == 0).to(N.dtype)
+    N = torch.where(cut, axis, N)
+    return N, om_x, torch.where(far, half / torch.where(far & ~cut, length, 1.0), near)
 
 
-def _direction(x: Tensor, y: Tensor, d: Tensor, om_x: Tensor, far: Tensor, K: float | Tensor) -> Tensor:
+def direction(x: Tensor, y: Tensor, d: Tensor, om_x: Tensor, far: Tensor, K: float | Tensor) -> Tensor:
     """A multiple of N = om(x) D + K|D|^2 x = om(x) y - (1 + 2K<x,y> - K|y|^2) x: of the two, and of a third one in
     W = x + K|x|^2 y, which is short next to the antipode, the one in which nothing cancels."""
     xx, yy, product = square(x), square(y), 2 * K * dot(x, y)
@@ -170,7 +176,7 @@ def _turned(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor,
 def projected_gyration(x: Tensor, y: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
     """gyr[x, y] z of points: a rotation of z about the origin (Ungar 2008, doi 10.1142/6625)."""
     xx, yy, xy, xz, yz = square(x), square(y), dot(x, y), dot(x, z), dot(y, z)
-    scale = 2 * K / _finite(_antipodal_gap(-x, y, K))
+    scale = 2 * K / _finite(antipodal_gap(-x, y, K))
     along_x = scale * (2 * K * xy * yz - yz - K * yy * xz)
     along_y = scale * (xz - K * xx * yz)
     return torch.addcmul(torch.addcmul(z, along_x, x), along_y, y)

@@ -14,7 +14,17 @@ import triton
 import triton.language as tl
 
 from .triton_common import asinh_excess, asinh_ratio, log_ratio, log_ratio_relative_derivative, sinh_ratio
-from .triton_rows import backward_launcher, divide, dot, forward_launcher, load, load_option, tile
+from .triton_rows import (
+    backward_launcher,
+    divide,
+    dot,
+    forward_launcher,
+    load,
+    load_option,
+    load_row,
+    store_packed,
+    tile,
+)
 
 
 @triton.jit
@@ -56,18 +66,6 @@ def tanh_ratio_derivative(r, ratio, sech2):
 
 
 @triton.jit
-def load_row(pointer, stride, row, column, mask):
-    """The tile of rows that lie `stride` numbers apart."""
-    return load(pointer, row[:, None] * stride + column[None, :], mask)
-
-
-@triton.jit
-def store_row(pointer, row, column, width, mask, value):
-    """Write a tile of rows of `width` numbers, packed."""
-    tl.store(pointer + row[:, None] * width + column[None, :], value, mask=mask)
-
-
-@triton.jit
 def shortening(u, om, c):
     """One, or what makes a vector that is longer than 2^20 over sqrt(c) about as long: it leads to the rim as well."""
     longest = 1048576.0 * om / tl.sqrt(c)
@@ -98,7 +96,7 @@ def _exp(
     om = raw_gap(y, c64)
     outside = om <= 0
     factor = tl.where(outside, (1 - 2.3841858e-07) / tl.sqrt(tl.where(outside, 1 - om, 1.0)), 1.0)
-    store_row(y_ptr, row, column, width, mask, factor[:, None] * y)
+    store_packed(y_ptr, row, column, width, mask, factor[:, None] * y)
 
 
 @triton.jit
@@ -135,8 +133,8 @@ def _exp_backward(
     kx = E * scale * moved - on_ratio * ratio / om - 2 * (z * kr) / om
     gx = scale[:, None] * (gs + E[:, None] * g - (2 * c * kx)[:, None] * x)
     gu = (factor * scale)[:, None] * ((ratio / om)[:, None] * gs + (2 * c * kr / om / om)[:, None] * u)
-    store_row(gx_ptr, row, column, width, mask, gx)
-    store_row(gu_ptr, row, column, width, mask, gu)
+    store_packed(gx_ptr, row, column, width, mask, gx)
+    store_packed(gu_ptr, row, column, width, mask, gu)
     if OPTION_IS_TENSOR:
         tl.store(gk_ptr + row, scale * (kx * dot(x, x) - kE * ss - z * kr / c), mask=live)
 
@@ -155,7 +153,7 @@ def _log(
     omy = gap(y, c64)
     E = c64.to(tl.float32) * dot(chord, chord)
     scale = log_ratio(tl.sqrt(E / omx / omy)) / omy
-    store_row(u_ptr, row, column, width, mask, (scale * omx)[:, None] * chord - (scale * E)[:, None] * x)
+    store_packed(u_ptr, row, column, width, mask, (scale * omx)[:, None] * chord - (scale * E)[:, None] * x)
 
 
 @triton.jit
@@ -188,8 +186,8 @@ def _log_backward(
     scale = ratio / omy
     gx = (-2 * c * kE)[:, None] * chord - (2 * c * kx)[:, None] * x - (scale * (omx + E))[:, None] * g
     gy = (2 * c * kE)[:, None] * chord - (2 * c * ky)[:, None] * y + (scale * omx)[:, None] * g
-    store_row(gx_ptr, row, column, width, mask, gx)
-    store_row(gy_ptr, row, column, width, mask, gy)
+    store_packed(gx_ptr, row, column, width, mask, gx)
+    store_packed(gy_ptr, row, column, width, mask, gy)
     if OPTION_IS_TENSOR:
         tl.store(gk_ptr + row, kx * dot(x, x) + ky * dot(y, y) - kE * dd, mask=live)
 
@@ -229,8 +227,8 @@ def _dist_backward(
     # d = 2/sqrt(c) asinh(s); m is the derivative in log(s), and d log(s) = <D, dD>/|D|^2 - d om/(2 om).
     m = 2 * g * q / tl.sqrt(1 + s * s)
     on_chord = divide(m, dd)[:, None] * chord  # 0 at coincidence
-    store_row(gx_ptr, row, column, width, mask, (m * c / omx)[:, None] * x - on_chord)
-    store_row(gy_ptr, row, column, width, mask, (m * c / omy)[:, None] * y + on_chord)
+    store_packed(gx_ptr, row, column, width, mask, (m * c / omx)[:, None] * x - on_chord)
+    store_packed(gy_ptr, row, column, width, mask, (m * c / omy)[:, None] * y + on_chord)
     if OPTION_IS_TENSOR:
         excess = g * asinh_excess(s, asinh_ratio(s), 1 / tl.sqrt(c))
         tl.store(gk_ptr + row, excess - 0.5 * m * (dot(x, x) / omx + dot(y, y) / omy), mask=live)
@@ -256,7 +254,7 @@ def _transport(
     scale = 2 * c / (omx * omy + E)
     on_x = scale * (omx * dv - E * xv)
     on_chord = scale * ((omy + E) * xv + (1 - omx) * dv)
-    store_row(
+    store_packed(
         w_ptr, row, column, width, mask, (omy / omx)[:, None] * (v + on_x[:, None] * x - on_chord[:, None] * chord)
     )
 
@@ -301,9 +299,9 @@ def _transport_backward(
     gy = on_chord - (2 * c * ky)[:, None] * y
     gv = ratio[:, None] * g + (f * (gx_row * omx - gd * (1 - omx)))[:, None] * chord
     gv -= (f * (gx_row * E + gd * (omy + E)))[:, None] * x
-    store_row(gx_ptr, row, column, width, mask, gx)
-    store_row(gy_ptr, row, column, width, mask, gy)
-    store_row(gv_ptr, row, column, width, mask, gv)
+    store_packed(gx_ptr, row, column, width, mask, gx)
+    store_packed(gy_ptr, row, column, width, mask, gy)
+    store_packed(gv_ptr, row, column, width, mask, gv)
     if OPTION_IS_TENSOR:
         gk = kx * dot(x, x) + ky * dot(y, y) - kE * dd - 2 * ratio * turn / whole
         tl.store(gk_ptr + row, gk, mask=live)

@@ -122,3 +122,15 @@ def divide(a, b):
     """a/b, and 0 where b = 0."""
     zero = b == 0
     return tl.where(zero, 0.0, a / tl.where(zero, 1.0, b))
+
+
+@triton.jit
+def load_row(pointer, stride, row, column, mask):
+    """The tile of rows that lie `stride` numbers apart."""
+    return load(pointer, row[:, None] * stride + column[None, :], mask)
+
+
+@triton.jit
+def store_packed(pointer, row, column, width, mask, value):
+    """Write a tile of rows of `width` numbers, packed."""
+    tl.store(pointer + row[:, None] * width + column[None, :], value, mask=mask)

@@ -9,12 +9,12 @@ from torchriemann.testing import Launches, count_launches
 OPERATIONS = ("dist", "logmap", "expmap", "retr", "parallel_transport")
 # Of each operation: forward without derivatives, and with the backward pass to all arguments.
 MOST = {
-    Sphere(): ((26, 100), (118, 369), (36, 181), (8, 21), (176, 603)),
-    Lorentz(): ((57, 176), (96, 323), (57, 182), (57, 182), (51, 217)),
-    PoincareBall(): ((44, 147), (45, 176), (103, 291), (103, 291), (47, 161)),
-    ProjectedSphere(): ((86, 283), (143, 464), (65, 275), (65, 275), (231, 835)),
-    Stereographic(-0.5): ((44, 154), (45, 176), (103, 308), (103, 308), (47, 138)),
-    Klein(): ((49, 169), (46, 172), (112, 324), (112, 324), (108, 331)),
+    Sphere(): ((16, 30), (33, 75), (9, 23), (8, 21), (50, 129)),
+    Lorentz(): ((31, 56), (41, 79), (23, 44), (23, 44), (51, 217)),
+    PoincareBall(): ((36, 122), (37, 143), (60, 183), (60, 183), (47, 161)),
+    ProjectedSphere(): ((73, 170), (130, 410), (51, 187), (51, 187), (197, 655)),
+    Stereographic(-0.5): ((36, 122), (37, 143), (60, 183), (60, 183), (47, 161)),
+    Klein(): ((41, 93), (38, 134), (69, 182), (69, 182), (108, 331)),
 }
 CASES = [
     pytest.param(m, name, most, id=f"{m!r}-{name}")

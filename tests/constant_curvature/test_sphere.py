@@ -131,6 +131,25 @@ def test_distance_to_itself_is_exactly_zero():
             assert (torch.autograd.grad(out.sum(), x)[0] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_logarithm_to_itself_is_exactly_zero_with_the_projection_as_derivative(dtype):
+    m, x, _, _ = pairs(4, count=1, dtype=dtype)
+    x = x[0]
+    assert (m.logmap(x, x) == 0).all()
+    jacobian = torch.autograd.functional.jacobian(lambda y: m.logmap(x, y), x)
+    expected = torch.eye(4, dtype=dtype) - x * x[:, None]
+    torch.testing.assert_close(jacobian, expected, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("theta", [1e-6, 1.0, math.pi - 1e-5])
+def test_the_rounding_of_lengths_does_not_count(theta):
+    m = Sphere()
+    x, y, _ = pair_at(theta, torch.float32)
+    longer = x * (1 + 4e-7)
+    assert abs(m.dist(longer, y).item() / angle_between(longer, y) - 1) < 4e-7
+    assert (m.logmap(longer, y) @ longer).abs() < 4e-7 * theta
+
+
 def test_bfloat16_and_autocast():
     # geoopt looks eps up in a dictionary that has no half types; a fixed tolerance rejects its own points.
     m, x, y, u = pairs(5, dtype=torch.float32)

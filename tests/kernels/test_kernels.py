@@ -14,20 +14,30 @@ from torch.utils._pytree import tree_leaves
 
 import torchriemann
 from torchriemann.manifolds import kernels
-from torchriemann.manifolds.functional import lorentz, poincare
+from torchriemann.manifolds.functional import lorentz, poincare, sphere
 from torchriemann.manifolds.kernels.switch import AUTO, OPERATOR, PLAIN, current_path, forced
 
-NAMES = [f"{space}_{name}" for space in ("lorentz", "poincare") for name in ("exp", "log", "dist", "transport")]
+SPACES = {"lorentz": lorentz, "poincare": poincare, "sphere": sphere}
+NAMES = [f"{space}_{name}" for space in SPACES for name in ("exp", "log", "dist", "transport")]
 DTYPE = torch.float64
 K = -0.7
 
 
+def of_space(name, k):
+    """The curvature `k` < 0, or on a sphere its opposite."""
+    return -k if name.startswith("sphere") else k
+
+
 def plain(name):
-    return getattr({"lorentz": lorentz, "poincare": poincare}[name.split("_")[0]], name)
+    formula = getattr(SPACES[name.split("_")[0]], name)
+    if name == "sphere_transport":  # which depends on no curvature, and autograd would complain
+        return lambda *a: formula(*a[:-1], -a[-1]) + 0 * a[-1]
+    return lambda *a: formula(*a[:-1], of_space(name, a[-1]))
 
 
 def fused(name):
-    return getattr(kernels, name)
+    operation = getattr(kernels, name)
+    return lambda *a: operation(*a[:-1], of_space(name, a[-1]))
 
 
 def space_parts(*size, scale=1.0, seed=0, dtype=DTYPE):
@@ -36,7 +46,7 @@ def space_parts(*size, scale=1.0, seed=0, dtype=DTYPE):
 
 
 def operands(name, *batch, n=3, dtype=DTYPE):
-    """Points, and a vector where the operation takes one: rows of n + 1, or of n numbers in the ball."""
+    """Points, and a vector where the operation takes one: rows of n + 1 numbers, or of n off the hyperboloid."""
     count = 3 if name.endswith("transport") else 2
     if name.startswith("lorentz"):
         rows = [space_parts(*batch, n + 1, seed=i, dtype=dtype) for i in range(count)]
@@ -44,6 +54,10 @@ def operands(name, *batch, n=3, dtype=DTYPE):
             x[..., 0] = float("nan")  # a time is never read
         return rows
     rows = [space_parts(*batch, n, seed=i, dtype=dtype) for i in range(count)]
+    if name.startswith("sphere"):
+        points = 1 if name.endswith("exp") else 2
+        unit = [x / (math.sqrt(-K) * x.norm(dim=-1, keepdim=True)) for x in rows[:points]]
+        return unit + rows[points:]
     return [0.9 * x / (1 + x.norm(dim=-1, keepdim=True)) for x in rows]
 
 
@@ -141,7 +155,8 @@ def pullback(f, t, k):
 def dual(f, t, k):
     with forward_ad.dual_level():
         made = [forward_ad.make_dual(a, b) for a, b in zip((*t, k), directions(t, k), strict=True)]
-        return tuple(forward_ad.unpack_dual(f(*made)))
+        value, tangent = forward_ad.unpack_dual(f(*made))
+        return value, torch.zeros_like(value) if tangent is None else tangent
 
 
 def leaves(t, k):
@@ -297,7 +312,7 @@ def test_export_with_a_free_batch():
 @pytest.mark.parametrize("name", NAMES)
 def test_operators_keep_the_rules_of_the_dispatcher(name, number):
     tensors = [x.nan_to_num() for x in operands(name, 4)]
-    last = (None, K) if number else (curvature(), 0.0)
+    last = (None, of_space(name, K)) if number else (of_space(name, curvature()), 0.0)
     value = getattr(torch.ops.torchriemann, name).default
     slope = getattr(torch.ops.torchriemann, f"{name}_backward").default
     for operator, arguments in ((value, (*tensors, *last)), (slope, (value(*tensors, *last), *tensors, *last))):
@@ -367,6 +382,10 @@ PASSES = {
     "poincare_log": 7,
     "poincare_dist": 5,
     "poincare_transport": 13,
+    "sphere_exp": 4,
+    "sphere_log": 17,
+    "sphere_dist": 7,
+    "sphere_transport": 20,
 }
 
 

@@ -18,8 +18,10 @@ from torchriemann.manifolds import kernels
 triton = pytest.importorskip("triton")
 TILE = 512
 SCRIPT = Path(__file__).parents[1] / "support" / "triton_errors.py"
-OPERATIONS = ("exp", "log", "dist", "transport")
-NAMES = [f"{space}_{name}" for space in ("lorentz", "poincare") for name in OPERATIONS]
+OPERATIONS = {space: ("exp", "log", "dist", "transport") for space in ("lorentz", "poincare")} | {
+    "sphere": ("exp", "log", "dist", "dist2", "transport")
+}
+NAMES = [f"{space}_{name}" for space, names in OPERATIONS.items() for name in names]
 CASES, FEW = 12, 5  # of each operation
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -32,7 +34,7 @@ def bar(name, quantity):
         return 2 * math.exp(4) if name in ("lorentz_exp", "lorentz_transport") else 6
     if quantity == "curvature":
         return 32
-    return 8 if name.endswith("dist") else 128
+    return 8 if "dist" in name else 128
 
 
 def check(device, *grid):
@@ -63,7 +65,7 @@ def test_interpreted_on_a_cpu_in_full():
 
 def kernels_of(space):
     module = importlib.import_module(f"{kernels.__name__}.triton_{space}")
-    return [getattr(module, f"_{name}{pass_}") for name in OPERATIONS for pass_ in ("", "_backward")]
+    return [getattr(module, f"_{name}{pass_}") for name in OPERATIONS[space] for pass_ in ("", "_backward")]
 
 
 def arguments(kernel, block):
@@ -88,14 +90,14 @@ def compiled(kernel, block):
     )
 
 
-@pytest.mark.parametrize("space", ["lorentz", "poincare"])
+@pytest.mark.parametrize("space", OPERATIONS)
 def test_compiles_without_a_gpu(space):
     assert compiled(kernels_of(space)[-1], 16).asm["cubin"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [16, 64, 512, 1024])
-@pytest.mark.parametrize("space", ["lorentz", "poincare"])
+@pytest.mark.parametrize("space", OPERATIONS)
 def test_registers_suffice(space, block, tmp_path):
     for kernel in kernels_of(space):
         file = tmp_path / "kernel.cubin"
@@ -116,7 +118,8 @@ def test_compiled_on_a_gpu():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_host_does_not_wait_for_the_device(name):
     rows = [0.1 * torch.randn(64, 17, device="cuda") for _ in range(3 if name.endswith("transport") else 2)]
-    inputs = [x.requires_grad_() for x in (*rows, torch.tensor(-1.0, device="cuda"))]
+    k = 1.0 if name.startswith("sphere") else -1.0
+    inputs = [x.requires_grad_() for x in (*rows, torch.tensor(k, device="cuda"))]
     run = getattr(kernels, name)
     torch.autograd.grad(run(*inputs).sum(), inputs)  # compiles
     before = torch.cuda.get_sync_debug_mode()
@@ -131,10 +134,10 @@ def test_the_host_does_not_wait_for_the_device(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_one_launch_a_pass(name):
     rows = [0.1 * torch.randn(64, 17, device="cuda") for _ in range(3 if name.endswith("transport") else 2)]
-    run = getattr(kernels, name)
-    run(*rows, -1.0)
+    run, k = getattr(kernels, name), 1.0 if name.startswith("sphere") else -1.0
+    run(*rows, k)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        run(*rows, -1.0)
+        run(*rows, k)
         torch.cuda.synchronize()
     launched = [e for e in profile.events() or () if "CUDA" in str(e.device_type)]
     assert len(launched) == 1

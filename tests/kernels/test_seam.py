@@ -240,7 +240,9 @@ def test_one_result_alone_may_be_differentiated():
 
 def test_the_seam_knows_no_space():
     folder = Path(kernels.__file__).parent
-    of_constant_curvature = {"lorentz.py", "poincare.py", "triton_lorentz.py", "triton_poincare.py"}
+    spaces = ("lorentz", "poincare", "sphere")
+    of_constant_curvature = {f"{start}{space}.py" for start in ("", "triton_") for space in spaces}
+    of_constant_curvature |= {"klein.py", "projected_sphere.py"}
     files = {file.name: file.read_text() for file in folder.glob("*.py")}
     assert {"kernel.py", "differentiable.py", "dispatch.py"} | of_constant_curvature < set(files)
     assert {name for name, text in files.items() if "curvature" in text.lower()} <= of_constant_curvature

@@ -14,18 +14,27 @@ import sys
 import torch
 
 from torchriemann.manifolds import kernels
-from torchriemann.manifolds.functional import lorentz, poincare
+from torchriemann.manifolds.functional import lorentz, poincare, sphere
 from torchriemann.manifolds.kernels import triton_rows
 from torchriemann.manifolds.kernels.switch import AUTO, TRITON, forced
 
 DEVICE, FEW = sys.argv[1], sys.argv[2:] == ["few"]
-NAMES = [f"{space}_{name}" for space in ("lorentz", "poincare") for name in ("exp", "log", "dist", "transport")]
+SPACES = {"lorentz": lorentz, "poincare": poincare, "sphere": sphere}
+OPERATIONS = {space: ("exp", "log", "dist", "transport") for space in SPACES} | {
+    "sphere": ("exp", "log", "dist", "dist2", "transport")
+}
+NAMES = [f"{space}_{name}" for space, names in OPERATIONS.items() for name in names]
 WIDTHS = (3, 64) if FEW else (2, 3, 5, 33, 64, 129)
 LENGTHS = (0.0, 1e-8, 1e-3, 1.0, 20.0)
 
 
 def plain(name):
-    return getattr({"lorentz": lorentz, "poincare": poincare}[name.split("_")[0]], name)
+    return getattr(SPACES[name.split("_")[0]], name)
+
+
+def of_space(name, k):
+    """The curvature `k` < 0, or on a sphere its opposite."""
+    return -k if name.startswith("sphere") else k
 
 
 def directions(generator, rows, width):
@@ -34,8 +43,11 @@ def directions(generator, rows, width):
 
 
 def points(space, generator, lengths, width, k):
-    """Points at these distances from the origin, times sqrt(-K)."""
+    """Points at these distances from the origin, times sqrt(|K|)."""
     radius = torch.as_tensor(lengths, dtype=torch.float64)[:, None]
+    if space == "sphere":
+        radius = radius.clamp(max=3.1)
+        return torch.cat([radius.cos(), radius.sin() * directions(generator, len(lengths), width - 1)], -1) / k**0.5
     e = directions(generator, len(lengths), width) / math.sqrt(-k)
     if space == "poincare":
         return (radius.clamp(max=14) / 2).tanh() * e  # the last that float32 tells from the rim
@@ -43,7 +55,11 @@ def points(space, generator, lengths, width, k):
 
 
 def vectors(x, space, generator, lengths, width, k):
-    """Tangent vectors at x of these lengths, times sqrt(-K)."""
+    """Tangent vectors at x of these lengths, times sqrt(|K|)."""
+    if space == "sphere":
+        e = directions(generator, len(lengths), width)
+        e = e - k * (x * e).sum(-1, keepdim=True) * x
+        return torch.as_tensor(lengths, dtype=torch.float64)[:, None] * e / e.norm(dim=-1, keepdim=True) / k**0.5
     e = torch.as_tensor(lengths, dtype=torch.float64)[:, None] * directions(generator, len(lengths), width)
     e = e / math.sqrt(-k)
     if space == "poincare":
@@ -95,6 +111,7 @@ def compare(name, tensors, k, **case):
     expected = torch.vmap(plain(name))(*flat, rows.reshape(-1)).reshape(
         shape[:-1] + (() if "dist" in name else shape[-1:])
     )
+    expected = expected + 0 * rows.sum()  # the transport of the sphere depends on no curvature
     k = k if isinstance(k, float) else k.detach().requires_grad_()
     with forced(TRITON if DEVICE == "cpu" else AUTO):
         value = getattr(kernels, name)(*inputs, k)
@@ -109,7 +126,7 @@ def compare(name, tensors, k, **case):
     if isinstance(k, torch.Tensor):
         single = torch.finfo(torch.float32).eps
         errors["curvature"] = (
-            abs(gradients[-1].item() - slopes[-1].sum().item()) / slopes[-1].abs().sum().item() / single
+            abs(gradients[-1].item() - slopes[-1].sum().item()) / max(slopes[-1].abs().sum().item(), 1e-300) / single
         )
     print(json.dumps({"name": name, **case, "dtype": str(value.dtype), "errors": errors}), flush=True)
 
@@ -139,21 +156,23 @@ def main():
         triton_rows.TILE = 4096  # the interpreter takes its time by program: fewer, larger ones
     for name in NAMES:
         for width in WIDTHS:
-            k = torch.tensor(-0.7 if width % 2 else -2.3)
+            k = of_space(name, torch.tensor(-0.7 if width % 2 else -2.3))
             tensors = [t.float() for t in operands(name, width, width, float(k))]
             compare(name, tensors, k, case=f"width {width}")
         for dtype in (torch.bfloat16,) if FEW else (torch.bfloat16, torch.float16):
-            tensors = [t.to(dtype) for t in operands(name, 0, 33, -1.3, (0.0, 1e-3, 1.0, 3.0))]
-            compare(name, tensors, torch.tensor(-1.3), case=f"{dtype}")
-        tensors = [t.float() for t in operands(name, 1, 5, -0.7)]
-        compare(name, tensors, -0.7, case="a number as curvature")
+            k = of_space(name, -1.3)
+            tensors = [t.to(dtype) for t in operands(name, 0, 33, k, (0.0, 1e-3, 1.0, 3.0))]
+            compare(name, tensors, torch.tensor(k), case=f"{dtype}")
+        k = of_space(name, -0.7)
+        tensors = [t.float() for t in operands(name, 1, 5, k)]
+        compare(name, tensors, k, case="a number as curvature")
         if not FEW:
-            compare(name, [t.t().contiguous().t() for t in tensors], torch.tensor(-0.7), case="columns apart")
+            compare(name, [t.t().contiguous().t() for t in tensors], torch.tensor(k), case="columns apart")
             rows = [torch.stack([t, t])[0:1, ::2] for t in tensors]
-            compare(name, rows, torch.tensor(-0.7), case="every second row")
-        compare(name, [tensors[0][:, None], *[t[None, :3] for t in tensors[1:]]], torch.tensor(-0.7), case="broadcast")
+            compare(name, rows, torch.tensor(k), case="every second row")
+        compare(name, [tensors[0][:, None], *[t[None, :3] for t in tensors[1:]]], torch.tensor(k), case="broadcast")
     far_exponentials()
-    assert all(f"{kernels.__name__}.triton_{space}" in sys.modules for space in ("lorentz", "poincare"))
+    assert all(f"{kernels.__name__}.triton_{space}" in sys.modules for space in SPACES)
 
 
 if __name__ == "__main__":
