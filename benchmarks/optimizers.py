@@ -2,8 +2,9 @@
 
     python benchmarks/optimizers.py [--quick]
 
-A step is `optimizer.step()` with gradients at hand. Gradients are those of one fixed linear function f(x) = <c, x>, so
-that every contender runs the same problem; its mean value after the timed steps is printed as the loss.
+A step is `optimizer.step()` with gradients at hand; counted is the time of its one thread on the processor. Gradients
+are those of one fixed linear function f(x) = <c, x>, so that every contender runs the same problem; its mean value
+after the timed steps is printed as the loss.
 """
 
 from common import Contender, Line, environment, fix_allocator, measure, publish, show, table
@@ -11,6 +12,7 @@ from common import Contender, Line, environment, fix_allocator, measure, publish
 fix_allocator()
 
 import argparse  # noqa: E402
+import time  # noqa: E402
 import warnings  # noqa: E402
 
 import torch  # noqa: E402
@@ -93,7 +95,7 @@ def main():
     print(environment())
     results = []
     for entry in lines():
-        results.append(measure(entry, rounds=5 if quick else 25, block=10))
+        results.append(measure(entry, rounds=5 if quick else 25, block=10, clock=time.thread_time))
         show(results[-1])
     if not quick:
         publish("optimizers", results)

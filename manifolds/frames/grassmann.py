@@ -11,7 +11,14 @@ from torch import Tensor
 
 from ..functional.decompositions import eigenvalues, eigh, singular_values
 from ..functional.embedded import embedded_inner, embedded_norm
-from ..functional.frames import cholesky_qr, haar_frame, inverse_sqrt, newton_schulz_step, normal_basis, polar_step
+from ..functional.frames import (
+    cholesky_qr,
+    haar_frame,
+    inverse_sqrt,
+    newton_schulz_step,
+    normal_basis,
+    qr_step,
+)
 from ..functional.low_rank import leading_eigenspace, leading_left_space
 from ..functional.matrices import identity_like
 from ..functional.nearest_frame import nearest_frame
@@ -19,6 +26,7 @@ from ..functional.series import safe_sqrt, sinc_sqrt
 from ..functional.singular_values import polar_factor, singular_value_function
 from ..functional.spectral import symmetric_functions
 from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, VERSINE_SQRT
+from ..kernels.frames import polar_step
 from ..operation import in_full_precision, operation
 from ..weights import per_point, weighted
 from .grassmann_gyro import GrassmannGyro
@@ -156,7 +164,7 @@ class Grassmann(GrassmannGyro):
         if self.retraction == "exp":
             return self.expmap(x, u)
         if self.retraction == "qr":
-            return cholesky_qr(x + u)[0]
+            return qr_step(x + u)
         return polar_step(x + u)
 
     @operation

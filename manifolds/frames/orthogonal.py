@@ -13,12 +13,13 @@ from torch import Tensor
 from ..base import Manifold
 from ..frechet import Search
 from ..functional.embedded import embedded_inner, embedded_norm
-from ..functional.frame_retractions import cayley, inverse_cayley, inverse_polar, inverse_qr, polar, qr
+from ..functional.frame_retractions import cayley, inverse_cayley, inverse_polar, inverse_qr, qr
 from ..functional.frames import haar_frame, matrix_exp, newton_schulz_step, polish, sampled_dtypes
 from ..functional.matrices import identity_like, skew, sym
 from ..functional.nearest_frame import nearest_frame
 from ..functional.rotation_log import nearest_rotation, relative_log, solve
 from ..functional.tracing import values_readable
+from ..kernels.frames import polar
 from ..operation import in_full_precision, operation
 
 _RETRACT = {"qr": qr, "polar": polar, "cayley": cayley}

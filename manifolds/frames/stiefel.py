@@ -17,7 +17,6 @@ from ..functional.frame_retractions import (
     inverse_cayley,
     inverse_polar,
     inverse_qr,
-    polar,
     qr,
 )
 from ..functional.frames import haar_frame, newton_schulz_step, normal_basis, polish
@@ -25,6 +24,7 @@ from ..functional.matrices import identity_like, skew, sym
 from ..functional.nearest_frame import nearest_frame
 from ..functional.stiefel_geodesic import geodesic_end, geodesic_transport
 from ..functional.stiefel_log import logarithm
+from ..kernels.frames import polar
 from ..operation import in_full_precision, operation
 
 _RETRACT = {"qr": qr, "polar": polar, "cayley": cayley}

@@ -5,21 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .frames import block, cholesky_qr, polar_step, polish
+from .frames import block, polish, qr_step
 from .matrices import identity_like, skew, sym
 from .operators import Operand, define
 from .tracing import derivative_wanted, variation
 
 
-def polar(x: Tensor, u: Tensor) -> Tensor:
-    """(x + u)(I + u^T u)^-1/2, the nearest frame to x + u (Absil and Malick 2012, doi 10.1137/100802529)."""
-    # The Gram matrix of x + u itself, not I + u^T u: it corrects what x lacks in orthonormality.
-    return polar_step(x + u)
-
-
 def qr(x: Tensor, u: Tensor) -> Tensor:
     """The Q of x + u with a positive diagonal of R, so that columns never flip."""
-    return cholesky_qr(x + u)[0]
+    return qr_step(x + u)
 
 
 def cayley(x: Tensor, u: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..precision import widen
 from .decompositions import eigh, eigh_of_plain
 from .matrices import identity_like
-from .nearest_frame import nearest_frame
+from .near_identity import inverse_triangle_near_identity
 from .operators import Operand, define
 from .singular_values import polar_factor
 from .tracing import derivative_wanted, values_at_hand, values_readable, variation
@@ -87,7 +87,7 @@ def inverse_sqrt(gram: Tensor, tolerance: float | None = None) -> tuple[Tensor, 
     return _differentiable_roots(gram, *roots) if wanted else roots
 
 
-def _inverse_root(gram: Tensor, tolerance: float) -> Tensor:
+def inverse_root(gram: Tensor, tolerance: float) -> Tensor:
     """S^-1/2 alone, of a Gram matrix as in `inverse_sqrt`."""
     if not torch.compiler.is_compiling():
         return _newton_schulz_inverse(gram, tolerance)
@@ -163,6 +163,13 @@ _roots_operator = define(
 )
 
 
+def qr_step(w: Tensor) -> Tensor:
+    """The Q factor of `cholesky_qr`."""
+    gram = w.mT @ w
+    inverse = inverse_triangle_near_identity(gram) if free_to_look(gram) else None
+    return cholesky_qr(w, gram)[0] if inverse is None else w @ inverse
+
+
 def cholesky_qr(w: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Thin QR with positive diagonal, W = Q R, from the Cholesky factor of W^T W. ``*B,n,p -> *B,n,p and *B,p,p``.
 
@@ -209,18 +216,6 @@ def positive_qr(w: Tensor) -> tuple[Tensor, Tensor]:
     q, r = torch.linalg.qr(w)
     sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(w.dtype)
     return q * sign.unsqueeze(-2), r * sign.unsqueeze(-1)
-
-
-def polar_step(w: Tensor) -> Tensor:
-    """The polar factor of w = x + u with a frame x and a tangent u, from the Gram matrix; long u as `cholesky_qr`."""
-    gram = w.mT @ w
-    look = free_to_look(gram)
-    if look and too_long(gram, float(gram.amax())):
-        return nearest_frame(w)
-    root = _inverse_root(gram, torch.finfo(w.dtype).eps ** 0.5)
-    if not look:
-        root = torch.where(forgets_directions(gram), torch.nan, root)
-    return polish(w @ root)  # squares what is left of the error
 
 
 _ONE_PASS = 10.0  # largest squared column up to which one pass leaves a few eps

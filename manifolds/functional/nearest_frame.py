@@ -44,6 +44,11 @@ def nearest_frame(x: Tensor) -> Tensor:
     return _frame_of(x, None, *parts)
 
 
+def nearest_frame_derivative(e: Tensor, x: Tensor) -> Tensor:
+    """D P[E] at a matrix x outside transforms."""
+    return _first(e, *_parts(x)[:4]).frame
+
+
 def _decomposed(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """P, V and s, of plain tensors. Householder QR, then the singular values of the p x p triangle: the Gram matrix
     would square the condition number."""

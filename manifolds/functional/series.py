@@ -20,6 +20,8 @@ from .tracing import eager_without_derivative, values_at_hand
 
 def safe_sqrt(z: Tensor) -> Tensor:
     """sqrt(z) with gradient zero, not infinity, at ``z <= 0``."""
+    if eager_without_derivative(z):
+        return z.clamp(min=0.0).sqrt()
     zero = z <= 0  # in this sense NaN stays NaN
     return torch.where(zero, 0.0, torch.where(zero, 1.0, z).sqrt())
 

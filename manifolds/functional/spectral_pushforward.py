@@ -61,7 +61,12 @@ def function_and_derivatives(
         value = taylor_polynomials(A, f.key)[0]
         return value, *(_derivative_by_taylor(A, Q, first, second, scale, v) for v in directions)
     A, a, Q = decomposed(A, f.positive_domain, definite)
-    return spectral_function_of(A, f, a, Q), *(_pushed(A, a, Q, v, f) for v in directions)
+    value = spectral_function_of(A, f, a, Q)
+    shapes = {v.shape for v in directions}
+    if len(directions) > 1 and len(shapes) == 1 and directions[0].dim() >= A.dim():
+        # Side by side, and so are their derivatives.
+        return value, *_pushed(A, a, Q, torch.stack(directions), f).unbind(0)
+    return value, *(_pushed(A, a, Q, v, f) for v in directions)
 
 
 def function_and_inverse(

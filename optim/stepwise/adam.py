@@ -141,7 +141,8 @@ def _point_adam(
     rgrad = manifold.egrad2rgrad(points, grads)
     exp_avg = exp_avg.lerp(rgrad, 1 - beta1)
     # Not lerp: where a square overflows the sum stays infinite, which ends in a step of zero, not in NaN.
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * manifold.component_inner(points, rgrad)
+    square = manifold.component_inner(points, rgrad)
+    exp_avg_sq = (beta2 * exp_avg_sq).add(square, alpha=1 - beta2)
     new = {"exp_avg_sq": exp_avg_sq}
     if max_exp_avg_sq is not None:
         exp_avg_sq = new["max_exp_avg_sq"] = torch.maximum(max_exp_avg_sq, exp_avg_sq)

@@ -1,7 +1,10 @@
 """The functions that are smooth at zero: values and derivatives against mpmath, next to zero, at the switches between
 branches, and far away."""
 
+import math
+
 import mpmath
+import numpy
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -158,3 +161,13 @@ def test_safe_norm_of_zero():
     assert length.tolist() == [0.0, 0.0]
     assert (g == 0).all()
     assert series.safe_norm(torch.zeros(2, 3, 4), dim=(-2, -1), keepdim=True).shape == (2, 1, 1)
+
+
+@pytest.mark.parametrize("terms", [1, 8, 9, 12, 16, 23])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 5), (200, 100)], ids=str)
+def test_a_polynomial_is_that_of_numpy(terms, shape):
+    coefficients = tuple((-0.5) ** k / math.factorial(k) for k in range(terms))
+    z = 4 * torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = torch.from_numpy(numpy.asarray(numpy.polynomial.polynomial.polyval(z.numpy(), coefficients)))
+    torch.testing.assert_close(series.polynomial(coefficients, z), wanted, rtol=0, atol=2e-15)
+    torch.testing.assert_close(series.polynomial(coefficients, z.requires_grad_()).detach(), wanted, rtol=0, atol=2e-15)

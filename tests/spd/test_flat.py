@@ -292,6 +292,21 @@ def test_the_inverse_of_a_derivative():
         torch.testing.assert_close(pull(pushed), v.expand_as(a), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("batch", [(), (2,), (4,), (3, 4)])
+def test_several_directions_are_those_of_each_alone(batch):
+    a = torch.stack(list(spectra().values()))[:4].requires_grad_()
+    vectors = [torch.randn(*batch, 4, 4, generator=generator(k), dtype=F64) for k in range(2)]
+    if batch == (2,):
+        a = a[:2]
+    value, *both = function_and_derivatives(a, Logarithm(), *vectors)
+    for v, got in zip(vectors, both, strict=True):
+        again, alone = function_and_derivatives(a, Logarithm(), v)
+        torch.testing.assert_close(value, again, rtol=0, atol=0)
+        torch.testing.assert_close(got, alone)
+        g = torch.randn(got.shape, generator=generator(5), dtype=F64)
+        torch.testing.assert_close(torch.autograd.grad(got, a, g, retain_graph=True), torch.autograd.grad(alone, a, g))
+
+
 # ---- parts ----------------------------------------------------------------------------------------------------
 
 
