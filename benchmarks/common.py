@@ -79,9 +79,9 @@ def summary(samples: list[float]) -> dict[str, float]:
     return {"median_ms": median, "q1_ms": low, "q3_ms": high}
 
 
-def measure(line: Line, *, rounds: int, block: int) -> dict[str, Any]:
+def measure(line: Line, *, rounds: int, block: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
     """Time a line; ratios are medians of the ratios of one round, which are quieter than ratios of medians."""
-    samples = interleaved(line.contenders, rounds=rounds, block=block)
+    samples = interleaved(line.contenders, rounds=rounds, block=block, clock=clock)
     ours = samples[line.contenders[0].name]
     result: dict[str, Any] = {"name": line.name, "rounds": rounds, "block": block, "contenders": {}, "ratios": {}}
     for c in line.contenders:

@@ -7,6 +7,7 @@ if __name__ != "torchriemann.layers":
     )
 
 from .base import ManifoldModule as ManifoldModule
+from .bures_wasserstein_normalization import BuresWassersteinBatchNorm as BuresWassersteinBatchNorm
 from .classifiers import GrassmannClassifier as GrassmannClassifier
 from .grassmann import FRMap as FRMap
 from .grassmann import GrassmannPool as GrassmannPool

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchriemann.manifolds import Manifold
 from torchriemann.manifolds.functional.tracing import values_readable
 from torchriemann.manifolds.mean_start import mean_guess
 from torchriemann.manifolds.weights import per_point
@@ -26,10 +25,10 @@ class Batch:
     An item with an entry that is not finite has no part in them; the origin stands in its place.
     """
 
-    manifold: Manifold
     space: Deviations
     x: Tensor  # as the space has them
     finite: Tensor  # n,*L
+    whole: bool  # whether all are finite, if that can be seen
     domain: Tensor | None
     num_domains: int
     processes: Processes
@@ -41,12 +40,15 @@ class Batch:
     def around(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The `mean` of each item, and the items, that mean in place of those that are not finite."""
         at = self.of_items(mean)
+        if self.whole:
+            return at, self.x
         # At the mean itself every derivative is finite; a derivative of zero times NaN would be NaN.
         return at, torch.where(_beside(self.finite, self.x), self.x, at.detach())
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of values ``n,*L,...`` over the finite items of every domain, ``(D,)*L,...``."""
-        values = torch.where(_beside(self.finite, values), values, 0.0)
+        if not self.whole:
+            values = torch.where(_beside(self.finite, values), values, 0.0)
         if self.domain is None:
             own = values.sum(0)
         else:
@@ -59,8 +61,10 @@ class Batch:
 
     def step(self, mean: Tensor, count: Tensor) -> Tensor:
         """A Karcher step from `mean`: along the mean deviation from it."""
-        z = self.total(self.space.between(*self.around(mean)))
-        return self.space.moved(mean, z / _beside(count.clamp(min=1), z))
+        log, exp = self.space.log_and_exp(mean)
+        at, x = self.around(mean)
+        z = self.total((log if at is mean else self.space.log_and_exp(at)[0])(x))
+        return exp(z / _beside(count.clamp(min=1), z))
 
 
 def batch_mean(batch: Batch, count: Tensor, karcher_steps: int | None, stats_grad: str) -> Tensor:
@@ -91,20 +95,20 @@ def first_guess(batch: Batch) -> Tensor:
         shape = batch.x.shape[1:] if batch.domain is None else (batch.num_domains, *batch.x.shape[1:])
         return batch.x.new_zeros(shape)
     x, weights = _weighted_domains(batch)
-    origin = batch.manifold.origin(*x.shape[1:], dtype=x.dtype, device=x.device)
+    origin = batch.space.manifold.origin(*x.shape[1:], dtype=x.dtype, device=x.device)
     if not len(x):
         return torch.stack([origin] * len(weights)) if batch.domain is not None else origin
     guesses = []
     for w in weights:
-        found = mean_guess(batch.manifold, x, w)
+        found = mean_guess(batch.space.manifold, x, w)
         good = found.isfinite().flatten(-batch.space.ndim).all(-1)
-        guesses.append(torch.where(per_point(batch.manifold, good), found, origin))
+        guesses.append(torch.where(per_point(batch.space.manifold, good), found, origin))
     return guesses[0] if batch.domain is None else torch.stack(guesses)
 
 
 def converged_mean(batch: Batch) -> Tensor:
     """The Frechet mean, differentiable by the implicit function theorem. Every process seeks it, among all items."""
-    m = batch.manifold
+    m = batch.space.manifold
     x, weights = _weighted_domains(batch)
     if not len(x):
         return first_guess(batch)

@@ -12,9 +12,11 @@ from torchriemann.manifolds import Manifold
 from torchriemann.manifolds.checks import described
 from torchriemann.manifolds.gyro import GyroManifold, is_gyro
 from torchriemann.manifolds.parameter import check_options_fixed
+from torchriemann.manifolds.pullback_metric import PullbackMetric
 from torchriemann.manifolds.weights import per_point
 
-FORMS = ("gyro", "tangent")
+FORMS = ("gyro", "tangent", "basis")
+Map = Callable[[Tensor], Tensor]
 Placed = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -23,7 +25,9 @@ class Deviations(Protocol):
     which may be added and multiplied."""
 
     linear: bool  # whether the mean of deviations from any point leads from there to the mean
-    ndim: int  # dimensions of one point, as `enter` gives it
+    bias_by_coordinates: bool  # whether `recentred` takes the normal coordinates of a point b, or the point
+    manifold: Manifold  # in which means are sought, unless that is linear
+    ndim: int  # dimensions of one of these
 
     def enter(self, x: Tensor) -> Tensor:
         """Points of the manifold in the form in which this computes."""
@@ -33,17 +37,17 @@ class Deviations(Protocol):
         """The way back."""
         ...
 
-    def between(self, mean: Tensor, x: Tensor) -> Tensor:
-        """The deviations of the points `x` from `mean`."""
+    def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
+        """The maps that give the deviations of points from `mean`, and the points of deviations."""
         ...
 
-    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
-        """The points that deviate from `mean` by `z`."""
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        """The point at `t` on the geodesic from `x` to `y`."""
         ...
 
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
-        """The squared distances of the points `x` from `mean`, ``*B``, and what gives of a point b and factors ``*B``
-        the points that deviate from b as `x` from `mean`, times the factors."""
+        """The squared distances of the points `x` from `mean`, ``*B``, and what gives of b and factors ``*B`` the
+        points that deviate from b as `x` from `mean`, times the factors."""
         ...
 
 
@@ -51,7 +55,8 @@ class CoordinateDeviations(Deviations):
     """Of a manifold that is a vector space: differences of normal coordinates, which stand for the points, so that a
     point goes through its chart once there and once back."""
 
-    linear = True
+    linear = bias_by_coordinates = True
+    manifold: GyroManifold  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, manifold: GyroManifold) -> None:
         self.manifold, self.ndim = manifold, manifold.normal_ndim
@@ -62,11 +67,11 @@ class CoordinateDeviations(Deviations):
     def leave(self, x: Tensor) -> Tensor:
         return self.manifold.from_normal(x)
 
-    def between(self, mean: Tensor, x: Tensor) -> Tensor:
-        return x - mean
+    def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
+        return lambda x: x - mean, lambda z: mean + z
 
-    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
-        return mean + z
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        return x + (t.reshape(t.shape + (1,) * self.ndim) if isinstance(t, Tensor) else t) * (y - x)
 
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
         z = x - mean
@@ -76,7 +81,8 @@ class CoordinateDeviations(Deviations):
 class FrameDeviations(Deviations):
     """Of a gyro manifold: normal coordinates of ``(-)M (+) x``. They are those of ``(-)B (+) y`` without a change."""
 
-    linear = False
+    linear, bias_by_coordinates = False, True
+    manifold: GyroManifold  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, manifold: GyroManifold) -> None:
         self.manifold, self.ndim = manifold, manifold.ndim
@@ -87,49 +93,68 @@ class FrameDeviations(Deviations):
     def leave(self, x: Tensor) -> Tensor:
         return x
 
-    def between(self, mean: Tensor, x: Tensor) -> Tensor:
-        return self.manifold.logmap_frame(mean, x)
+    def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
+        return self.manifold.log_and_exp(mean)
 
-    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
-        return self.manifold.expmap_frame(mean, z)
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        return self.manifold.geodesic(x, y, t)
 
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
         return self.manifold.recentred(mean, x)
 
 
 class TangentDeviations(Deviations):
-    """Of any manifold: logarithms at M, carried to B by parallel transport along the shortest geodesic."""
+    """Of any manifold: logarithms at M, carried to B by parallel transport along the shortest geodesic. Where a chart
+    carries the metric, of the images: so that a point goes through it once there and once back."""
 
-    linear = False
+    linear = bias_by_coordinates = False
 
     def __init__(self, manifold: Manifold) -> None:
-        self.manifold, self.ndim = manifold, manifold.ndim
+        self.manifold, self.chart = manifold, None
+        # A space of which the image is not all of the codomain has no gyro structure where the codomain has one.
+        if isinstance(manifold, PullbackMetric) and manifold.has_gyro_structure == is_gyro(manifold.codomain):
+            self.manifold, self.chart = manifold.codomain, manifold.chart
+        self.ndim = self.manifold.ndim
 
     def enter(self, x: Tensor) -> Tensor:
-        return x
+        return x if self.chart is None else self.chart.forward(x)
 
     def leave(self, x: Tensor) -> Tensor:
-        return x
+        return x if self.chart is None else self.chart.inverse(x)
 
-    def between(self, mean: Tensor, x: Tensor) -> Tensor:
-        return self.manifold.logmap(mean, x)
+    def log_and_exp(self, mean: Tensor) -> tuple[Map, Map]:
+        return lambda x: self.manifold.logmap(mean, x), lambda z: self._moved(mean, z)
 
-    def moved(self, mean: Tensor, z: Tensor) -> Tensor:
+    def _moved(self, mean: Tensor, z: Tensor) -> Tensor:
         m = self.manifold
         inside = m.exp_is_defined(mean, z)
         # In a space that geodesics leave: along the retraction, which does not.
         return torch.where(per_point(m, inside), m.expmap(mean, z), m.retr(mean, z))
 
+    def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
+        return self.manifold.geodesic(x, y, t)
+
     def recentred(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Placed]:
+        u = self.manifold.logmap(mean, x)
+        return self.manifold.inner(mean, u), lambda b, t: self._moved(b, self._carried(mean, b, t, u))
+
+    def _carried(self, mean: Tensor, b: Tensor, t: Tensor, u: Tensor) -> Tensor:
+        """The vectors `u` at `mean`, times `t`, at `b`."""
+        return self.manifold.parallel_transport(mean, b, per_point(self.manifold, t) * u)
+
+
+class BasisDeviations(TangentDeviations):
+    """Of any manifold: logarithms in the coordinates of `basis`, an orthonormal one at each point."""
+
+    def _carried(self, mean: Tensor, b: Tensor, t: Tensor, u: Tensor) -> Tensor:
         m = self.manifold
-        u = m.logmap(mean, x)
-        return m.inner(mean, u), lambda b, t: self.moved(b, m.parallel_transport(mean, b, per_point(m, t) * u))
+        return m.from_coordinates(b, t.unsqueeze(-1) * m.to_coordinates(mean, u))
 
 
 def deviations(manifold: Manifold, form: str) -> Deviations:
-    """Those of the `form`, "gyro" or "tangent", on `manifold`."""
-    if form == "tangent":
-        return TangentDeviations(manifold)
+    """Those of the `form`, "gyro", "tangent" or "basis", on `manifold`."""
+    if form != "gyro":
+        return TangentDeviations(manifold) if form == "tangent" else BasisDeviations(manifold)
     assert isinstance(manifold, GyroManifold)
     return CoordinateDeviations(manifold) if manifold.is_vector_space else FrameDeviations(manifold)
 

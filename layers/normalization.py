@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from torchriemann.manifolds import Manifold
-from torchriemann.manifolds.functional.tracing import values_readable
+from torchriemann.manifolds.functional.tracing import values_at_hand, values_readable
+from torchriemann.manifolds.gyro import GyroManifold
 from torchriemann.manifolds.precision import in_full_precision
 from torchriemann.manifolds.weights import per_point
 
@@ -31,16 +33,19 @@ class GyroBatchNorm(RunningStatistics):
 
     .. math:: y_i = \exp_B\Bigl(\frac{s}{\sqrt{v^2 + \epsilon}}\, P_{M \to B} \log_M x_i\Bigr)
 
-    with P the parallel transport along the shortest geodesic. Where both exist they differ by a rotation about B that
-    depends on M and B. With the exact mean the output has the Frechet mean B and the dispersion
+    with P the parallel transport along the shortest geodesic, or in "basis" form by this map with the P that keeps
+    coordinates in ``manifold.basis``, an orthonormal one at each point. Where they exist they differ by rotations about
+    B that depend on M and B. With the exact mean the output has the Frechet mean B and the dispersion
     :math:`s^2 v^2 / (v^2 + \epsilon)`; at its start a layer moves the mean to the origin and the dispersion to one.
 
     On :math:`R^n` it is the batch normalisation of torch with one variance, the sum over the coordinates, and a factor
     s for all of them. With ``SPDAffineInvariant`` it is SPDNetBN (Brooks et al. 2019, arXiv:1909.02414; that without
     scaling) and, with `num_domains`, domain-specific momentum normalisation (Kobler et al. 2022, arXiv:2206.01323);
-    with ``SPDLogEuclidean`` and ``SPDLogCholesky`` it is LieBN (Chen et al. 2024, arXiv:2403.11261), with ``Lorentz``
-    the transport form of hyperbolic batch normalisation. The direct transport from M to B of Lou et al. 2020
-    (arXiv:2003.00335) is the tangent form.
+    with ``SPDLogEuclidean`` and ``SPDLogCholesky``, and in basis form with ``SPDAffineInvariant`` and
+    ``SpecialOrthogonal``, it is LieBN (Chen et al. 2024, arXiv:2403.11261): bases there are carried by Cholesky
+    factors, :math:`y_i = L_B (L_M^{-1} x_i L_M^{-T})^t L_B^T`, and by rotations. With ``Lorentz`` it is the transport
+    form of hyperbolic batch normalisation. The direct transport from M to B of Lou et al. 2020 (arXiv:2003.00335) is
+    the tangent form. `BuresWassersteinBatchNorm` learns its metric.
 
     Args:
         manifold: of the points, with fixed options.
@@ -59,7 +64,9 @@ class GyroBatchNorm(RunningStatistics):
             affine-invariant metric, of which "detach" lacks .4 and .3). "implicit": of the exact mean, for
             ``karcher_steps=None``. "detach": none, cheapest, which can keep deep networks from training.
         form: "gyro", or "tangent" on manifolds without gyro structure, such as Bures-Wasserstein and Stiefel, and where
-            a mean may lie beyond the reach of gyro-addition, as that of subspaces at right angles to the origin.
+            a mean may lie beyond the reach of gyro-addition, as that of subspaces at right angles to the origin; or
+            "basis" where the bases of the manifold are a smooth frame, such as those of matrices named above. A sphere
+            has none, and the output would jump as M moves.
         num_domains: D. Statistics for each domain by itself, s and B in common.
         sync: in training, if torch.distributed is initialised, the statistics are those of the joined batches of all
             processes, as in torch's `SyncBatchNorm`, with their derivatives; batches may differ in size.
@@ -120,11 +127,11 @@ class GyroBatchNorm(RunningStatistics):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_space("GyroBatchNorm", manifold, point_shape, form)
-        check_options("GyroBatchNorm", eps, momentum, karcher_steps, stats_grad)
+        check_space(type(self).__name__, manifold, point_shape, form)
+        check_options(type(self).__name__, eps, momentum, karcher_steps, stats_grad)
         for name, number in (("num_channels", num_channels), ("num_domains", num_domains)):
             if number is not None and number < 1:
-                raise ValueError(f"GyroBatchNorm: {name} must be None or at least 1, got {number}")
+                raise ValueError(f"{type(self).__name__}: {name} must be None or at least 1, got {number}")
         self.manifold = manifold
         self.point_shape = point_shape
         self.num_channels = num_channels
@@ -141,14 +148,13 @@ class GyroBatchNorm(RunningStatistics):
         self._warned = False
         if affine:
             # Of one number and not of none: a tensor without a dimension cannot be sharded.
-            self.scale = nn.Parameter(torch.empty(num_channels or 1, device=device, dtype=dtype))
+            self.scale = nn.Parameter(torch.zeros(num_channels or 1, device=device, dtype=dtype))
             self.register_point("bias", manifold, self._shape, "tangent", device=device, dtype=dtype)
         else:
             self.register_parameter("scale", None)
             self.register_parameter("bias", None)
         domains = () if num_domains is None else (num_domains,)
         self.register_statistics((*domains, *self._shape), track_running_stats, device, dtype)
-        self.reset_parameters()
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -166,7 +172,11 @@ class GyroBatchNorm(RunningStatistics):
     def forward(self, x: Tensor, domain: Domain = None) -> Tensor:
         """The normalised points, in the shape of `x`."""
         self._check(x, domain)
-        return self._normalized(x, self.manifold, domain)
+        return self._normalized(x, self.metric(), domain)
+
+    def metric(self) -> Manifold:
+        """The manifold of today: `manifold`, in a subclass with options that it learns."""
+        return self.manifold
 
     def refit(self, x: Tensor, domain: int | None = None) -> None:
         """Set the running statistics, of one domain if there are domains, to those of `x`, with the mean to tolerance.
@@ -177,11 +187,13 @@ class GyroBatchNorm(RunningStatistics):
         Raises ``ValueError`` as `forward` does, for a tensor as `domain`, and without running statistics.
         """
         if not self.track_running_stats:
-            raise ValueError("GyroBatchNorm: refit needs track_running_stats=True")
+            raise ValueError(f"{type(self).__name__}: refit needs track_running_stats=True")
         if isinstance(domain, Tensor):
-            raise ValueError("GyroBatchNorm: refit takes the index of one domain, got a tensor; call it once for each")
+            raise ValueError(
+                f"{type(self).__name__}: refit takes the index of one domain, got a tensor; call it once for each"
+            )
         self._check(x, domain)
-        self._refit(x, self.manifold, domain)
+        self._refit(x, self.metric(), domain)
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
@@ -197,7 +209,7 @@ class GyroBatchNorm(RunningStatistics):
             if self.stats_grad == "detach":
                 variance = variance.detach()
             if self.track_running_stats:
-                self.follow(space.leave(mean.detach()), variance.detach(), count, domain)
+                self.follow(mean.detach(), variance.detach(), count, domain, space)
         else:
             mean, variance = self.statistics_of(domain, x.dtype)
             squares, placed = space.recentred(*batch.around(space.enter(mean)))
@@ -207,6 +219,8 @@ class GyroBatchNorm(RunningStatistics):
         bias = self._bias(space, manifold, x)
         self._warn_beyond(batch, bias, factor, squares)
         y = space.leave(placed(bias, factor))
+        if batch.whole:
+            return y.reshape(x.shape)
         finite = per_point(manifold, batch.finite.reshape(x.shape[: x.dim() - manifold.ndim]))
         return torch.where(finite, y.reshape(x.shape), torch.nan)
 
@@ -217,7 +231,7 @@ class GyroBatchNorm(RunningStatistics):
             count = batch.count()
             mean = batch_mean(batch, count, None, "detach")
             variance = batch_variance(batch, count, batch.space.recentred(*batch.around(mean))[0])
-            self.keep(batch.space.leave(mean), variance, count > 0, domain)
+            self.keep(manifold.restore(batch.space.leave(mean)), variance, count > 0, domain)
             seen = self.num_batches_tracked if domain is None else self.num_batches_tracked[domain]
             seen.fill_(1)
 
@@ -230,15 +244,21 @@ class GyroBatchNorm(RunningStatistics):
             index = domain.reshape(domain.shape + (1,) * (len(lead) - domain.dim())).expand(lead).reshape(-1)
         space = deviations(manifold, self.form)
         finite = x.isfinite().flatten(-manifold.ndim).all(-1)
-        origin = manifold.origin(*self._shape, dtype=x.dtype, device=x.device)
-        x = space.enter(torch.where(per_point(manifold, finite), x, origin))  # decompositions refuse NaN
-        return Batch(manifold, space, x, finite, index, self.num_domains or 1, Processes(self.process_group, self.sync))
+        whole = values_at_hand(finite) and bool(finite.all())
+        if not whole:
+            origin = manifold.origin(*self._shape, dtype=x.dtype, device=x.device)
+            x = torch.where(per_point(manifold, finite), x, origin)  # decompositions refuse NaN
+        processes = Processes(self.process_group, self.sync)
+        return Batch(space, space.enter(x), finite, whole, index, self.num_domains or 1, processes)
 
     def _bias(self, space: Deviations, manifold: Manifold, x: Tensor) -> Tensor:
-        """The point B, as the space has it."""
-        if self.bias is None:
-            return space.enter(manifold.origin(*self._shape, dtype=x.dtype, device=x.device))
-        return self.bias.to(x.dtype) if space.linear else self.point("bias", x.dtype)
+        """B, as the space takes it."""
+        if self.bias is not None:
+            return self.bias.to(x.dtype) if space.bias_by_coordinates else space.enter(self.point("bias", x.dtype))
+        origin = manifold.origin(*self._shape, dtype=x.dtype, device=x.device)
+        if space.bias_by_coordinates and isinstance(manifold, GyroManifold):
+            return manifold.to_normal(origin)
+        return space.enter(origin)
 
     def _warn_beyond(self, batch: Batch, bias: Tensor, factor: Tensor, squares: Tensor) -> None:
         """Once, where the law of the dispersion ends; not where the numbers cannot be read, as under compile."""
@@ -246,7 +266,8 @@ class GyroBatchNorm(RunningStatistics):
             return
         with torch.no_grad():
             try:
-                radius = batch.manifold.injectivity_radius(bias)
+                # By coordinates there is gyro-addition, and with it one radius everywhere.
+                radius = batch.space.manifold.injectivity_radius(None if batch.space.bias_by_coordinates else bias)
             except NotImplementedError:  # it is not known
                 return
             if not isinstance(radius, Tensor) and math.isinf(radius):
@@ -255,10 +276,10 @@ class GyroBatchNorm(RunningStatistics):
             self._warned = bool((far > radius).any())
         if self._warned:
             warnings.warn(
-                f"GyroBatchNorm: scaled deviations of up to {float(far.max()):.3g} go beyond the injectivity radius of "
-                f"{type(batch.manifold).__name__}, {float(torch.as_tensor(radius).min()):.3g}: the output consists of "
-                "points, but its dispersion is not s^2 v^2/(v^2 + eps). Choose a smaller scale s = exp(scale), or a "
-                "larger eps. This is said once",
+                f"{type(self).__name__}: scaled deviations of up to {float(far.max()):.3g} go beyond the injectivity "
+                f"radius of {type(self.manifold).__name__}, {float(torch.as_tensor(radius).min()):.3g}: the output "
+                "consists of points, but its dispersion is not s^2 v^2/(v^2 + eps). Choose a smaller scale s = "
+                "exp(scale), or a larger eps. This is said once",
                 RuntimeWarning,
                 stacklevel=5,
             )
@@ -266,20 +287,17 @@ class GyroBatchNorm(RunningStatistics):
     def _check(self, x: Tensor, domain: Domain) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"GyroBatchNorm: x must be a floating-point tensor of points, got {got}")
+            raise ValueError(f"{type(self).__name__}: x must be a floating-point tensor of points, got {got}")
         shape = self._shape
         if x.dim() < len(shape) or tuple(x.shape[x.dim() - len(shape) :]) != shape:
             channels = "" if self.num_channels is None else f"num_channels = {self.num_channels} and "
             raise ValueError(
-                f"GyroBatchNorm: x must end in {channels}point_shape = {tuple(self.point_shape)}, after any leading "
-                f"dimensions, got {tuple(x.shape)}"
+                f"{type(self).__name__}: x must end in {channels}point_shape = {tuple(self.point_shape)}, after any "
+                f"leading dimensions, got {tuple(x.shape)}"
             )
         self.check_domain(domain, tuple(x.shape[: x.dim() - len(shape)]))
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""
-        names = (
-            "manifold", "point_shape", "num_channels", "eps", "momentum", "affine", "track_running_stats",
-            "karcher_steps", "stats_grad", "form", "num_domains", "sync", "process_group",
-        )  # fmt: skip
+        names = [name for name in inspect.signature(type(self)).parameters if name not in ("device", "dtype")]
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -14,6 +14,7 @@ from torchriemann.manifolds.precision import widen
 from torchriemann.manifolds.weights import per_point
 
 from .base import ManifoldModule, has_values
+from .deviations import Deviations
 from .points import back_inside, in_dtype
 
 Domain = int | Tensor | None
@@ -63,12 +64,14 @@ class RunningStatistics(ManifoldModule):
         mean, variance = self.running_mean, self.running_var
         if isinstance(domain, int):
             mean, variance = mean[domain], variance[domain]
-        return in_dtype(self.manifold, mean, dtype), variance.to(dtype)
+        mean = mean.clone() if mean.dtype == dtype else in_dtype(self.manifold, mean, dtype)
+        return mean, variance.to(dtype)
 
     @torch.no_grad()
-    def follow(self, mean: Tensor, variance: Tensor, count: Tensor, domain: Domain) -> None:
-        """Move towards the statistics of a batch, the mean along the geodesic to its mean, by `momentum`, or with None
-        so that all batches of a domain count alike. What had no item, ``count == 0``, stays."""
+    def follow(self, mean: Tensor, variance: Tensor, count: Tensor, domain: Domain, space: Deviations) -> None:
+        """Move towards the statistics of a batch, the mean along the geodesic to its mean, in the form of `space`, by
+        `momentum`, or with None so that all batches of a domain count alike. What had no item, ``count == 0``, stays.
+        """
         seen = self.num_batches_tracked if not isinstance(domain, int) else self.num_batches_tracked[domain]
         there = (count > 0).flatten(seen.dim()).any(-1) if count.dim() > seen.dim() else count > 0
         seen.add_(there)
@@ -76,18 +79,18 @@ class RunningStatistics(ManifoldModule):
         if isinstance(weight, Tensor):
             weight = weight.reshape(weight.shape + (1,) * (count.dim() - weight.dim()))
         old, spread = self.statistics_of(domain, mean.dtype)
-        moved = self.manifold.restore(self.manifold.geodesic(old, mean, weight))
+        moved = self.manifold.restore(space.leave(space.geodesic(space.enter(old), mean, weight)))
         self.keep(moved, spread + weight * (variance - spread), count > 0, domain)
 
     @torch.no_grad()
     def keep(self, mean: Tensor, variance: Tensor, known: Tensor, domain: Domain) -> None:
-        """Take these statistics where they are `known` and finite."""
+        """Take these statistics where they are `known` and finite. The `mean` is a point to rounding in its dtype."""
         into_mean, into_variance = self.running_mean, self.running_var
         if isinstance(domain, int):
             into_mean, into_variance = into_mean[domain], into_variance[domain]
         m = self.manifold
         good = known & variance.isfinite() & mean.isfinite().flatten(-m.ndim).all(-1)
-        rounded = m.round_to(mean, into_mean.dtype)
+        rounded = mean if mean.dtype == into_mean.dtype else m.round_to(mean, into_mean.dtype)
         into_mean.copy_(torch.where(per_point(m, good), rounded, into_mean))
         taken = torch.where(good, variance.to(into_variance.dtype), into_variance)
         # With a dimension more: torch.compile (2.13) forgets what is copied into a tensor without one.

@@ -63,6 +63,7 @@ from .spd import HarmonicMean as HarmonicMean
 from .spd import HoelderMean as HoelderMean
 from .spd import KernelFunction as KernelFunction
 from .spd import LogarithmicMean as LogarithmicMean
+from .spd import MatrixPower as MatrixPower
 from .spd import MixedPowerAffine as MixedPowerAffine
 from .spd import MixedPowerEuclidean as MixedPowerEuclidean
 from .spd import SPDAffineInvariant as SPDAffineInvariant

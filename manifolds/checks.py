@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from .functional.broadcasting import broadcast_shape
 from .precision import Castable, in_full_precision
 
 
@@ -62,30 +64,33 @@ class CheckedManifold(Castable, abc.ABC):
         for t in tensors:
             if not isinstance(t, Tensor):
                 raise ValueError(f"{where}: expected tensors, got {described(t)}; convert it with torch.as_tensor")
-        first = tensors[0].shape
-        same = True
-        for t in tensors:
             if not t.is_floating_point():
                 raise ValueError(f"{where}: expected a floating-point tensor, got {t.dtype}; convert it with .to()")
-            same = same and t.shape == first
-        for shape in [first] if same else [t.shape for t in tensors]:
+        self.check_shapes(operation_name, tensors)
+
+    def check_shapes(self, operation_name: str, tensors: Sequence[Tensor]) -> None:
+        """Raise unless all `tensors` are shaped like one kind of point, and broadcast over the batch."""
+        first, others = tuple(tensors[0].shape), []  # slices of a torch.Size take ten times those of a tuple
+        for t in tensors[1:]:
+            if t.shape != first:
+                others.append(tuple(t.shape))
+        for shape in (first, *others) if others else (first,):
             reason = self._shape_reason(shape)
             if reason is not None:
-                raise ValueError(f"{where}: {reason}")
-            if shape[len(shape) - self.ndim :] != first[len(first) - self.ndim :]:
+                raise ValueError(f"{type(self).__name__}.{operation_name}: {reason}")
+            if others and shape[len(shape) - self.ndim :] != first[len(first) - self.ndim :]:
                 raise ValueError(
-                    f"{where}: arguments are points of different shapes, {tuple(first)} and {tuple(shape)}: "
-                    f"the last {self.ndim} dimension(s) must agree"
+                    f"{type(self).__name__}.{operation_name}: arguments are points of different shapes, {first} and "
+                    f"{shape}: the last {self.ndim} dimension(s) must agree"
                 )
-        if not same:
-            self.check_batches(where, [t.shape[: t.dim() - self.ndim] for t in tensors])
+        if others:
+            batches = [tuple(t.shape)[: t.dim() - self.ndim] for t in tensors]
+            self.check_batches(f"{type(self).__name__}.{operation_name}", batches)
 
-    def check_batches(self, where: str, batches: list[torch.Size]) -> None:
-        try:
-            torch.broadcast_shapes(*batches)
-        except RuntimeError:
+    def check_batches(self, where: str, batches: Sequence[Sequence[int]]) -> None:
+        if broadcast_shape(*batches) is None:
             shown = ", ".join(str(tuple(b)) for b in batches)
-            raise ValueError(f"{where}: batch dimensions {shown} do not broadcast") from None
+            raise ValueError(f"{where}: batch dimensions {shown} do not broadcast")
 
     def _everywhere(self, *tensors: Tensor) -> Tensor:
         """True of every item. ``-> *B`` (bool)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .frechet import Search
+from .functional.broadcasting import over_batch
 from .functional.embedded import embedded_inner, embedded_norm
 from .functional.flat_pairwise import euclidean_table
 from .functional.series import safe_norm
@@ -47,7 +48,7 @@ class Euclidean(GyroManifold):
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """The identity."""
-        return u.expand(torch.broadcast_shapes(x.shape, u.shape)).clone()
+        return over_batch(u, x).clone()
 
     @operation
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:

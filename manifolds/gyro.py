@@ -177,14 +177,21 @@ class GyroManifold(Manifold):
         self._check_frame("transport_frame", x, z)
         return self.frame_from_tangent(y, self.parallel_transport(x, y, self.tangent_from_frame(x, z)))
 
+    def log_and_exp(self, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The maps ``y -> log_x y`` and ``u -> exp_x u`` for vectors u in linear coordinates of the tangent space at
+        `x`, of a shape and a basis that the class chooses: for steps from one point by the mean of such vectors, where
+        one decomposition of `x` serves both. Here frame coordinates."""
+        return lambda y: self.logmap_frame(x, y), lambda u: self.expmap_frame(x, u)
+
     def recentred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-        """``dist2(x, y)``, ``*B``, and the map that gives ``b (+) t (*) ((-)x (+) y)`` of a point `b` and a number
-        ``t >= 0``, ``*B``: for layers that need both, where one decomposition serves all. In the dtype of `x`."""
+        """``dist2(x, y)``, ``*B``, and the map that gives ``b (+) t (*) ((-)x (+) y)`` of the normal coordinates of a
+        point b and of a number ``t >= 0``, ``*B``: for layers that need both, where one decomposition serves all. In
+        the dtype of `x`."""
         z = self.logmap_frame(x, y)
         squares = z.square().flatten(-self.normal_ndim).sum(-1)
 
         def placed(b: Tensor, t: Tensor) -> Tensor:
-            return self.expmap_frame(b, t.reshape(t.shape + (1,) * self.normal_ndim) * z)
+            return self.expmap_frame(self.from_normal(b), t.reshape(t.shape + (1,) * self.normal_ndim) * z)
 
         return squares, placed
 

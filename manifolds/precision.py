@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 HALF_DTYPES = (torch.bfloat16, torch.float16)
+FULL_DTYPES = (torch.float32, torch.float64)  # what is computed with as it is
 
 # The methods of the contract of which the result, or the first of two, is a point.
 GIVING_POINTS = frozenset({
@@ -76,6 +77,8 @@ def in_full_precision(function: Any = None, *, points_of: str | None = None) -> 
 
     @functools.wraps(function)
     def precise(*args, **kwargs):
+        if not kwargs and (dtype := _common_dtype(args)) is not None:
+            return function(*_castables_in(dtype, args))
         given = (*args, *kwargs.values()) if kwargs else args
         # Numbers in tensors promote nothing, as among torch's own arguments.
         tensors = _floating(given, 1) or _floating(given, 0)
@@ -97,19 +100,18 @@ def compute(
 ) -> Any:
     """``function(*args, **kwargs)`` under the policy. `tensors` tell the caller's dtype; `held` ones only widen. Of the
     `manifold`, if there is one, the first result is a point."""
-    device_type = tensors[0].device.type
-    if device_type != "meta" and torch.is_autocast_enabled(device_type):
-        with torch.autocast(device_type, enabled=False):
-            return compute(function, args, kwargs, tensors, held, manifold)
+    if torch._C._is_any_autocast_enabled():
+        device_type = tensors[0].device.type
+        if device_type != "meta" and torch.is_autocast_enabled(device_type):
+            with torch.autocast(device_type, enabled=False):
+                return compute(function, args, kwargs, tensors, held, manifold)
     dtype = tensors[0].dtype
     as_it_is = dtype not in HALF_DTYPES
     for t in tensors if not held else (*tensors, *held):
         as_it_is = as_it_is and t.dtype == dtype
     if as_it_is:  # nothing to cast but what manifolds hold
-        args = [a.in_dtype(dtype) if isinstance(a, Castable) else a for a in args]
-        if not kwargs:
-            return function(*args)
-        return function(*args, **{n: a.in_dtype(dtype) if isinstance(a, Castable) else a for n, a in kwargs.items()})
+        options = dict(zip(kwargs, _castables_in(dtype, kwargs.values()), strict=True)) if kwargs else kwargs
+        return function(*_castables_in(dtype, args), **options)
     dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
     wide = widen(dtype, *held)
     args = [_cast(a, wide) for a in args]
@@ -120,6 +122,24 @@ def compute(
     if isinstance(result, tuple):
         return round_to(result[0], dtype), *_cast(result[1:], dtype)
     return round_to(result, dtype)
+
+
+def _common_dtype(args: Iterable[Any]) -> torch.dtype | None:
+    """The dtype of arguments that are computed with as they are: the tensors among them have one, no half, and there is
+    no autocast. None of others."""
+    dtype = None
+    for a in args:
+        if isinstance(a, Tensor):
+            if a.dtype is not dtype and dtype is not None:
+                return None
+            dtype = a.dtype
+        elif isinstance(a, nn.Module):
+            return None
+    return dtype if dtype in FULL_DTYPES and not torch._C._is_any_autocast_enabled() else None
+
+
+def _castables_in(dtype: torch.dtype, values: Iterable[Any]) -> list[Any]:
+    return [a.in_dtype(dtype) if isinstance(a, Castable) else a for a in values]
 
 
 def _floating(values: Iterable[Any], dim: int) -> list[Tensor]:

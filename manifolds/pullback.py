@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .base import Manifold
 from .chart import Chart
+from .functional.broadcasting import over_batch
 from .operation import operation
 from .pullback_metric import PullbackMetric
 
@@ -98,6 +99,6 @@ class Pullback(PullbackMetric):
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """Df^-1 of the tangent part of Df u; `u` itself where every vector is tangent."""
         if self._is_open(x):
-            return u.expand(torch.broadcast_shapes(x.shape, u.shape)).clone()
+            return over_batch(u, x).clone()
         y, w = self.chart.differential(x, u)
         return self._pulled(y, self.base.proju(y, w))

@@ -1,7 +1,9 @@
 """Profiles of hypothesis, one thread a worker, and what the rows of the table of laws cost."""
 
+import gc
 from collections import defaultdict
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -17,6 +19,18 @@ torch.set_num_threads(1)  # two workers share two cores
 BUDGET, BUDGET_AGAIN = 15, 8  # the second for a row that repeats the formulas of another one
 DEAR = {"Grassmann": 20, "Lorentz": 20, "Stiefel": 20}  # first rows with the longest formulas
 SHOWN = 5
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection():
+    """Imports and thousands of tests live as long as the process: to look through them for garbage, again and again,
+    takes a quarter of the time that collecting the tests takes. The garbage of tests themselves is collected."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):

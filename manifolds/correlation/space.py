@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..functional.broadcasting import over_batch
 from ..functional.cone import raised
 from ..functional.correlation import hollow, inside_correlations, lifted_correlation, unit_diagonal, unit_rows
 from ..functional.definite import outside_reason, positive_definite
@@ -92,7 +93,7 @@ class Correlation(PullbackMetric, abc.ABC):
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """The symmetric part, with zeros on the diagonal."""
-        return hollow(u).expand(torch.broadcast_shapes(x.shape, u.shape)).clone()
+        return over_batch(hollow(u), x).clone()
 
     @property
     def restore_every(self) -> int:

@@ -22,6 +22,8 @@ def raised(x: Tensor) -> Tensor:
     """Symmetric `x` itself where it is positive definite; else with eigenvalues of at least 16 n eps of the largest
     magnitude, and the identity for zero."""
     definite = positive_definite(x)[..., None, None]
+    if values_at_hand(x) and bool(definite.all()):
+        return x
     size = torch.linalg.vector_norm(x.detach(), torch.inf, (-2, -1))
     n = x.shape[-1]
     # The norm of a matrix is between its largest entry and n times that. The factorisation of the result, and its

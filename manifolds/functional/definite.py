@@ -18,7 +18,7 @@ def positive_definite(x: Tensor) -> Tensor:
 def _has_factor(x: Tensor) -> Tensor:
     """Of symmetric matrices."""
     factor, info = torch.linalg.cholesky_ex(x.double(), upper=True)  # stored by rows it is found sooner
-    return (info == 0) & factor.diagonal(dim1=-2, dim2=-1).sum(-1).isfinite()  # what is not finite ends in a pivot
+    return (info == 0) & (factor.diagonal(dim1=-2, dim2=-1).sum(-1) < torch.inf)  # what is not finite ends in a pivot
 
 
 def _mark(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .broadcasting import over_batch
 from .series import safe_norm
 from .tracing import eager_without_derivative
 
@@ -15,14 +16,9 @@ def embedded_inner(x: Tensor, u: Tensor, v: Tensor | None, ndim: int, keepdim: b
     if v is None and u.shape == x.shape and eager_without_derivative(u):
         # One pass without an intermediate, four times as fast; its second derivative at zero would be NaN.
         return torch.linalg.vector_norm(u, dim=dims, keepdim=keepdim).square()
-    return (_over_batch(x, u) * (u if v is None else v)).sum(dims, keepdim=keepdim)
+    return (over_batch(u, x) * (u if v is None else v)).sum(dims, keepdim=keepdim)
 
 
 def embedded_norm(x: Tensor, u: Tensor, ndim: int, keepdim: bool) -> Tensor:
     """The Frobenius norm of u, broadcast over the batch of x and u, without underflow."""
-    return safe_norm(_over_batch(x, u), dim=tuple(range(-ndim, 0)), keepdim=keepdim)
-
-
-def _over_batch(x: Tensor, u: Tensor) -> Tensor:
-    # broadcast_shapes costs more than a small product.
-    return u if u.shape == x.shape else u.expand(torch.broadcast_shapes(x.shape, u.shape))
+    return safe_norm(over_batch(u, x), dim=tuple(range(-ndim, 0)), keepdim=keepdim)

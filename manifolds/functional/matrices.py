@@ -88,6 +88,6 @@ def symmetric_from_vector(v: Tensor) -> Tensor:
     n = rows_of_triangle(v)
     k = torch.arange(n, device=v.device)
     i, j = torch.minimum(k, k.unsqueeze(-1)), torch.maximum(k, k.unsqueeze(-1))
-    place = i * n - i * (i - 1) // 2 + j - i  # of entry i <= j among the rows of the triangle
-    entries = v.index_select(-1, place.flatten()).unflatten(-1, (n, n))
-    return torch.where(i == j, entries, math.sqrt(0.5) * entries)
+    place = i * (2 * n - 1 - i) // 2 + j  # of entry i <= j among the rows of the triangle
+    weights = torch.full((n, n), math.sqrt(0.5), dtype=v.dtype, device=v.device).fill_diagonal_(1)
+    return weights * v.index_select(-1, place.flatten()).unflatten(-1, (n, n))

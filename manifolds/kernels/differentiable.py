@@ -20,6 +20,7 @@ from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 
+from ..functional.tracing import bound_once
 from .kernel import Kernel
 
 Item = TypeVar("Item")
@@ -63,13 +64,14 @@ class Call:
         return [next(given) if option is None else option for option in self.options]
 
     def forward(self, primals: Tensors) -> tuple[Tensor, ...]:
-        """The results and the saved results."""
+        """The results and the saved results, which may be results again."""
         if self.operator:
             return _tuple(self.kernel.forward_operator(*self.operator_arguments(primals)))
-        return self.saving(*primals)
+        formula = self.kernel.saving_shared if self.saved else self.kernel.forward
+        return _tuple(formula(*self.arguments(primals)))
 
     def saving(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        """`forward` in plain torch."""
+        """`forward` in plain torch, every result a tensor of its own."""
         formula = self.kernel.saving if self.saved else self.kernel.forward
         return _tuple(formula(*self.arguments(primals)))  # type: ignore[misc]
 
@@ -101,24 +103,26 @@ def _tuple(results: Any) -> tuple[Tensor, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
+@bound_once
 class Forward(Function):
     """The results of a call and its saved results. The arguments are the call and its primals."""
 
     @staticmethod
     def forward(call: Call, *primals: Tensor) -> tuple[Tensor, ...]:
-        return call.forward(primals)
+        return call.forward(primals) if call.operator else call.saving(*primals)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _save(ctx, inputs, output)
-        ctx.save_for_forward(*inputs[1:])
+        ctx.call, *primals = inputs
+        saved = output[ctx.call.kernel.results :]
+        ctx.mark_non_differentiable(*saved)
+        ctx.save_for_backward(*primals, *saved)
+        ctx.save_for_forward(*primals)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         call: Call = ctx.call
-        given, tensors = gradients[: call.kernel.results], ctx.saved_tensors
-        last = len(tensors) - call.saved
-        primals, saved = tensors[:last], tensors[last:]
+        given, primals, saved = call.split((*gradients[: call.kernel.results], *ctx.saved_tensors))
         batched = any(map(is_legacy_batchedtensor, given))  # by `is_grads_batched`, whose older vmap knows no Function
         if torch.is_grad_enabled() and batched:
             return None, *_operation_by_operation(call, given, primals, ctx.needs_input_grad[1:])
@@ -145,23 +149,26 @@ class Forward(Function):
             results = torch.vmap(call.saving, in_dims=in_dims[1:])(*primals)
         else:
             folded = _folded(info.batch_size, in_dims[1 : 1 + count], primals[:count])
-            results = evaluate(call, *folded, *primals[count:])
+            results = _evaluate_saving(call, *folded, *primals[count:])
         return results, (0,) * len(results)
 
 
 class EagerForward(Function):
-    """`Forward` outside of ``torch.func``: torch takes a quarter of the time to call a Function of this older form."""
+    """`Forward` outside of ``torch.func``: torch takes a quarter of the time to call a Function of this older form. It
+    returns no saved results: what is neither an argument nor a result is a constant to every derivative."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, *inputs: Any) -> Any:
         call, *primals = inputs
-        results = call.forward(primals)
-        _save(ctx, inputs, results)
-        return results
+        outputs, count = call.forward(primals), call.kernel.results
+        ctx.call = call
+        ctx.save_for_backward(*primals, *outputs[count:])
+        return outputs[0] if count == 1 else outputs[:count]
 
     backward = staticmethod(Forward.backward)
 
 
+@bound_once
 class Backward(Function):
     """The derivative of a call, itself to be differentiated. The arguments are the call, the gradients of its results,
     its primals and the saved results; the result is that of `Call.backward`."""
@@ -213,20 +220,22 @@ class Backward(Function):
         return found, (0,) * len(found)
 
 
-def evaluate(call: Call, *primals: Tensor) -> tuple[Tensor, ...]:
-    """The results of a call and its saved results, differentiable in the primals under every transform."""
-    transformed = torch._C._are_functorch_transforms_active()
-    if have_tangents(primals) or (transformed and _no_function_may_stand()):
-        return call.saving(*primals)
-    function = Forward if transformed else EagerForward
-    return function.apply(call, *primals)
+def evaluate(call: Call, *primals: Tensor) -> Any:
+    """The results of a call, one a tensor, several a tuple, differentiable in the primals under every transform."""
+    if torch._C._are_functorch_transforms_active() or have_tangents(primals):
+        results, count = _evaluate_saving(call, *primals), call.kernel.results
+        return results[0] if count == 1 else results[:count]
+    return EagerForward.apply(call, *primals)
+
+
+def _evaluate_saving(call: Call, *primals: Tensor) -> tuple[Tensor, ...]:
+    """The results of a call and its saved results."""
+    return call.saving(*primals) if _no_function_may_stand(primals) else Forward.apply(call, *primals)
 
 
 def pull_back(call: Call, gradients: Tensors, primals: Tensors, saved: Tensors) -> tuple[Tensor, ...]:
     """`Call.backward`, differentiable in the gradients and the primals under every transform."""
-    transformed = torch._C._are_functorch_transforms_active()
-    tensors = (*gradients, *primals)
-    if have_tangents(tensors) or (transformed and _no_function_may_stand()):
+    if _no_function_may_stand(tensors := (*gradients, *primals)):
         return _plain_pull_back(call, tensors)
     return Backward.apply(call, *tensors, *saved)
 
@@ -263,16 +272,6 @@ def _push_forward(formula: Any, primals: Tensors, tangents: Sequence[Tensor | No
     return torch.func.jvp(formula, dense, filled)[1]
 
 
-def _save(ctx: Any, inputs: Sequence[Any], results: Tensors) -> None:
-    """For the backward pass: the call, its primals and its saved results."""
-    ctx.call, *tensors = inputs
-    if ctx.call.saved:
-        saved = results[ctx.call.kernel.results :]
-        ctx.mark_non_differentiable(*saved)
-        tensors += saved
-    ctx.save_for_backward(*tensors)
-
-
 def _folded(size: int, dims: Sequence[int | None], tensors: Tensors) -> list[Tensor]:
     """The tensors with the mapped dimension as their first."""
     return [
@@ -288,10 +287,14 @@ def have_tangents(tensors: Tensors) -> bool:
     return any(not is_functorch_wrapped_tensor(t) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
-def _no_function_may_stand() -> bool:
-    """Inside of ``torch.func.functionalize``, which knows no rule for a Function; of more than one ``torch.func.jvp``,
-    since torch calls the `jvp` of a Function with forward mode switched off, so that to the outer levels a tangent
-    formed there is a constant; and of a level of dual numbers, whose tangents a wrapped tensor may hide."""
+def _no_function_may_stand(tensors: Tensors) -> bool:
+    """With tangents of forward mode; inside of ``torch.func.functionalize``, which has no rule for a Function; of more
+    than one ``torch.func.jvp``, since torch calls the `jvp` of a Function with forward mode switched off, so that to
+    the outer levels a tangent formed there is a constant; of dual numbers that a wrapped tensor may hide."""
+    if have_tangents(tensors):
+        return True
+    if not torch._C._are_functorch_transforms_active():
+        return False
     levels = [level.key() for level in retrieve_all_functorch_interpreters()]
     jvps = levels.count(TransformType.Jvp)
     dual = jvps == 0 and forward_ad._current_level >= 0

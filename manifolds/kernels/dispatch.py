@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
 
+from ..functional.broadcasting import broadcast_shape
 from ..functional.operators import Operand as Operand
 from .differentiable import Call, evaluate, have_tangents
 from .kernel import Formula
@@ -46,10 +47,12 @@ def fused(kernel: Kernel[Formula]) -> Formula:
 
 def _call(kernel: Kernel, operator: bool, derivative: bool, tensors: Sequence[Tensor], others: Sequence[Any]) -> Any:
     first = tensors[0]
-    for t in tensors:
-        if t.dtype != first.dtype:
+    dtype, shape, same = first.dtype, first.shape, kernel.alike
+    for t in tensors[1:]:
+        if t.dtype is not dtype:
             return kernel.forward(*tensors, *others)  # torch's promotion
-    primals, fixed, count = _with_one_batch(kernel, tensors), [], len(kernel.options)
+        same = same and t.shape == shape
+    primals, fixed, count = list(tensors) if same else _with_one_batch(kernel, tensors), [], len(kernel.options)
     for option in others[:count]:
         if isinstance(option, Tensor):
             primals.append(option if option.device == first.device else option.to(first.device))
@@ -57,22 +60,20 @@ def _call(kernel: Kernel, operator: bool, derivative: bool, tensors: Sequence[Te
         fixed.append(option)
     call = Call(kernel, operator, fixed, others[count:])
     if derivative or have_tangents(primals):
-        results = evaluate(call, *primals)
-    else:
-        results = call.forward(primals)
+        return evaluate(call, *primals)
+    results = call.forward(primals)
     return results[0] if kernel.results == 1 else results[: kernel.results]
 
 
 def _with_one_batch(kernel: Kernel, tensors: Sequence[Tensor]) -> list[Tensor]:
     """The operands with the same leading dimensions."""
-    batch, same, batches = kernel.batch(tensors), True, []
-    for t, operand in zip(tensors, kernel.operands, strict=True):
-        batches.append(t.shape[: t.dim() - operand.ndim])
-        same = same and batches[-1] == batch
-    if same:
-        return list(tensors)
-    batch = torch.broadcast_shapes(*batches)
-    return [t.expand(*batch, *t.shape[len(own) :]) for t, own in zip(tensors, batches, strict=True)]
+    batches = [t.shape[: t.dim() - operand.ndim] for t, operand in zip(tensors, kernel.operands, strict=True)]
+    batch = broadcast_shape(*batches)
+    if batch is None:
+        batch = torch.broadcast_shapes(*batches)  # raises
+    return [
+        t if own == batch else t.expand(*batch, *t.shape[len(own) :]) for t, own in zip(tensors, batches, strict=True)
+    ]
 
 
 def _takes_operators(kernel: Kernel, path: str, tensors: Sequence[Tensor]) -> bool:

@@ -73,12 +73,13 @@ class Kernel(Generic[Formula]):
 
     def __post_init__(self) -> None:
         self.forward = _in_float(self.forward, self.results)  # type: ignore[assignment]
-        self.saving = (
-            self.forward if self.saving is None else _in_float(_apart(self.saving, self.results), self.results)
-        )
+        # As autograd can save it, which knows its results again, and as an operator or a transform has to return it.
+        self.saving_shared = self.forward if self.saving is None else _in_float(self.saving, self.results)
+        self.saving = _apart(self.saving_shared, self.results) if self.saved else self.forward
         self.backward = _in_float(self.backward, len(self.operands))
         options = tuple(Operand(option, 0, shared=True) for option in self.options)
         numbers = {**{f"{option}_value": float for option in self.options}, **self.numbers}
+        self.alike = len({operand.ndim for operand in self.operands}) == 1  # operands have items of one ndim
         self.operator_saved = 0 if self.recomputes else self.saved
         self.forward_operator = define(
             self.name,

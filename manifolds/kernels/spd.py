@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..functional import pencil as plain
+from ..functional import spectral_powers as spectral
 from .dispatch import Operand, fused
 from .kernel import Kernel
 
 _PAIR = (Operand("x", 2), Operand("y", 2))
+_DECOMPOSED = (Operand("x", 2), Operand("values", 1), Operand("vectors", 2))
 
 pencil_function = fused(
     Kernel(
@@ -40,4 +42,10 @@ pencil_dist = fused(
         saving=plain.pencil_dist_saving,
         saved=2,
     )
+)
+power_at = fused(
+    Kernel("spectral_power_at", spectral.power_at, spectral.power_at_backward, (*_DECOMPOSED, Operand("exponent", 0)))
+)
+log_moments_at = fused(
+    Kernel("log_moments_at", spectral.log_moments_at, spectral.log_moments_at_backward, _DECOMPOSED, results=2)
 )

@@ -2,6 +2,7 @@
 
 from .affine_invariant import SPDAffineInvariant as SPDAffineInvariant
 from .bures_wasserstein import SPDBuresWasserstein as SPDBuresWasserstein
+from .charts import MatrixPower as MatrixPower
 from .cholesky import SPDLogCholesky as SPDLogCholesky
 from .cholesky import SPDPowerCholesky as SPDPowerCholesky
 from .kernel import SPDKernel as SPDKernel

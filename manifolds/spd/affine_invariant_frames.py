@@ -13,9 +13,10 @@ from ..functional.matrices import congruent, sym, symmetric_from_vector, symmetr
 from ..functional.matrix_function import MatrixFunction
 from ..functional.singular_values import polar_factor
 from ..functional.spectral import decomposed, function_at, symmetric_function
-from ..functional.spectral_functions import EXP, LOG, SQRT
+from ..functional.spectral_functions import EXP, INVERSE_SQRT, LOG, SQRT
 from ..gyro import GyroManifold
 from ..kernels.cholesky import cholesky, cholesky_with_inverse
+from ..kernels.spd import log_moments_at, power_at
 from ..operation import in_full_precision, operation
 from .options import from_frobenius, to_frobenius
 from .space import SPD
@@ -112,25 +113,31 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
     def logmap_frame(self, x: Tensor, y: Tensor) -> Tensor:
         """Normal coordinates of x^(-1/2) y x^(-1/2), formed in float64: in float32 the condition of y takes too
         much, and leaves no positive definite matrix in the end."""
-        moved = congruent(self._root(self.gyroinv(x)).double(), y.double())
-        return self.to_normal(moved).to(x.dtype)
+        return self.to_normal(congruent(_inverse_root(x), y.double())).to(x.dtype)
 
     @operation
     def gyration(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """O z O^T, O the polar factor of x^(1/2) y^(1/2), which is ``(x (+) y)^(-1/2) x^(1/2) y^(1/2)``."""
         return congruent(polar_factor(self._root(x) @ self._root(y)), z)
 
+    def log_and_exp(self, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """log(L^-1 y L^-T) in float64, and its inverse: of one factor, where frame coordinates take two roots."""
+        L, inverse = cholesky_with_inverse(x.double())
+
+        def log(y: Tensor) -> Tensor:
+            return function_at(*decomposed(congruent(inverse, y.double()), True, True), LOG)
+
+        return log, lambda u: congruent(L, symmetric_function(u.double(), EXP)).to(x.dtype)
+
     def recentred(self, x: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-        """From one decomposition ``(-)x (+) y = U diag(w) U^T``: log w, and its multiples' exponential."""
-        difference, w, U = decomposed(sym(self.gyroadd(self.gyroinv(x), y)).double(), True, True)
-        logarithm = function_at(difference, w, U, LOG)
-        squares = self.normal_from_tangent(logarithm).square().sum(-1)
+        """From one decomposition of ``(-)x (+) y``: the moments of its logarithm, and its powers."""
+        decomposition = decomposed(congruent(_inverse_root(x), y.double()), True, True)
+        squares, total = log_moments_at(*decomposition)
+        squares = self.alpha * squares + self.beta * total.square() if self.beta else self.alpha * squares
 
         def placed(b: Tensor, t: Tensor) -> Tensor:
-            t = t.double().unsqueeze(-1)
-            exponents = (t * w.log()).detach()
-            multiple = function_at(t.unsqueeze(-1) * logarithm, exponents, U, EXP)
-            return self.gyroadd(b, multiple.to(b.dtype))
+            root = symmetric_function(0.5 * self.tangent_from_normal(b), EXP)
+            return congruent(root, power_at(*decomposition, t.double()).to(b.dtype))
 
         return squares.to(x.dtype), placed
 
@@ -141,3 +148,8 @@ class AffineInvariantFrames(SPD, GyroManifold, abc.ABC):
 def _spectral(x: Tensor, function: MatrixFunction) -> Tensor:
     """The function of x, decomposed in float64: in float32 small eigenvalues are rounding of the large ones."""
     return sym(symmetric_function(x.double(), function, definite=True)).to(x.dtype)
+
+
+def _inverse_root(x: Tensor) -> Tensor:
+    """x^(-1/2) in float64."""
+    return symmetric_function(x.double(), INVERSE_SQRT, definite=True)

@@ -15,7 +15,7 @@ from ..functional.tracing import values_at_hand
 from ..kernels.cholesky import cholesky
 from .bures_wasserstein_metric import BuresWassersteinMetric
 from .charts import MatrixPower
-from .options import check_power
+from .options import check_learned_power
 from .retracting import RetractingSPD
 from .whitening import Whitening
 
@@ -30,7 +30,8 @@ class SPDBuresWasserstein(RetractingSPD):
     Bures-Wasserstein, Han et al., arXiv:2110.10464); any root gives the same. M = x makes it a quarter of the
     affine-invariant metric at x. With a `power` p, not 0, it is ``p^-2`` times the metric at ``x^p``, the power before
     the base (arXiv:2504.00660): half of the alpha-Procrustes distance with alpha = p/2, and log-Euclidean, of a quarter
-    of the metric, for p -> 0. `base` may want a gradient: it is learned by the module that makes the manifold.
+    of the metric, for p -> 0. `base`, and a `power` in a tensor without dimensions, may want gradients: they are
+    learned by the module that makes the manifold, such as `layers.BuresWassersteinBatchNorm`.
 
     Incomplete: a geodesic ends at a singular matrix, ``exp_is_defined`` says before which u. Injectivity radius
     ``sqrt(lambda_min(x))`` (of the image), curvature at least 0. No gyro manifold: a sum of logarithms is not always
@@ -42,17 +43,17 @@ class SPDBuresWasserstein(RetractingSPD):
     Source: Bhatia, Jain and Lim, arXiv:1712.01504; Malago, Montrucchio and Pistone, arXiv:1801.09269.
 
     Raises ``ValueError`` if `base` is not a positive definite matrix (on an accelerator its numbers are not looked at)
-    or `power` not a number other than 0.
+    or `power` not a number other than 0, or a floating-point tensor of one without dimensions.
     """
 
     base: Tensor | None = None
-    power: float = 1
+    power: float | Tensor = 1
 
     name: ClassVar[str] = "SPDBuresWasserstein"
     codomain: ClassVar[BuresWassersteinMetric] = BuresWassersteinMetric()
 
     def __post_init__(self) -> None:
-        check_power("SPDBuresWasserstein", self.power)
+        check_learned_power("SPDBuresWasserstein", self.power)
         base = self.base
         if base is None:
             return
@@ -66,7 +67,7 @@ class SPDBuresWasserstein(RetractingSPD):
     @property
     def chart(self) -> Chart:  # type: ignore[override]
         """To the plain metric."""
-        if self.base is None and self.power == 1:
+        if self.base is None and not isinstance(self.power, Tensor) and self.power == 1:
             return MatrixPower(1)
         return Whitening(self.power, None if self.base is None else cholesky(self.base))
 
@@ -74,10 +75,11 @@ class SPDBuresWasserstein(RetractingSPD):
         return ": its geodesics end, so that not every sum of two logarithms is one"
 
     def in_dtype(self, dtype: torch.dtype) -> Any:
-        """The same metric with its base in `dtype`."""
-        if self.base is None or self.base.dtype == dtype:
+        """The same metric with its base and a power that is a tensor in `dtype`."""
+        base, power = (v.to(dtype) if isinstance(v, Tensor) else v for v in (self.base, self.power))
+        if base is self.base and power is self.power:
             return self
-        return dataclasses.replace(self, base=self.base.to(dtype))
+        return dataclasses.replace(self, base=base, power=power)
 
     def _shape_complaint(self, point_shape: tuple[int, ...]) -> str | None:
         complaint = super()._shape_complaint(point_shape)

@@ -14,7 +14,7 @@ from ..chart import Chart, Linearized
 from ..functional.definite import inside_or_nan, positive_definite
 from ..functional.elementary_functions import SmoothFunction
 from ..functional.matrices import sym, symmetric_from_vector, symmetric_vector
-from ..functional.spectral import symmetric_function
+from ..functional.spectral import decomposed, function_at, symmetric_function
 from ..functional.spectral_functions import EXP, LOG, power_function
 from ..functional.spectral_pushforward import function_and_derivatives, function_and_inverse
 from .options import from_frobenius, to_frobenius
@@ -22,7 +22,11 @@ from .options import from_frobenius, to_frobenius
 
 @dataclass(frozen=True, eq=False)
 class MatrixPower(Chart):
-    """x^p of a positive definite matrix, p != 0. A power of one costs nothing."""
+    """x^p of a positive definite matrix, p != 0. A power of one costs nothing.
+
+    It deforms a metric by a power, ``Scaled(Pullback(SPDLogCholesky(), MatrixPower(p)), 1/|p|)``, where the metric has
+    no option of its own for that.
+    """
 
     power: float
 
@@ -63,6 +67,49 @@ class MatrixPower(Chart):
     def inverse_is_defined(self, y: Tensor) -> Tensor:
         """Of positive definite matrices."""
         return positive_definite(y)
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPower(Chart):
+    """x^p = exp(p log x) of a positive definite matrix, p != 0 in a tensor without dimensions, in which it has a
+    derivative as well."""
+
+    power: Tensor
+
+    ndim: ClassVar[int] = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x^p, from one eigendecomposition."""
+        A, a, Q = decomposed(sym(x), True, True)
+        exponents = (self.power * a.log()).detach()
+        return sym(function_at(self.power * function_at(A, a, Q, LOG), exponents, Q, EXP))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """y^(1/p)."""
+        return LearnedPower(1 / self.power).forward(y)
+
+    def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """x^p and its derivatives along `vectors`."""
+        logarithms = function_and_derivatives(x, LOG, *vectors, definite=True)
+        scaled = [self.power * v for v in logarithms]
+        return function_and_derivatives(scaled[0], EXP, *scaled[1:])
+
+    def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """y^(1/p) and its derivatives along `vectors`."""
+        return LearnedPower(1 / self.power).differential(y, *vectors)
+
+    def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
+        """The derivative of the inverse, which is self-adjoint, along the symmetric part of `g`."""
+        return self.inverse_differential(y, sym(g))[1]
+
+    def inverse_is_defined(self, y: Tensor) -> Tensor:
+        """Of positive definite matrices."""
+        return positive_definite(y)
+
+
+def power_chart(p: float | Tensor) -> MatrixPower | LearnedPower:
+    """The chart x^p."""
+    return LearnedPower(p) if isinstance(p, Tensor) else MatrixPower(p)
 
 
 @dataclass(frozen=True, eq=False)

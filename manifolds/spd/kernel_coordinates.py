@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
+from ..functional.broadcasting import over_batch
 from ..functional.kernel_flow import flow, logarithm
 from ..functional.kernel_map import Cometric, raised
 from ..functional.kernel_metric import from_frame, kernel_curvature, kernel_hessian, to_frame
@@ -62,7 +63,7 @@ class KernelCoordinates(Manifold):
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """The symmetric part."""
-        return sym(u).expand(torch.broadcast_shapes(x.shape, u.shape)).clone()
+        return over_batch(sym(u), x).clone()
 
     # ---- metric -----------------------------------------------------------------------------------------------
 

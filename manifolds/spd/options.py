@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..functional.matrices import scaled_parts
+from ..functional.tracing import values_at_hand
 from ..options import check_finite, is_finite_number
 
 
@@ -13,6 +14,19 @@ def check_power(owner: str, power: float) -> None:
     """Raise unless `power` is a finite number and not zero."""
     if not is_finite_number(power) or power == 0:
         raise ValueError(f"{owner}: power must be a finite number and not 0, got {power!r}")
+
+
+def check_learned_power(owner: str, power: float | Tensor) -> None:
+    """As `check_power`, or a tensor of such a number, which may be learned: on an accelerator it is not looked at."""
+    if not isinstance(power, Tensor):
+        check_power(owner, power)
+    elif power.dim() or not power.is_floating_point():
+        raise ValueError(
+            f"{owner}: power must be a number, or a floating-point tensor without dimensions, got {power.dtype} of the "
+            f"shape {tuple(power.shape)}"
+        )
+    elif values_at_hand(power) and not power.requires_grad:
+        check_power(owner, float(power))
 
 
 def check_product(owner: str, alpha: float, beta: float) -> None:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ..base import Manifold
+from ..functional.broadcasting import over_batch
 from ..functional.cone import definite_in, inside_cone, lifted, raised, with_spectrum
 from ..functional.definite import outside_reason, positive_definite
 from ..functional.matrices import check_number, identity_like, sym
+from ..functional.tracing import values_at_hand
 from ..operation import in_full_precision, operation
 from ..precision import widen
 from ..redraw import drawn_inside
@@ -68,7 +70,7 @@ class SPD(Manifold, abc.ABC):
     @operation
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """The symmetric part."""
-        return sym(u).expand(torch.broadcast_shapes(x.shape, u.shape)).clone()
+        return over_batch(sym(u), x).clone()
 
     @property
     def restore_every(self) -> int:
@@ -85,8 +87,11 @@ class SPD(Manifold, abc.ABC):
         number of `dtype` is as large, those of a multiple of it that fits."""
         self.check_operands("round_to", [x])
         x = x.to(widen(x, dtype))
-        nearest = x.to(dtype)
-        return torch.where(positive_definite(nearest)[..., None, None], nearest, definite_in(x, dtype).to(dtype))
+        nearest = x.to(dtype, copy=True)
+        definite = positive_definite(nearest)
+        if values_at_hand(x) and bool(definite.all()):
+            return nearest
+        return torch.where(definite[..., None, None], nearest, definite_in(x, dtype).to(dtype))
 
     def _drawn_in(self, x: Tensor, margin: float) -> Tensor:
         return inside_cone(x, margin)

@@ -11,7 +11,7 @@ from ..chart import Chart
 from ..functional.definite import inside_or_nan, positive_definite
 from ..functional.matrices import congruent, sym
 from ..functional.triangular import whitened
-from .charts import MatrixPower
+from .charts import power_chart
 
 
 @final
@@ -20,30 +20,30 @@ class Whitening(Chart):
     """x -> N^-1 (x^p/p^2) N^-T, in which the metric of `SPDBuresWasserstein` is the plain one. `root` is N, or None for
     the identity."""
 
-    power: float
+    power: float | Tensor
     root: Tensor | None = None
 
     ndim: ClassVar[int] = 2
 
     def forward(self, x: Tensor) -> Tensor:
         """The image."""
-        return self._whitened(MatrixPower(self.power).forward(inside_or_nan(x)))
+        return self._whitened(power_chart(self.power).forward(inside_or_nan(x)))
 
     def inverse(self, y: Tensor) -> Tensor:
         """(p^2 N y N^T)^(1/p)."""
-        return sym(MatrixPower(self.power).inverse(self._coloured(y)))
+        return sym(power_chart(self.power).inverse(self._coloured(y)))
 
     def differential(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """Linear behind the power."""
-        return tuple(map(self._whitened, MatrixPower(self.power).differential(sym(x), *vectors)))
+        return tuple(map(self._whitened, power_chart(self.power).differential(sym(x), *vectors)))
 
     def inverse_differential(self, y: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
         """Linear before the root."""
-        return tuple(map(sym, MatrixPower(self.power).inverse_differential(*map(self._coloured, (y, *vectors)))))
+        return tuple(map(sym, power_chart(self.power).inverse_differential(*map(self._coloured, (y, *vectors)))))
 
     def inverse_adjoint(self, y: Tensor, g: Tensor) -> Tensor:
         """p^2 N^T h N, h that of the root."""
-        h = self.power**2 * sym(MatrixPower(self.power).inverse_adjoint(self._coloured(y), g))
+        h = self.power**2 * sym(power_chart(self.power).inverse_adjoint(self._coloured(y), g))
         return h if self.root is None else congruent(self.root.mT, h)
 
     def inverse_is_defined(self, y: Tensor) -> Tensor:

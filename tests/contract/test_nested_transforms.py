@@ -34,7 +34,7 @@ def test_transport_of_the_cayley_retraction(size):
     [
         (Sphere(), (3,)),
         (ProjectedSphere(), (2,)),
-        (Lorentz(), (3,)),
+        pytest.param(Lorentz(), (3,), marks=pytest.mark.slow),  # also a factor of the product
         (Grassmann(), (4, 1)),
         (SpecialOrthogonal(), (3, 3)),
         (Product((Sphere(), Lorentz()), ((3,), (3,))), (6,)),

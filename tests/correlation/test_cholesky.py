@@ -4,7 +4,6 @@ import mpmath
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.correlation import generator, of_condition
 from torchriemann.manifolds import (
@@ -15,6 +14,7 @@ from torchriemann.manifolds import (
     Product,
 )
 from torchriemann.manifolds.correlation.lorentz_rows import LorentzRows
+from torchriemann.testing import Launches
 
 F64, F32 = torch.float64, torch.float32
 FLAT, LOG, POLY = CorrelationEuclideanCholesky(), CorrelationLogEuclideanCholesky(), CorrelationPolyHyperbolic()
@@ -261,18 +261,6 @@ def test_half_precision(m):
         wide = getattr(m, name)(x.double(), y.double())
         found = getattr(m, name)(x, y)
         assert found.dtype == torch.bfloat16 and (found.double() - wide).abs().max() < 2e-2 * wide.abs().max()
-
-
-class Launches(TorchDispatchMode):
-    """Counts what is not a view."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 # Measured: 14, 25, 43 of the first, 25, 106, 90, 81, 147, 131.

@@ -44,7 +44,7 @@ def test_gradient_descent_reaches_the_mean(m, condition, dtype, bound):
 
 
 @every_metric
-@pytest.mark.parametrize("dtype", [F64, F32])
+@pytest.mark.parametrize("dtype", [pytest.param(F64, marks=pytest.mark.slow), F32])
 def test_adam_reaches_the_mean(m, dtype):
     x = ManifoldParameter(of_condition(4, 4, condition=100.0, dtype=dtype), m)
     loss, best = squared_distances(m, x)

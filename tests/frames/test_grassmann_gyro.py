@@ -152,8 +152,14 @@ def equal_angles(n, p):
     return z
 
 
-@pytest.mark.parametrize("n, p", [(4, 2), (3, 2), (3, 1)])
-@pytest.mark.parametrize("at", ["origin", "equal angles"])
+AT = [
+    *((*size, "equal angles") for size in ((4, 2), (3, 2), (3, 1))),
+    (4, 2, "origin"),
+    *(pytest.param(*size, "origin", marks=pytest.mark.slow) for size in ((3, 2), (3, 1))),
+]
+
+
+@pytest.mark.parametrize("n, p, at", AT)
 def test_first_and_second_derivatives(n, p, at):
     z = torch.zeros(n - p, p, dtype=F64) if at == "origin" else equal_angles(n, p)
     x, y = M.from_normal(z), M.from_normal(0.5 * z)

@@ -21,10 +21,14 @@ NEAR_ZERO = [0.0, 1e-300, 1e-30, 1e-16, 1e-8, 1e-4, 0.01]
 def bessel(order):
     """j_n(sqrt z)/z^(n/2), by its power series at 100 digits."""
 
-    def term(k, z):
-        return (-z / 2) ** k / (mpmath.factorial(k) * mpmath.fac2(2 * order + 2 * k + 1))
+    def value(z):
+        term = total = 1 / mpmath.fac2(2 * order + 1)
+        for k in range(1, 121):
+            term *= -z / (2 * k * (2 * order + 2 * k + 1))
+            total += term
+        return total
 
-    return lambda z: mpmath.nsum(lambda k: term(int(k), z), [0, 120], method="direct") if z else term(0, z)
+    return value
 
 
 def root(function, at_zero):

@@ -294,9 +294,11 @@ def kernel(phi: KernelFunction, **options: Any) -> Case:
 KERNEL = dataclasses.replace(
     kernel(MixedPowerAffine(0.5, -0.5), costly=("inner", "egrad2rgrad")),
     draws=2,
-    # Some hundred calls each. Bad items, means and their weights are looked at once in `tests/spd/test_kernel_use.py`
-    # and `test_kernel_bad_input.py` too, derivatives under vmap in `test_kernel_derivatives.py`.
+    # Many calls each. Bad items, empty batches, means and their weights are looked at once in
+    # `tests/spd/test_kernel_use.py` and `test_kernel_bad_input.py` too, derivatives under vmap in
+    # `test_kernel_derivatives.py`.
     slow=(
+        "empty_batches_give_empty_results",
         "operations_broadcast_over_the_batch",
         "vmap_of_derivatives_equals_batching",
         "bad_items_leave_their_neighbours",

@@ -4,12 +4,20 @@ import torch
 
 from tests.layers.grassmann_rows import GRASSMANN_ROWS
 from tests.layers.gyro_rows import GYRO_ROWS
-from torchriemann.layers import Curvature, EntailmentCones, GrassmannClassifier, GyroBatchNorm, LorentzIsometry
+from torchriemann.layers import (
+    BuresWassersteinBatchNorm,
+    Curvature,
+    EntailmentCones,
+    GrassmannClassifier,
+    GyroBatchNorm,
+    LorentzIsometry,
+)
 from torchriemann.manifolds import (
     Euclidean,
     Lorentz,
     PoincareBall,
     SPDAffineInvariant,
+    SPDBuresWasserstein,
     SPDLogCholesky,
     SpecialOrthogonal,
     Sphere,
@@ -50,11 +58,13 @@ TOGETHER = {
 }
 
 
-def norm(space, point, channels=None, train=False, tolerance=None, **options):
-    """A batch normalisation in evaluation, or in training; points around the origin."""
+def norm(space, point, channels=None, train=False, tolerance=None, learned=False, **options):
+    """A batch normalisation in evaluation, or in training, or one that learns its metric; points around the origin."""
 
     def make(**given):
-        return GyroBatchNorm(space, point, channels, **options, **given).train(train)
+        start = (point,) if learned else (space, point)
+        kind = BuresWassersteinBatchNorm if learned else GyroBatchNorm
+        return kind(*start, channels, **options, **given).train(train)
 
     def draw(t):
         origin = space.origin(*t.batch, *(() if channels is None else (channels,)), *point, dtype=torch.float64)
@@ -64,6 +74,9 @@ def norm(space, point, channels=None, train=False, tolerance=None, **options):
         make, draw, points={0: space}, image=space, exempt=TOGETHER if train else {}, tolerance=tolerance or {}
     )
 
+
+# Laws that take long of a layer, whose graphs are large: the transport of Bures-Wasserstein is an integral.
+SLOW = {("compiled_equals_eager", "BuresWassersteinBatchNorm")}
 
 TABLE = (
     LayerCase(lambda **options: GrassmannClassifier(7, 4, 3, **options), features),
@@ -96,6 +109,8 @@ TABLE = (
     norm(Sphere(), (4,)),
     norm(SPACE, (4,)),
     norm(SpecialOrthogonal(), (3, 3), form="tangent"),
+    norm(SPDAffineInvariant(), (3, 3), form="basis", tolerance={"conversions_keep_points_and_values": 16}),
+    norm(SPDBuresWasserstein(), (2, 2), learned=True, power=0.7),
     *GYRO_ROWS,
     *GRASSMANN_ROWS,
 )  # fmt: skip

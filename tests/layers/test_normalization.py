@@ -33,6 +33,7 @@ SPACES = [
     (SPDAffineInvariant(), (3, 3), "gyro", 0.4),
     (SPDAffineInvariant(0.5, 2.0, 0.3), (3, 3), "gyro", 0.4),
     (SPDAffineInvariant(), (3, 3), "tangent", 0.4),
+    (SPDAffineInvariant(0.5, 2.0, 0.3), (3, 3), "basis", 0.4),
     (SPDLogEuclidean(), (3, 3), "gyro", 0.4),
     (SPDLogCholesky(), (3, 3), "gyro", 0.4),
     (SPDBuresWasserstein(), (3, 3), "tangent", 0.1),
@@ -49,6 +50,7 @@ SPACES = [
     (Grassmann(), (6, 2), "gyro", 0.1),
     (Grassmann(), (6, 2), "tangent", 0.1),
     (SpecialOrthogonal(), (3, 3), "tangent", 0.2),
+    (SpecialOrthogonal(), (3, 3), "basis", 0.2),
     (Stiefel(), (5, 2), "tangent", 0.1),
 ]
 spaces = pytest.mark.parametrize(

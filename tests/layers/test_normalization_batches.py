@@ -10,7 +10,6 @@ import torch
 from tests.layers.test_normalization import F64, layer, points
 from torchriemann.layers import GyroBatchNorm
 from torchriemann.manifolds import (
-    Euclidean,
     Lorentz,
     SPDAffineInvariant,
     SPDBuresWasserstein,
@@ -30,66 +29,6 @@ def statistics(norm):
 
 def close(got, want, bound=1e-10):
     torch.testing.assert_close(got, want, rtol=bound, atol=bound)
-
-
-# ---- derivatives ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("manifold", "shape", "std", "options"),
-    [
-        (Euclidean(), (3,), 1.0, {}),
-        (SPDLogCholesky(), (3, 3), 0.4, {}),
-        (SPDLogEuclidean(), (2, 2), 0.4, {"num_domains": 2}),
-        (Lorentz(-0.7), (3,), 0.5, {"stats_grad": "implicit"}),
-        (Sphere(1.3), (3,), 0.15, {"stats_grad": "implicit", "num_domains": 2}),
-        (AFFINE, (2, 2), 0.4, {"stats_grad": "implicit"}),
-        (AFFINE, (2, 2), 0.4, {"stats_grad": "implicit", "form": "tangent"}),
-        (SPDBuresWasserstein(), (2, 2), 0.1, {"stats_grad": "implicit", "form": "tangent"}),
-    ],
-)
-def test_derivatives_through_the_statistics(manifold, shape, std, options):
-    """ "last_step" is exact on vector spaces, "implicit" everywhere; of the points along the manifold."""
-    steps = None if options.get("stats_grad") else 1
-    norm = layer(manifold, shape, karcher_steps=steps, **options)
-    x = points(manifold, 5, *shape, std=std)
-    domain = torch.tensor([0, 1, 1, 0, 1]) if "num_domains" in options else None
-    u = torch.zeros_like(x).requires_grad_()
-
-    def output(u, scale, bias):
-        state = {"scale": scale, "bias": bias}
-        moved = manifold.expmap(x, manifold.proju(x, u))
-        return torch.func.functional_call(norm, state, (moved, domain))
-
-    assert torch.autograd.gradcheck(output, (u, norm.scale, norm.bias), fast_mode=True)
-
-
-@pytest.mark.parametrize(
-    ("manifold", "shape", "std", "loss"), [(Lorentz(), (4,), 0.3, 0.05), (AFFINE, (3, 3), 0.4, 0.02)]
-)
-def test_the_last_step_leaves_out_what_curvature_adds(manifold, shape, std, loss):
-    """Measured: a few hundredths of the gradient, and of the one of detached statistics several tenths."""
-    x, w = points(manifold, 20, *shape, std=std), torch.randn(20, *shape, dtype=F64)
-
-    def gradient(stats_grad):
-        norm, leaf = layer(manifold, shape, karcher_steps=None, stats_grad=stats_grad), x.clone().requires_grad_()
-        return manifold.egrad2rgrad(x, torch.autograd.grad((w * norm(leaf)).sum(), leaf)[0])
-
-    exact, last, detached = map(gradient, ("implicit", "last_step", "detach"))
-
-    def missing(g):
-        return (manifold.inner(x, g - exact).sum() / manifold.inner(x, exact).sum()).sqrt()
-
-    assert missing(last) < loss
-    assert missing(detached) > 0.15
-
-
-def test_detached_statistics_are_constants():
-    norm, x = layer(AFFINE, (3, 3), stats_grad="detach", momentum=1.0), points(AFFINE, 9, 3, 3, std=0.4)
-    x.requires_grad_()
-    w = torch.randn(9, 3, 3, dtype=F64)
-    got = torch.autograd.grad((w * norm(x)).sum(), x)[0]
-    close(got, torch.autograd.grad((w * norm.eval()(x)).sum(), x)[0])
 
 
 # ---- items --------------------------------------------------------------------------------------------------------

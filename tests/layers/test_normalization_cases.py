@@ -7,21 +7,27 @@ from torch import nn
 from tests.layers.test_normalization import F64, layer, points
 from torchriemann.layers import GyroBatchNorm
 from torchriemann.manifolds import (
+    CorrelationLogScaled,
     CorrelationOffLog,
+    CorrelationPolyHyperbolic,
     Euclidean,
     Grassmann,
     Klein,
     Lorentz,
     PoincareBall,
+    ProjectedSphere,
     SPDAffineInvariant,
+    SPDBuresWasserstein,
     SPDLogCholesky,
     SPDLogEuclidean,
+    SpecialOrthogonal,
     Sphere,
     Stiefel,
     convert,
 )
 
 AFFINE, LOG_EUCLIDEAN, LOG_CHOLESKY = SPDAffineInvariant(), SPDLogEuclidean(), SPDLogCholesky()
+ROTATIONS = SpecialOrthogonal()
 
 
 def close(got, want, bound=1e-10):
@@ -64,38 +70,6 @@ def test_in_a_vector_space_all_coordinates_have_one_variance():
 
 
 # ---- positive definite matrices ---------------------------------------------------------------------------------
-
-
-def spectral(x, function):
-    values, vectors = torch.linalg.eigh(x)
-    return (vectors * function(values).unsqueeze(-2)) @ vectors.mT
-
-
-def log_cholesky(x):
-    factor = torch.linalg.cholesky(x)
-    return factor.tril(-1) + factor.diagonal(dim1=-2, dim2=-1).log().diag_embed()
-
-
-def from_log_cholesky(v):
-    factor = v.tril(-1) + v.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
-    return factor @ factor.mT
-
-
-@pytest.mark.parametrize(
-    ("manifold", "into", "back"),
-    [
-        (LOG_EUCLIDEAN, lambda x: spectral(x, torch.log), lambda v: spectral(v, torch.exp)),
-        (LOG_CHOLESKY, log_cholesky, from_log_cholesky),
-    ],
-)
-def test_flat_metrics_are_batch_norms_of_logarithms(manifold, into, back):
-    """LieBN, arXiv:2403.11261, Algorithm 1, of the log-Euclidean and the log-Cholesky metric."""
-    norm, x = layer(manifold, (3, 3)), points(manifold, 9, 3, 3, std=0.4)
-    v = into(x)
-    deviations = v - v.mean(0)
-    variance = deviations.square().sum((-2, -1)).mean()
-    factor = norm.scale.exp() / (variance + 1e-5).sqrt()
-    close(norm(x), back(into(norm.point("bias")) + factor * deviations))
 
 
 @pytest.mark.parametrize(("metric", "manifold"), [("LEM", LOG_EUCLIDEAN), ("LCM", LOG_CHOLESKY), ("AIM", AFFINE)])
@@ -184,15 +158,23 @@ def congruence(n):
     return lambda x: q @ x @ q.mT
 
 
+SIGNS = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=F64))
 SYMMETRIES = [
     (Euclidean(), (4,), "gyro", 1.0, lambda x: x @ orthogonal(4)),
     (AFFINE, (3, 3), "gyro", 0.4, congruence(3)),
     (AFFINE, (3, 3), "tangent", 0.4, congruence(3)),
     (LOG_EUCLIDEAN, (3, 3), "gyro", 0.4, congruence(3)),
+    (LOG_CHOLESKY, (3, 3), "gyro", 0.4, lambda x: SIGNS @ x @ SIGNS),
+    (SPDBuresWasserstein(), (3, 3), "tangent", 0.1, congruence(3)),
     (PoincareBall(-0.7), (3,), "gyro", 0.5, lambda x: x @ orthogonal(3)),
     (Lorentz(-0.7), (4,), "gyro", 0.5, lambda x: x @ torch.block_diag(torch.ones(1, 1, dtype=F64), orthogonal(3))),
     (Sphere(), (4,), "gyro", 0.15, lambda x: x @ torch.block_diag(torch.ones(1, 1, dtype=F64), orthogonal(3))),
+    (Klein(-0.7), (3,), "gyro", 0.5, lambda x: x @ orthogonal(3)),
+    (ProjectedSphere(1.3), (3,), "gyro", 0.15, lambda x: x @ orthogonal(3)),
     (CorrelationOffLog(), (3, 3), "gyro", 0.3, lambda x: x[..., [2, 0, 1], :][..., [2, 0, 1]]),
+    (CorrelationLogScaled(), (3, 3), "gyro", 0.3, lambda x: x[..., [2, 0, 1], :][..., [2, 0, 1]]),
+    (CorrelationPolyHyperbolic(), (3, 3), "gyro", 0.3, lambda x: SIGNS @ x @ SIGNS),
+    (ROTATIONS, (3, 3), "tangent", 0.2, congruence(3)),
     (Grassmann(), (5, 2), "gyro", 0.1, lambda x: torch.block_diag(orthogonal(2), orthogonal(3)) @ x),
     (Grassmann(), (5, 2), "tangent", 0.1, lambda x: torch.block_diag(orthogonal(2), orthogonal(3)) @ x),
 ]
@@ -217,16 +199,33 @@ def test_isometries_that_keep_the_origin_commute_with_the_layer(manifold, shape,
 )
 def test_recentring_is_made_of_frame_coordinates(manifold, shape):
     """Of one decomposition where that serves; with derivatives in all of its arguments."""
-    mean, bias = points(manifold, *shape, std=0.3), points(manifold, *shape, std=0.3, seed=1)
+    mean, bias = points(manifold, *shape, std=0.3), manifold.to_normal(points(manifold, *shape, std=0.3, seed=1))
     x, w = points(manifold, 5, *shape, std=0.4), torch.randn(5, *shape, dtype=F64)
     t = torch.rand(5, dtype=F64)
     leaves = [a.requires_grad_() for a in (mean, bias, x, t)]
     squares, placed = manifold.recentred(mean, x)
     z = manifold.logmap_frame(mean, x)
-    want = manifold.expmap_frame(bias, t.unsqueeze(-1) * z)
+    want = manifold.expmap_frame(manifold.from_normal(bias), t.unsqueeze(-1) * z)
     close(squares, manifold.dist2(mean, x))
     close(placed(bias, t), want)
     for value, other in ((squares.sum(), z.square().sum()), ((w * placed(bias, t)).sum(), (w * want).sum())):
         found = [torch.autograd.grad(v, leaves, retain_graph=True, allow_unused=True) for v in (value, other)]
         for got, expected in zip(*found, strict=True):
             close(got, expected, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("manifold", "shape"),
+    [(SPDAffineInvariant(0.5, 2.0, 0.3), (3, 3)), (AFFINE, (3, 3)), (LOG_CHOLESKY, (3, 3)), (Lorentz(-0.7), (4,))],
+)
+def test_coordinates_of_a_step_are_those_of_the_tangent_space(manifold, shape):
+    """A class may choose them, but they are linear: means of logarithms and their multiples are the same points."""
+    base, x = points(manifold, *shape, std=0.3), points(manifold, 5, *shape, std=0.4)
+    leaves = [a.requires_grad_() for a in (base, x)]
+    log, exp = manifold.log_and_exp(base)
+    close(exp(log(x)), x)
+    found, want = exp(0.7 * log(x).mean(0)), manifold.expmap(base, 0.7 * manifold.logmap(base, x).mean(0))
+    close(found, want)
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+    for got, expected in zip(*(torch.autograd.grad((w * y).sum(), leaves) for y in (found, want)), strict=True):
+        close(manifold.proju(base, manifold.egrad2rgrad(base, got)), manifold.egrad2rgrad(base, expected), 1e-9)

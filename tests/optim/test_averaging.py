@@ -186,7 +186,7 @@ def test_swa_of_near_points_is_their_frechet_mean(manifold):
 
 
 @every_method
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize(
     ("manifold", "updates"),
     [

@@ -248,7 +248,7 @@ def test_gradients_are_never_written(make):
 
 
 @every_optimizer
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_drift_in_float32(make, count):
     """1,000 steps with fresh random gradients, never a projection by the user."""
     manifold = Stiefel()

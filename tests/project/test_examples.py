@@ -1,35 +1,41 @@
 """The examples run, and print and return what they promise; the small setting proves that, not their claims."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from torchriemann.manifolds import Lorentz
+from torchriemann.manifolds import Grassmann, Lorentz
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def run(script: str, **options: bool) -> tuple[list[str], dict]:
-    """The lines that ``main(quick=True)`` prints, and its result, in a process of its own."""
-    code = (
-        "import json, runpy, sys; sys.path.insert(0, sys.argv[1]); "
-        f"result = runpy.run_path(sys.argv[2])['main'](**{dict(quick=True, **options)}); "
-        "print(json.dumps(result))"
-    )
-    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, str(EXAMPLES), str(EXAMPLES / script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    *printed, result = done.stdout.strip().splitlines()
-    return printed, json.loads(result)
+@pytest.fixture
+def run(monkeypatch):
+    """A function that gives the lines that ``main(quick=True)`` of a script prints, and its result, which json holds.
+    In this process: another one would take seconds to import what is here already."""
+
+    def call(script: str, **options: bool) -> tuple[list[str], dict]:
+        monkeypatch.syspath_prepend(EXAMPLES)
+        monkeypatch.setenv("MPLBACKEND", "Agg")
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            result = runpy.run_path(str(EXAMPLES / script))["main"](quick=True, **options)
+        return printed.getvalue().strip().splitlines(), json.loads(json.dumps(result))
+
+    return call
 
 
 def helper(name: str):
@@ -41,7 +47,7 @@ def helper(name: str):
     return module
 
 
-def test_grassmann_classifier():
+def test_grassmann_classifier(run):
     printed, means = run("01_grassmann_classifier.py")
     heads = {"softmax", "cosine softmax", "max of 8 prototypes", "Grassmann k=1", "Grassmann k=4", "Grassmann k=8"}
     references = {"logistic regression", "class-wise PCA (CLAFIC)", "1-nearest neighbour", "RBF-SVM"}
@@ -54,7 +60,7 @@ def test_grassmann_classifier():
         assert sum(line.startswith(name) for line in printed) == 1
 
 
-def test_stiefel_procrustes():
+def test_stiefel_procrustes(run):
     printed, gaps = run("02_stiefel_procrustes.py")
     assert len(gaps) == 6
     for label, gap in gaps.items():
@@ -62,7 +68,7 @@ def test_stiefel_procrustes():
         assert sum(line.startswith(label) for line in printed) == 1
 
 
-def test_scale_out():
+def test_scale_out(run):
     printed, runs = run("03_scale_out.py")
     assert list(runs) == ["one process"]
     assert 10 < runs["one process"]["accuracy"] <= 100  # chance is 0.4 %
@@ -82,7 +88,7 @@ def test_scale_out():
     assert apart and float(apart[1]) < 1e-5
 
 
-def test_tree_embedding():
+def test_tree_embedding(run):
     printed, scores = run("04_tree_embedding.py")
     methods = {name for found in scores.values() for name in found}
     assert len(scores) == 6 and len(methods) == 7
@@ -98,7 +104,7 @@ def test_tree_embedding():
         assert any(line.startswith(name) for line in printed), name
 
 
-def test_precision():
+def test_precision(run):
     printed, results = run("05_precision.py")
     assert len(results["errors"]) == 5 * 2 * 5  # operations, dtypes, models
     for name, errors in results["errors"].items():
@@ -117,7 +123,7 @@ def test_precision():
     assert sum(line.startswith("RAdam, float32") for line in printed) == 4
 
 
-def test_spd_metrics():
+def test_spd_metrics(run):
     printed, results = run("06_spd_metrics.py")
     kept = {  # to rounding; whatever is not listed changes
         "rotation": {"Euclidean", "power-Euclidean", "Bures-Wasserstein", "log-Euclidean", "affine-invariant"},
@@ -139,7 +145,7 @@ def test_spd_metrics():
     assert len(results) == 7
 
 
-def test_correlation():
+def test_correlation(run):
     printed, results = run("07_correlation.py")
     metrics = {"Euclidean-Cholesky", "log-Euclidean-Cholesky", "off-log", "log-scaled", "poly-hyperbolic"}
     others = {"entries", "covariances, normalised", "log-Euclid., normalised", "affine-inv., normalised"}
@@ -184,7 +190,7 @@ def test_windows_of_the_recordings():
         assert torch.linalg.eigvalsh(market)[0] > 0.05
 
 
-def test_learned_chart():
+def test_learned_chart(run):
     printed, distances = run("08_learned_chart.py")
     assert set(distances) == {"ring", "wave", "spiral"}
     for curve, found in distances.items():
@@ -196,8 +202,8 @@ def test_learned_chart():
 SHIFTS = ("sqrt", "chol", "neutral", "sqrt, powers")
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_gyrobn(bf16):
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_gyrobn(run, bf16):
     printed, results = run("09_gyrobn.py", bf16=bf16)
     assert list(results) == ["shift", "recordings", "depth"]
     assert tuple(results["shift"]) == SHIFTS
@@ -264,6 +270,63 @@ def test_rates_of_gyrobn(monkeypatch):
         for o in optimizers:
             o.step()
     torch.testing.assert_close(together, torch.stack(list(apart)))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_grassmann_network(bf16):
+    printed, results = run("10_grassmann_network.py", bf16=bf16)
+    assert list(results) == ["digits", "generated"]
+    for networks in results.values():
+        assert list(networks) == ["linear", "GyroGr", "GrNet"]
+        for arms in networks.values():
+            assert list(arms) == ["none", "GyroBN", "GyroBN, tangent", "cameras"]
+            for arm, found in arms.items():  # NaN would fail the comparison
+                assert found["lost"] == 0 and len(found["right"]) == 3, arm
+                assert all(0 <= value <= 100 for value in found["right"]), arm
+    plain, normalised = (sum(results["generated"]["linear"][arm]["right"]) / 3 for arm in ("none", "cameras"))
+    assert normalised > plain > 100 / 8  # chance
+    assert sum(line.startswith("GyroBN, tangent") for line in printed) == 2 * 3  # scores, differences, rates
+    assert printed[-2].endswith("at any rate that was tried: 0")
+
+
+def test_subspace_sets(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    data, training = importlib.import_module("subspace_sets"), importlib.import_module("grassmann_training")
+    for kind, classes in data.CLASSES.items():
+        parts = data.stacked(kind, 2, 2 * classes)
+        again = data.stacked(kind, 1, 2 * classes)
+        for (part, drawn), cameras in zip(parts.items(), data.CAMERAS, strict=True):
+            assert torch.equal(drawn.x[:, :, :1], again[part].x), part
+            assert drawn.x.shape == (cameras, 2 * classes, 2, 24, 2)
+            assert (drawn.x.mT @ drawn.x - torch.eye(2)).abs().max() < 1e-5
+            assert all(label.bincount().tolist() == [2] * classes for label in drawn.label)
+    few = data.stacked("generated", 2, 16)
+    for part in training.by_camera(few).values():  # at a Frechet mean, deviations add up to zero
+        z = data.SPACE.to_normal(part.x)
+        assert z.mean(1).abs().max() < 1e-4
+        assert (z.square().sum((-2, -1)).mean(1) - 1).abs().max() < 1e-4
+
+
+def test_pooled_projectors_are_sums_of_pairs(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    training = importlib.import_module("grassmann_training")
+    x = Grassmann().random(5, 3, 24, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pooled = torch.nn.functional.avg_pool2d(Grassmann().projector(x), 2)
+    vectors = torch.linalg.eigh(pooled).eigenvectors[..., -2:]
+    y = training.PairPool()(x)
+    torch.testing.assert_close(y @ y.mT, vectors @ vectors.mT)
+
+
+def test_networks_on_subspaces_lie_side_by_side(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    training = importlib.import_module("grassmann_training")
+    x = Grassmann().random(6, 3, 24, 2, generator=torch.Generator().manual_seed(0))
+    for kind in training.NETWORKS:
+        network = training.Network(kind, "GyroBN", 3, 5)
+        apart = x.clone().requires_grad_()
+        network(apart)[1].sum().backward()  # the logits of the second seed read its data alone
+        assert apart.grad is not None
+        assert [bool(g.abs().max() > 0) for g in apart.grad.unbind(1)] == [False, True, False], kind
 
 
 def test_trees():

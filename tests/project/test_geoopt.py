@@ -112,8 +112,14 @@ def gradient(f, p):
     return g
 
 
-@pytest.mark.parametrize("make", THEIR_OPTIMIZERS.values(), ids=THEIR_OPTIMIZERS.keys())
-@pytest.mark.parametrize("case", TABLE, ids=lambda case: repr(case.manifold))
+def training(case, name):
+    """Rows that repeat formulas train with and without a transport; with the other three in the slow half."""
+    few = case.repeats is not None and name not in ("adam", "sgd")
+    marks = [pytest.mark.slow] if few else []
+    return pytest.param(case, THEIR_OPTIMIZERS[name], id=f"{case.manifold}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize("case, make", [training(case, name) for case in TABLE for name in THEIR_OPTIMIZERS])
 def test_every_manifold_trains_under_geoopt(case, make):
     m = case.manifold
     start, target = start_and_target(case)

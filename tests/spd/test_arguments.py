@@ -76,7 +76,7 @@ def test_functions_of_what_is_no_matrix(function):
 
 
 @every_metric
-@pytest.mark.parametrize("dtype", [F64, F32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(F64, marks=pytest.mark.slow), F32, torch.bfloat16])
 def test_tensors_without_numbers_have_a_shape(metric, dtype):
     m, x = metric.manifold, torch.empty(2, 3, 3, device="meta", dtype=dtype)
     for name, letters in OPERATIONS.items():

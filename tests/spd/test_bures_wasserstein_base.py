@@ -83,9 +83,36 @@ def test_a_base_is_learned():
     assert abs((g * change).sum() - quotient) < 1e-7 * quotient.abs()
 
 
+@pytest.mark.parametrize("p", [0.5, 1.3, -0.7])
+def test_a_power_in_a_tensor_is_that_power(p):
+    x, y, base = points(3, 10.0), points(3, 10.0, seed=1), points(3, 5.0, 1, seed=2)[0]
+    u, v = 0.05 * symmetric(3), symmetric(3, seed=6)
+    number, tensor = SPDBuresWasserstein(base, p), SPDBuresWasserstein(base, torch.tensor(p, dtype=F64))
+    arguments = {
+        **{"dist": (x, y), "logmap": (x, y), "expmap": (x, u), "inner": (x, u, v), "retr": (x, u), "basis": (x,)},
+        **{"egrad2rgrad": (x, u), "ehess2rhess": (x, u, v, v), "parallel_transport": (x, y, v), "frechet_mean": (x,)},
+    }
+    for name, given in arguments.items():
+        want = getattr(number, name)(*given)
+        assert (getattr(tensor, name)(*given) - want).abs().max() < 1e-12 * want.abs().max(), name
+    assert tensor.in_dtype(torch.float32).power.dtype == torch.float32 and tensor.in_dtype(F64) is tensor
+
+
+def test_a_power_is_learned():
+    x, y, base = points(3, 10.0), points(3, 10.0, seed=1), points(3, 5.0, 1, seed=2)[0]
+    x[0] = torch.eye(3)  # equal eigenvalues
+    u, p = 0.05 * symmetric(3), torch.tensor(0.7, dtype=F64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda p: SPDBuresWasserstein(base, p).expmap(x, u), (p,))
+    assert torch.autograd.gradgradcheck(lambda p: SPDBuresWasserstein(base, p).dist(x, y), (p,))
+
+
 def test_options_are_checked():
     with pytest.raises(ValueError, match="SPDBuresWasserstein: power must be a finite number and not 0, got 0"):
         SPDBuresWasserstein(power=0)
+    with pytest.raises(ValueError, match="SPDBuresWasserstein: power must be a number, or a floating-point tensor"):
+        SPDBuresWasserstein(power=torch.ones(1))
+    with pytest.raises(ValueError, match="SPDBuresWasserstein: power must be a finite number and not 0, got 0"):
+        SPDBuresWasserstein(power=torch.tensor(0.0))
     with pytest.raises(ValueError, match="SPDBuresWasserstein: base must be a floating-point tensor or None"):
         SPDBuresWasserstein(base=2.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="SPDBuresWasserstein: .*square"):

@@ -4,10 +4,10 @@ import mpmath
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchriemann.manifolds import SPDLogCholesky, SPDPowerCholesky
 from torchriemann.manifolds.kernels import cholesky_difference, cholesky_dist, cholesky_exp, cholesky_log
+from torchriemann.testing import Launches
 
 F64, F32 = torch.float64, torch.float32
 WEIGHTS = (0.5, 2.0, 3.0)
@@ -313,18 +313,6 @@ def test_derivatives_by_finite_differences(name, power):
 def test_derivatives_at_any_scale(name, power, scale):
     for place in PLACES:
         derivatives_hold(name, power, scale, place, False)
-
-
-class Launches(TorchDispatchMode):
-    """Counts what is not a view."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(("name", "most"), [("dist", 40), ("logmap", 25), ("expmap", 35)])

@@ -36,8 +36,17 @@ def jacobians(m, name, arguments, mode):
     return torch.cat([j.flatten() for j in mode(f, argnums=(0, 1, 2, 3))(*arguments)])
 
 
-@some_members
-@pytest.mark.parametrize("name", MAPS)
+# Transports of one member, and of all in the slow half; `test_kernel_flow.py` has derivatives of other kernels.
+FEW = [
+    pytest.param(
+        m, phi, name, marks=[pytest.mark.slow] if name == "parallel_transport" and i != 6 else [], id=f"{name}-{m}"
+    )
+    for i, (m, phi) in ((i, MEMBERS[i]) for i in (2, 6, 7))
+    for name in MAPS
+]
+
+
+@pytest.mark.parametrize(("m", "phi", "name"), FEW)
 def test_jacobians_of_members(m, phi, name):
     """By both modes under vmap, and one item at a time."""
     k, arguments = SPDKernel(phi), pair(m)

@@ -8,7 +8,7 @@ import pytest
 import scipy.optimize
 import torch
 
-from tests.spd.test_kernel import F64, every_other, generator, points, relative, symmetric
+from tests.spd.test_kernel import F64, OTHERS, every_other, generator, points, relative, symmetric
 from tests.support.problems import closure_of
 from torchriemann import ManifoldParameter
 from torchriemann.manifolds import LogarithmicMean, Product, Scaled, SPDKernel, SPDLogEuclidean, Sphere, matrix_exp
@@ -21,16 +21,22 @@ def likelihood(x, s):
     return (torch.linalg.inv(x) * s).sum() + torch.logdet(x)
 
 
-@every_other
+OPTIMIZERS = {
+    "sgd": (RiemannianSGD, {"lr": 0.2}, 120, 1e-5),
+    "momentum": (RiemannianSGD, {"lr": 0.05, "momentum": 0.8}, 120, 1e-3),
+    "adam": (RiemannianAdam, {"lr": 0.1}, 120, 1e-2),
+    "lbfgs": (RiemannianLBFGS, {"max_iter": 60}, 1, 1e-6),
+}
+
+
+def search(phi, name):
+    """All optimizers with the first kernel; with the others those of 120 steps are left to the slow half."""
+    marks = [pytest.mark.slow] if phi is not OTHERS[0] and name != "lbfgs" else []
+    return pytest.param(phi, *OPTIMIZERS[name], id=f"{phi}-{name}", marks=marks)
+
+
 @pytest.mark.parametrize(
-    ("kind", "options", "steps", "near"),
-    [
-        (RiemannianSGD, {"lr": 0.2}, 120, 1e-5),
-        (RiemannianSGD, {"lr": 0.05, "momentum": 0.8}, 120, 1e-3),
-        (RiemannianAdam, {"lr": 0.1}, 120, 1e-2),
-        (RiemannianLBFGS, {"max_iter": 60}, 1, 1e-6),
-    ],
-    ids=["sgd", "momentum", "adam", "lbfgs"],
+    ("phi", "kind", "options", "steps", "near"), [search(phi, name) for phi in OTHERS for name in OPTIMIZERS]
 )
 def test_optimizers_find_the_covariance(phi, kind, options, steps, near):
     """From a point of another scale, by points all the way."""
@@ -59,7 +65,9 @@ def test_squared_distances_are_a_loss(phi):
     assert m.dist(x.detach(), m.frechet_mean(targets)) < 1e-7
 
 
-@every_other
+@pytest.mark.parametrize(
+    "phi", [OTHERS[0], *(pytest.param(phi, marks=pytest.mark.slow) for phi in OTHERS[1:])], ids=repr
+)
 def test_means_minimise_squared_distances(phi):
     """By scipy's BFGS in coordinates of the matrix logarithm, and weighted."""
     m = SPDKernel(phi)

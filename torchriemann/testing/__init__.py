@@ -32,6 +32,8 @@ from . import (
     statistics,
     transforms,
 )
+from .launches import Launches as Launches
+from .launches import count_launches as count_launches
 from .layers import LAYER_LAWS as LAYER_LAWS
 from .layers import LayerCase as LayerCase
 from .layers import LayerLaw as LayerLaw

@@ -134,7 +134,7 @@ def compiled_gradients_equal_eager_ones(t: Trial) -> None:
 def _compare_compiled(t: Trial, names: list[str], learned: list[str]) -> None:
     """One graph, since every graph costs a fixed amount beside its operations. The backend "eager" runs the graph that
     was traced: it finds branches on values and what cannot be traced, at a third of the cost of "aot_eager", which
-    takes the graph through functionalisation and autograd as well."""
+    takes the graph through functionalisation and autograd as well. A brief row takes its gradients through that."""
     if not names:
         return  # a row may leave compilation to another one
     arguments = t.arguments((2,))
@@ -148,7 +148,8 @@ def _compare_compiled(t: Trial, names: list[str], learned: list[str]) -> None:
         loss = sum((o.square().sum() for o in outputs if o.requires_grad), torch.zeros(()))
         return torch.autograd.grad(loss, [leaves[k] for k in learned], allow_unused=True)
 
-    backend = "aot_eager" if t.case.repeats is None else "eager"
+    traced = t.case.repeats is not None or t.case.brief and not learned
+    backend = "eager" if traced else "aot_eager"
     torch.compiler.reset()
     try:
         outputs = torch.compile(everything, fullgraph=True, backend=backend, dynamic=False)(leaves)
