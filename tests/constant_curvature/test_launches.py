@@ -10,8 +10,9 @@ OPERATIONS = ("dist", "logmap", "expmap", "retr", "parallel_transport")
 # Of each operation: forward without derivatives, and with the backward pass to all arguments.
 MOST = {
     Sphere(): ((26, 100), (118, 369), (36, 181), (8, 21), (176, 603)),
-    Lorentz(): ((57, 176), (96, 323), (57, 182), (57, 182), (51, 217)),
-    PoincareBall(): ((44, 147), (45, 176), (103, 291), (103, 291), (47, 161)),
+    Lorentz(): ((31, 56), (41, 79), (23, 44), (23, 44), (51, 217)),
+    PoincareBall(): ((18, 34), (29, 59), (38, 80), (38, 80), (32, 79)),
+    PoincareBall(retraction="projective"): ((18, 34), (29, 59), (38, 80), (24, 48), (32, 79)),
     ProjectedSphere(): ((86, 283), (143, 464), (65, 275), (65, 275), (231, 835)),
     Stereographic(-0.5): ((44, 154), (45, 176), (103, 308), (103, 308), (47, 138)),
     Klein(): ((49, 169), (46, 172), (112, 324), (112, 324), (108, 331)),
