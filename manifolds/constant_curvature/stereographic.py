@@ -324,10 +324,8 @@ class PoincareBall(StereographicModel):
     `retraction` (`retr`, `inverse_retr`, `retr_transp`):
 
     - ``"exp"``: the exponential map.
-    - ``"projective"``: x (+) w with w = v/sqrt(1 + |v|^2) in units of 1/sqrt(-K), v = sqrt(-K) u/om(x), which is (1, v)
-      scaled to length one as a point of projective space is. It goes the way of the geodesic to the distance
-      ``2/sqrt(-K) asinh(sqrt(-K) |u|_x/2)``, without an exponential: of second order, inside the ball for every
-      vector, and inverted everywhere.
+    - ``"projective"``: x (+) w with w = v/sqrt(1 + |v|^2) in units of 1/sqrt(-K), v = sqrt(-K) u/om(x): along the
+      geodesic to the distance ``2/sqrt(-K) asinh(sqrt(-K) |u|_x/2)``, of second order, and inverted everywhere.
     """
 
     curvature: float | Tensor = -1.0

@@ -53,7 +53,7 @@ def _pair(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
     alike = ratio.round().clamp(max=1)
     difference = torch.addcmul(y, x, alike, value=-1)
     total = torch.addcmul(y, x, alike)
-    near = dot(space(difference), space(total)) / (tx * (tx + ty))
+    near = space(total.mul_(difference)).sum(-1, keepdim=True) / (tx * (tx + ty))
     towards = torch.lerp(ratio, near, alike)  # which is exactly one of the two
     shift = towards + (alike - 1)
     q = shifted(difference, x, towards, -1)

@@ -289,8 +289,8 @@ def test_expand(scale):
 
 def test_repr_and_support():
     law = WrappedNormal(PoincareBall(), torch.zeros(2), 0.5)
-    assert repr(law) == "WrappedNormal(PoincareBall(curvature=-1.0), loc: (2,), scale: (2,))"
-    assert repr(law.support) == "OnManifold(PoincareBall(curvature=-1.0))"
+    assert repr(law) == "WrappedNormal(PoincareBall(curvature=-1.0, retraction='exp'), loc: (2,), scale: (2,))"
+    assert repr(law.support) == "OnManifold(PoincareBall(curvature=-1.0, retraction='exp'))"
     assert law.support.check(torch.zeros(3, 2)).tolist() == [True] * 3
     assert law.support.check(torch.ones(2)).item() is False
 
