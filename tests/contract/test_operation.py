@@ -13,7 +13,7 @@ from torchriemann.testing import Launches
 X = PoincareBall().origin(4, 3)
 
 
-class Probe(PoincareBall):
+class Probe(PoincareBall):  # pyright: ignore[reportGeneralTypeIssues]
     """A ball whose operations give back what reaches them."""
 
     @operation
