@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rows import dot, unit_vector
-from ..functional.signed_trigonometry import cos_k, sin_ratio_k, without_turns
+from ..functional.sphere import sphere_exp_transport
 from ..kernels import sphere_dist, sphere_dist2, sphere_exp, sphere_log, sphere_transport
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
@@ -135,13 +135,8 @@ class Sphere(ConstantCurvature):
 
     @operation
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v loses its part along u and regains it along the turned velocity:
-        ``v + <u,v> ((cos t - 1)/t^2 K u - K sin(t)/t x)``."""
-        u = without_turns(u, self.curvature)
-        z = self.curvature * dot(u, u)
-        along, ratio = self.curvature * dot(u, v), sin_ratio_k(z, 1)
-        w = v - along * (0.5 * sin_ratio_k(z / 4, 1).square() * u + ratio * x)
-        return cos_k(z, 1) * x + ratio * u, w
+        """v loses its part along u and regains it along the turned velocity."""
+        return sphere_exp_transport(x, u, v, self.curvature)
 
     @operation
     def retr(self, x: Tensor, u: Tensor) -> Tensor:

@@ -21,6 +21,11 @@ def square(a: Tensor) -> Tensor:
     return torch.linalg.vector_norm(a, dim=-1, keepdim=True).square()
 
 
+def times(a: Tensor, number: float | Tensor) -> Tensor:
+    """number a; `a` itself where that is the number one, at no launch."""
+    return a if not isinstance(number, Tensor) and number == 1 else number * a
+
+
 def times_added(a: Tensor, b: Tensor, factor: float | Tensor, by: float = 1) -> Tensor:
     """``a + by factor b``, in one launch; `factor` is a number or a 0-dim tensor."""
     return torch.addcmul(a, b, factor, value=by) if isinstance(factor, Tensor) else torch.add(a, b, alpha=by * factor)

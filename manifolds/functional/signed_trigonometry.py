@@ -14,9 +14,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from .rows import dot
+from .rows import dot, times
 from .scalar_function import with_derivative
-from .series import Series
+from .series import Series, safe_norm
 from .tracing import eager_without_derivative
 
 
@@ -239,25 +239,35 @@ def cot_excess_k(z: Tensor, sign: int = 0) -> Tensor:
     return _joined(z, _COT, lambda r: (1 - r / r.tan()) / r.square(), lambda r: (r / r.tanh() - 1) / r.square(), sign)
 
 
+def long_angle(u: Tensor, factor: float | Tensor) -> Tensor:
+    """|u| `factor` with a trailing one, without derivatives at zero: a number wherever u is, NaN or infinite where it
+    is not. In float64, whose numbers the squares of float32 are."""
+    if u.dtype == torch.float32:
+        return times(torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=torch.float64), factor)
+    # Where the product is no number one angle is as good as another: u is rounded by many turns.
+    return times(safe_norm(u, keepdim=True), factor).clamp(max=torch.finfo(torch.float64).max)
+
+
+# In longer vectors turns are worth counting: squares know the angle to 64 eps.
+_FAR = 64.0
+
+
 def without_turns(u: Tensor, K: float | Tensor, per_length: float | Tensor = 1.0) -> Tensor:
-    """`u`, or where its angle sqrt(K) |u| `per_length` is so large that its square might be no number, u less whole
-    turns, from a length that does not overflow: on a space whose geodesics close, the same one ends there."""
+    """`u`, or where its angle sqrt(K) |u| `per_length` is large, u less whole turns: on a space whose geodesics close,
+    the same one ends there. The turns are those of floating point, by 2 pi in float64."""
     if u.shape[-1] == 0:  # coordinates of a space of single points
         return u
     fixed, per = (a.detach() if isinstance(a, Tensor) else a for a in (K, per_length))
-    fast = all(eager_without_derivative(a) for a in (u, K, per_length) if isinstance(a, Tensor))
-    if fast and u.dtype == torch.float32:
-        length = torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=torch.float64)  # one pass
-        angle = length * (fixed**0.5 * per)
-        far = angle > torch.finfo(u.dtype).max ** 0.4
-        return torch.where(far, angle.remainder(2 * math.pi) / angle, 1.0).to(u.dtype) * u
-    largest = torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)
-    far = largest * (fixed**0.5 * per) > torch.finfo(u.dtype).max ** 0.4
-    largest = torch.where(far, largest, 1.0)
-    size = dot(v := torch.where(far, u / largest, 1.0), v).sqrt()
-    # Where the product is no number one angle is as good as another: u is rounded by many turns.
-    angle = (size * largest * (positive(K) ** 0.5 * per_length)).clamp(max=torch.finfo(u.dtype).max)
-    return torch.where(far, angle.remainder(2 * math.pi) / angle, 1.0) * u
+    angle = long_angle(u.detach(), fixed**0.5 * per)
+    far, rest = angle > _FAR, angle.remainder(2 * math.pi)
+    factor = torch.where(far, rest / angle, 1.0).to(u.dtype)
+    if all(eager_without_derivative(a) for a in (u, K, per_length) if isinstance(a, Tensor)):
+        return factor * u
+    # Of the factor 1 - turns/angle the value is that above, to its last digit, and the derivatives are these.
+    share = torch.where(far, (angle - rest) / angle, 0.0).to(u.dtype)
+    length = safe_norm(torch.where(far, u, 1.0), keepdim=True) * (positive(K) ** 0.5 * per_length)
+    length = length.clamp(max=torch.finfo(u.dtype).max)
+    return (factor + share * (1 - length.detach() / length)) * u
 
 
 def positive(K: float | Tensor) -> float | Tensor:

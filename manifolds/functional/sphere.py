@@ -12,25 +12,21 @@ nearly opposite, is all in l. Every formula depends on the directions of points 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .rows import dot
+from .rows import dot, times
 from .series import atan_ratio, safe_norm
-from .signed_trigonometry import cos_k, sin_ratio_derivative_k, sin_ratio_k, without_turns
+from .signed_trigonometry import cos_k, long_angle, sin_ratio_derivative_k, sin_ratio_k, without_turns
 from .tracing import eager_without_derivative
 
 
 def radius(K: float | Tensor) -> float | Tensor:
     """R."""
     return K**-0.5
-
-
-def times(a: Tensor, number: float | Tensor) -> Tensor:
-    """number a; `a` itself where that is the number one, at no launch."""
-    return a if not isinstance(number, Tensor) and number == 1 else number * a
 
 
 def is_fast(K: float | Tensor, *rows: Tensor) -> bool:
@@ -55,21 +51,14 @@ _LEAST_SQUARE = 1e-16
 
 def _turn(u: Tensor, K: float | Tensor, bend: bool = False) -> list[Tensor]:
     """The cosine and the ratio of a `Turn`, and the bend if that is wanted, without derivatives."""
-    if u.dtype == torch.float32:  # in float64, where every length and its square are numbers
-        length = torch.linalg.vector_norm(u, dim=-1, keepdim=True, dtype=torch.float64)
-    else:
-        length = safe_norm(u, keepdim=True)
-    info = torch.finfo(length.dtype)
-    t = times(length, K**0.5).clamp(info.tiny, info.max)
-    found = [t.cos(), t.sin() / t]
+    # In float64 of a short part of the vector: |u| may be no number where u is one.
+    part = 1.0 if u.dtype == torch.float32 else 2.0**-10
+    t = long_angle(times(u, part), K**0.5).clamp_min(torch.finfo(torch.float64).tiny)
+    rest = times(t.remainder(2 * math.pi * part), 1 / part)  # as in `without_turns`
+    found = [rest.cos(), times(rest.sin() / t, part)]
     if bend:
-        found.append((found[0] - found[1]) / t.square().clamp_min(_LEAST_SQUARE))
+        found.append((found[0] - found[1]) / times(t, 1 / part).square().clamp_min(_LEAST_SQUARE))
     return [a.to(u.dtype) for a in found]
-
-
-def _smooth_turn(u: Tensor, K: float | Tensor) -> Turn:
-    z = K * dot(u, u)
-    return Turn(cos_k(z, 1), sin_ratio_k(z, 1), 2 * sin_ratio_derivative_k(z, 1))
 
 
 def sphere_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
@@ -84,14 +73,22 @@ def sphere_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
 
 
 def sphere_exp_saving(x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
-    """`sphere_exp`, and the `Turn`."""
-    # Of a number K no derivative is asked, for which alone the bend has to be right where it does not count in u.
-    if is_fast(K, x, u) and not isinstance(K, Tensor):
-        turn = Turn(*_turn(u, K, bend=True))
-    else:
-        u = without_turns(u, K)
-        turn = _smooth_turn(u, K)
+    """`sphere_exp`, and the `Turn`, without derivatives."""
+    turn = Turn(*_turn(u, K, bend=True))
+    if isinstance(K, Tensor):  # whose derivative asks for a bend that is right also where it does not count in u
+        z = K * dot(u, u)
+        turn = turn._replace(bend=torch.where(z < 1, 2 * sin_ratio_derivative_k(z.clamp_max(1), 1), turn.bend))
     return torch.addcmul(turn.cosine * x, turn.ratio, u), *turn
+
+
+def sphere_exp_transport(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:
+    """`sphere_exp`, and v, which loses its part along u and regains it along the turned velocity:
+    ``v + K <u,v> ((cos(t) - 1)/t^2 u - sin(t)/t x)``. ``*B,n; *B,n; *B,n -> *B,n; *B,n``."""
+    u = without_turns(u, K)
+    z = K * dot(u, u)
+    along, ratio = K * dot(u, v), sin_ratio_k(z, 1)
+    w = v - along * (0.5 * sin_ratio_k(z / 4, 1).square() * u + ratio * x)
+    return torch.addcmul(cos_k(z, 1) * x, ratio, u), w
 
 
 # ---- two points -------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .rows import dot
-from .sphere import Between, Turn, Way, angle, between, radius, sphere_exp_saving, times, trigonometry, way
+from .rows import dot, times
+from .sphere import Between, Turn, Way, angle, between, radius, sphere_exp_saving, trigonometry, way
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -24,7 +24,8 @@ Gradients = tuple[Tensor | None, ...]
 def sphere_exp_backward(g: Tensor, x: Tensor, u: Tensor, K: float | Tensor, *saved: Tensor) -> Gradients:
     """``cos(t) x + H u``, with ``-H/2`` and half the bend as derivatives of cos(t) and H in t^2 = K |u|^2."""
     turn = Turn(*(saved or sphere_exp_saving(x, u, K)[1:]))
-    through = torch.addcmul(turn.bend * dot(g, u), turn.ratio, dot(g, x), value=-1)
+    # The bend first: a product with a vector as long as numbers are is none.
+    through = torch.addcmul(dot(g, turn.bend * u), turn.ratio, dot(g, x), value=-1)
     gK = (0.5 * through * dot(u, u)).squeeze(-1) if isinstance(K, Tensor) else None
     return turn.cosine * g, torch.addcmul(turn.ratio * g, times(through, K), u), gK
 

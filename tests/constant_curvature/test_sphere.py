@@ -11,6 +11,8 @@ import torch
 from geomstats.geometry.hypersphere import Hypersphere
 
 from torchriemann.manifolds import Sphere, Stiefel
+from torchriemann.manifolds.functional.rows import dot
+from torchriemann.manifolds.functional.sphere import sphere_exp
 
 
 @pytest.fixture(autouse=True)
@@ -235,3 +237,26 @@ def test_spread_that_does_not_broadcast():
     with pytest.raises(ValueError, match=r"Sphere.random_normal: batch dimensions \(4,\), \(5,\) do not broadcast"):
         m.random_normal(5, 3, mean=m.random(4, 3))
     assert m.random_normal(2, 5, 3, std=torch.ones(2, 1), mean=m.random(5, 3)).shape == (2, 5, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("length", [1e-3, 1.0, 50.0, 1e4, 1e9])
+@pytest.mark.parametrize("curvature", [0.3, 1.0])
+def test_the_derivatives_of_vectors_of_many_turns(curvature, length, dtype):
+    """In closed form, in the vector and in K, as they are of the plain formula; and `expmap_transp` ends where
+    `expmap` does."""
+    m, x, _, v = pairs(5, dtype=dtype, curvature=curvature)
+    u = length * v / v.norm(dim=-1, keepdim=True)
+    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    found = []
+    for formula in (lambda x, u, K: Sphere(K).expmap(x, u), sphere_exp):
+        arguments = [a.clone().requires_grad_() for a in (x, u, torch.tensor(curvature, dtype=dtype))]
+        first = torch.autograd.grad((formula(*arguments) * weights).sum(), arguments, create_graph=True)
+        found.append((*first, torch.autograd.grad((first[1] * v).sum(), arguments[1])[0]))
+    # The angle is known to the rounding of the squares that it comes from, or of the turns that were counted.
+    rounding = max(64, length if dtype == F64 else 0) * torch.finfo(dtype).eps
+    for closed, plain in zip(*found, strict=True):
+        assert (closed - plain).abs().max() < 2 * rounding * plain.abs().max()
+    y, w = m.expmap_transp(x, u, v)
+    assert (y - m.expmap(x, u)).abs().max() < 2 * rounding * y.abs().max()
+    assert dot(y, w).abs().max() < 2 * rounding * y.abs().max() * w.abs().max()

@@ -273,7 +273,7 @@ def test_rates_of_gyrobn(monkeypatch):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_grassmann_network(bf16):
+def test_grassmann_network(run, bf16):
     printed, results = run("10_grassmann_network.py", bf16=bf16)
     assert list(results) == ["digits", "generated"]
     for networks in results.values():

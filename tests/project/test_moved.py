@@ -7,10 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchriemann import Lorentz, layers, optim
+from torchriemann import Lorentz, PoincareBall, layers, optim
 from torchriemann.moved import MOVED
 
 FILES = Path(__file__).with_name("files_before_moves")  # written by the last commit before the moves
+
+# Options that manifolds have got since, at their defaults.
+ADDED = {"PoincareBall(curvature=-0.3)": "PoincareBall(curvature=-0.3, retraction='exp')"}
+
+
+def held(stored):
+    assert [repr(m) for m in stored["manifolds"]] == [ADDED.get(name, name) for name in stored["reprs"]]
+    ball = next(m for m in stored["manifolds"] if isinstance(m, PoincareBall))
+    assert ball == PoincareBall(-0.3) and hash(ball) == hash(PoincareBall(-0.3))
 
 
 def model_and_loss(stored):
@@ -39,12 +48,12 @@ def test_an_old_path_is_the_same_module(old):
 @pytest.mark.parametrize("weights_only", [True, False])
 def test_manifolds(weights_only):
     stored = torch.load(FILES / "manifolds.pt", weights_only=weights_only)
-    assert [repr(m) for m in stored["manifolds"]] == stored["reprs"]
+    held(stored)
 
 
 def test_pickled_manifolds():
     stored = pickle.loads((FILES / "manifolds.pkl").read_bytes())
-    assert [repr(m) for m in stored["manifolds"]] == stored["reprs"]
+    held(stored)
 
 
 @pytest.mark.parametrize("weights_only", [True, False])
