@@ -1,4 +1,5 @@
-"""Operations on spaces of constant curvature at the sizes of small layers, ours and geoopt's on the same tensors."""
+"""Operations at the sizes of small layers, on spaces of constant curvature and of matrices; ours and geoopt's on the
+same tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +11,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchriemann import Klein, Lorentz, PoincareBall, ProjectedSphere, Sphere, Stereographic
+from torchriemann import (
+    Grassmann,
+    Klein,
+    Lorentz,
+    PoincareBall,
+    ProjectedSphere,
+    SPDAffineInvariant,
+    SPDLogCholesky,
+    SPDLogEuclidean,
+    Sphere,
+    Stereographic,
+    Stiefel,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -25,6 +38,16 @@ SPACES: dict[str, tuple[Any, Any, int]] = {
     "ProjectedSphere": (ProjectedSphere(), geoopt.SphereProjection(), 0),
     "Stereographic": (Stereographic(-0.5), geoopt.Stereographic(-0.5), 0),
     "Klein": (Klein(), None, 0),
+}
+# Frames, and positive definite matrices.
+MATRIX_SIZES = ((32, 16, 4), (32, 8, 8))
+MATRICES: dict[str, tuple[Any, Any, int]] = {
+    "Grassmann": (Grassmann(), None, 0),
+    "Stiefel, polar": (Stiefel(), None, 0),
+    "Stiefel, QR": (Stiefel(retraction="qr"), None, 0),  # geoopt's is not to be differentiated
+    "SPDAffineInvariant": (SPDAffineInvariant(), geoopt.SymmetricPositiveDefinite("AIM"), 1),
+    "SPDLogEuclidean": (SPDLogEuclidean(), None, 1),
+    "SPDLogCholesky": (SPDLogCholesky(), None, 1),
 }
 
 
@@ -55,4 +78,24 @@ def calls(rows: int, dimension: int) -> Iterator[Call]:
         if name == "Sphere":  # geoopt's transport is the projection
             operations |= {"transp": ("transp", (x, y, v)), "parallel_transport": ("", (x, y, v))}
         for operation, (theirs, tensors) in operations.items():
+            yield Call(f"{name}, {operation}", getattr(ours, operation), getattr(peer, theirs, None), tensors)
+        if name == "PoincareBall":  # geoopt's is x + u, brought back inside
+            yield Call(f"{name}, projective retr", PoincareBall(retraction="projective").retr, peer.retr, (x, u))
+
+
+def matrix_calls(size: tuple[int, ...]) -> Iterator[Call]:
+    """Operations of frames if the matrices are no squares, of positive definite ones if they are."""
+    for name, (ours, peer, square) in MATRICES.items():
+        if square != (size[-1] == size[-2]):
+            continue
+        generator = torch.Generator().manual_seed(0)
+        x = ours.random(*size, generator=generator)
+        u, v = (0.5 * ours.random_tangent(x, generator) / size[-1] for _ in range(2))
+        y = ours.expmap(x, u)
+        operations = {"proju": (x, v), "retr": (x, u), "expmap": (x, u)}
+        operations |= {"logmap": (x, y), "dist": (x, y), "parallel_transport": (x, y, v)}
+        if name.startswith("Stiefel"):  # whose logarithm is an iteration, and whose exponential the retractions share
+            operations = {"proju": (x, v), "retr": (x, u)} | ({"expmap": (x, u)} if name.endswith("polar") else {})
+        for operation, tensors in operations.items():
+            theirs = "transp" if operation == "parallel_transport" else operation
             yield Call(f"{name}, {operation}", getattr(ours, operation), getattr(peer, theirs, None), tensors)

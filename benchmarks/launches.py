@@ -8,7 +8,7 @@ is without derivatives, and cotangents are given. The counts do not depend on th
 
 import argparse
 
-from _small_calls import SIZES, calls
+from _small_calls import MATRIX_SIZES, SIZES, calls, matrix_calls
 from common import publish
 
 from torchriemann.testing import count_launches
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="write nothing")
     quick = parser.parse_args().quick
     lines = []
-    for call in calls(*SIZES[0]):
+    for call in (*calls(*SIZES[0]), *(call for size in MATRIX_SIZES for call in matrix_calls(size))):
         forward, through = count_launches(call.ours, *call.tensors)
         line = {"name": call.name, "forward": forward, "with backward": through}
         if call.geoopt is not None:

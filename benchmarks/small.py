@@ -2,8 +2,9 @@
 
     python benchmarks/small.py [--quick] [NAME ...]
 
-64 points of dimension 5 and 1024 of dimension 16, float32, one thread, whose time on the processor is taken; forward
-without derivatives, and forward with the backward pass to all arguments; calls in turn. NAME: lines that contain it.
+64 points of dimension 5 and 1024 of dimension 16, 32 frames 16x4 and 32 positive definite matrices 8x8; float32, one
+thread, whose time on the processor is taken; forward without derivatives, and forward with the backward pass to all
+arguments; calls in turn. NAME: lines that contain it.
 """
 
 from common import Contender, fix_allocator, interleaved, publish, show, summary
@@ -17,7 +18,7 @@ from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
-from _small_calls import SIZES, Call, calls  # noqa: E402
+from _small_calls import MATRIX_SIZES, SIZES, Call, calls, matrix_calls  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 PEER = "geoopt"
@@ -41,12 +42,12 @@ def with_backward(function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) 
 
 def aim(name: str, part: int) -> float | None:
     """Our speed as a multiple of geoopt's that is aimed at."""
-    if name.endswith("retr") or name in ("Sphere, transp", "Lorentz, parallel_transport"):
+    if name.endswith(", retr") or name in ("Sphere, transp", "Lorentz, parallel_transport"):
         return None
     return 1 / AIMS.get(name, OTHER_AIMS)[part] if name.startswith(AIMED) else None
 
 
-def line(call: Call, size: tuple[int, int], part: int, rounds: int, block: int) -> dict[str, Any]:
+def line(call: Call, size: tuple[int, ...], part: int, rounds: int, block: int) -> dict[str, Any]:
     """One operation at one size, with the backward pass if `part`."""
     runs: dict[str, Callable[[], Any]] = {}
     for name, function in (("torchriemann", call.ours), (PEER, call.geoopt)):
@@ -78,13 +79,14 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds, block = (5, 11) if arguments.quick else (15, 31)
     lines = []
-    for size in SIZES:
-        for call in calls(*size):
-            if arguments.names and not any(name in call.name for name in arguments.names):
-                continue
-            for part in (0, 1):
-                lines.append(line(call, size, part, rounds, block))
-                show(lines[-1])
+    timed = [(size, call) for size in SIZES for call in calls(*size)]
+    timed += [(size, call) for size in MATRIX_SIZES for call in matrix_calls(size)]
+    for size, call in timed:
+        if arguments.names and not any(name in call.name for name in arguments.names):
+            continue
+        for part in (0, 1):
+            lines.append(line(call, size, part, rounds, block))
+            show(lines[-1])
     if not (arguments.quick or arguments.names):
         publish("small", lines)
 

@@ -265,8 +265,14 @@ def without_turns(u: Tensor, K: float | Tensor, per_length: float | Tensor = 1.0
         return factor * u
     # Of the factor 1 - turns/angle the value is that above, to its last digit, and the derivatives are these.
     share = torch.where(far, (angle - rest) / angle, 0.0).to(u.dtype)
-    length = safe_norm(torch.where(far, u, 1.0), keepdim=True) * (positive(K) ** 0.5 * per_length)
-    length = length.clamp(max=torch.finfo(u.dtype).max)
+    largest = torch.linalg.vector_norm(u.detach(), torch.inf, -1, keepdim=True)
+    known = far & (angle < torch.finfo(u.dtype).max)
+    w = torch.where(known, u / torch.where(known, largest, 1.0), 1.0)
+    length = dot(w, w).sqrt()
+    if isinstance(K, Tensor):
+        length = length * positive(K) ** 0.5
+    if isinstance(per_length, Tensor):
+        length = length * per_length
     return (factor + share * (1 - length.detach() / length)) * u
 
 

@@ -86,12 +86,28 @@ def way(x, y, R, column):
 
 
 @triton.jit
+def cosine_sine(r):
+    """Of -pi <= r <= pi, by a quarter of it and doubling twice: the device's own have room on the stack for angles of
+    any size."""
+    s = r * 0.25
+    z = s * s
+    p = tl.full(z.shape, 1.0, tl.float32)
+    for i in tl.static_range(5):  # leaves 1e-11
+        p = 1 - z * p * (1.0 / ((10 - 2 * i) * (11 - 2 * i)))
+    s = s * p
+    c = tl.sqrt(1 - s * s)
+    for _ in tl.static_range(2):
+        s, c = 2 * s * c, 1 - 2 * s * s
+    return c, s
+
+
+@triton.jit
 def turn(u, k):
     """cos(t), sin(t)/t and twice the derivative of that in t^2, t = sqrt(K) |u|; whole turns are taken off in
     float64."""
     wide = u.to(tl.float64)
     t = tl.sqrt(k * tl.sum(wide * wide, axis=1))
-    r = (t - 6.283185307179586 * tl.floor(t / 6.283185307179586)).to(tl.float32)
+    r = (t - 6.283185307179586 * tl.floor(t / 6.283185307179586 + 0.5)).to(tl.float32)
     t = t.to(tl.float32)
     small = t < 1.0
     w = tl.where(small, 1.0, t)
@@ -101,8 +117,8 @@ def turn(u, k):
     for i in tl.static_range(6):  # leaves 1e-11 at t = 1
         p = 1 - z * p * (1.0 / ((12 - 2 * i) * (13 - 2 * i)))
         q = 1 - z * q * (1.0 / ((12 - 2 * i) * (15 - 2 * i)))
-    cosine = tl.cos(r)
-    ratio = tl.where(small, p, tl.sin(r) / w)
+    cosine, sine = cosine_sine(r)
+    ratio = tl.where(small, p, sine / w)
     return cosine, ratio, tl.where(small, q * (-1.0 / 3.0), (cosine - ratio) / w / w)
 
 

@@ -3,8 +3,9 @@ Triton, `TRITON_INTERPRET=1 python triton_errors.py cpu`. That choice holds for 
 `few` after that, a part of the cases: one width a tile holds exactly and one it does not, and each kind of operand.
 
 Every line printed is a JSON object: the case, and the largest error of the value and of each gradient, row by row
-relative to the largest entry of the row, in units of the dtype's eps. The reference is the plain formula in float64,
-and autograd through it. A last line tells of exponentials in the ball that go as far as float32 does.
+relative to the largest entry of the row, in units of the dtype's eps; gradients on the sphere relative to that of the
+cotangent if that is larger, since they may be what is left of it. The reference is the plain formula in float64, and
+autograd through it. A last line tells of exponentials in the ball that go as far as float32 does.
 """
 
 import json
@@ -90,11 +91,15 @@ def operands(name, seed, width, k, lengths=LENGTHS):
     return [x, y] if kind != "transport" else [x, y, vectors(x, space, generator, [1.0] * len(first), width, k)]
 
 
-def error(actual, expected, eps):
+def error(actual, expected, least=None):
+    info = torch.finfo(actual.dtype)
     difference, scale = (actual.double() - expected).abs(), expected.abs()
+    if least is not None:
+        scale = torch.maximum(scale, least.double().abs().expand_as(scale))
     if expected.dim() > 1:
         difference, scale = difference.amax(-1), scale.amax(-1)
-    none = difference < 1e-15  # the reference's own rounding, where it should be zero
+    # The reference's own rounding, where it should be zero, and that of numbers next to zero.
+    none, eps = difference < max(1e-15, info.tiny * info.eps), info.eps
     return (torch.where(none, 0.0, difference) / torch.where(none, 1.0, scale) / eps).max().item()
 
 
@@ -119,10 +124,10 @@ def compare(name, tensors, k, **case):
         g = torch.randn(value.shape, dtype=torch.float64, generator=generator).to(value)
         gradients = torch.autograd.grad(value, [*inputs, k] if isinstance(k, torch.Tensor) else inputs, g)
     slopes = torch.autograd.grad(expected, [*wide, rows], g.double())
-    eps = torch.finfo(value.dtype).eps
-    errors = {"value": error(value.detach(), expected.detach(), eps)}
+    errors = {"value": error(value.detach(), expected.detach())}
+    least = g if name.startswith("sphere") and value.shape == shape else None
     for label, a, b in zip(("first", "second", "third"), gradients[: len(wide)], slopes, strict=False):
-        errors[label] = error(a, b, eps)
+        errors[label] = error(a, b, least if least is not None and a.shape == shape else None)
     if isinstance(k, torch.Tensor):
         single = torch.finfo(torch.float32).eps
         errors["curvature"] = (
