@@ -112,7 +112,7 @@ class Sphere(ConstantCurvature):
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """The vector of length theta/sqrt(K) along the great circle to y.
 
-        At the antipode it leads along the great circle through the coordinate axis that is least aligned with x.
+        At the antipode it leads along the great circle through the first coordinate axis, or near that the second.
         """
         return sphere_log(x, y, self.curvature)
 

@@ -147,7 +147,9 @@ def _with_direction(x: Tensor, y: Tensor, K: float | Tensor) -> tuple[Tensor, Te
     R = radius(K.detach() if isinstance(K, Tensor) else K)
     second = x[..., :1].detach().abs() > 0.7 * R
     axis = torch.arange(-1, x.shape[-1] - 1, device=x.device) == second.to(torch.int8) - 1
-    total = total + (cut & axis) * least if isinstance(least, Tensor) else torch.add(total, cut & axis, alpha=least)
+    # One launch, but of a mask torch forms the tangent in float64.
+    moved = torch.add(total, cut & axis, alpha=least) if fast and not isinstance(least, Tensor) else None
+    total = total + (cut & axis) * least if moved is None else moved
     return total, torch.linalg.vector_norm(total, dim=-1, keepdim=True) if fast else dot(total, total).sqrt()
 
 

@@ -294,6 +294,17 @@ def test_the_law_catches_a_ball_that_is_rounded_to_nearest():
         check_law(row, "far_results_are_points_in_their_dtype")
 
 
+class WideTangents(PoincareBall):  # pyright: ignore[reportGeneralTypeIssues]
+    def logmap(self, x, y):
+        return torch.add(super().logmap(x, y), x == y, alpha=1e-12)  # which torch differentiates in float64
+
+
+def test_the_law_catches_tangents_of_another_dtype():
+    row = Case(WideTangents(), ((3,),), reach=3.0, spread=1.0)
+    with pytest.raises(AssertionError, match=r"of logmap: torch.float64 of torch.float32"):
+        check_law(row, "tangents_have_the_dtype_of_their_values")
+
+
 def test_rounding_elsewhere_is_that_of_torch():
     for m, shape in ((Sphere(), (5,)), (Stiefel(), (5, 2)), (Euclidean(), (5,)), (ProjectedSphere(), (5,))):
         x = m.random(20, *shape, generator=torch.Generator().manual_seed(0))

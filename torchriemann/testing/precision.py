@@ -42,6 +42,24 @@ def half_precision_is_computed_in_single(t: Trial) -> None:
             t.is_point(x, f"{label}, {dtype},")
 
 
+@law("precision", float64=0.0, examples=1)
+def tangents_have_the_dtype_of_their_values(t: Trial) -> None:
+    """`torch.func.jvp` of what a loss is trained through, in float32: torch itself has operations that give tangents in
+    float64 there."""
+    arguments = {
+        k: t.manifold.round_to(a, torch.float32) if k in _POINTS else a.float() for k, a in t.arguments().items()
+    }
+    for name, letters in operations.smooth(t.case).items():
+        at = tuple(arguments[k] for k in letters)
+
+        def function(*values: Tensor, name=name, letters=letters) -> tuple[Tensor, ...]:
+            return operations.call(t, name, dict(zip(letters, values, strict=True)))
+
+        values, tangents = torch.func.jvp(function, at, tuple(t.noise(*a.shape).float() for a in at))
+        for value, tangent in zip(values, tangents, strict=True):
+            t.require(tangent.dtype == value.dtype, f"of {name}: {tangent.dtype} of {value.dtype}")
+
+
 @law("precision", float64=0.0, examples=1, about=GyroManifold)
 def far_results_are_points_in_their_dtype(t: Trial) -> None:
     """Of points up to four times as far from the origin as the row reaches, operations in bfloat16 and float16 give
