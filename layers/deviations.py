@@ -127,9 +127,11 @@ class TangentDeviations(Deviations):
 
     def _moved(self, mean: Tensor, z: Tensor) -> Tensor:
         m = self.manifold
-        inside = m.exp_is_defined(mean, z)
-        # In a space that geodesics leave: along the retraction, which does not.
-        return torch.where(per_point(m, inside), m.expmap(mean, z), m.retr(mean, z))
+        inside = per_point(m, m.exp_is_defined(mean, z))
+        # In a space that geodesics leave: along the retraction, which does not. Each gets vectors that it has a
+        # derivative at: that of the one that is not taken would be NaN, which times zero is NaN.
+        geodesic = m.expmap(mean, torch.where(inside, z, 0.0))
+        return torch.where(inside, geodesic, m.retr(mean, torch.where(inside, 0.0, z)))
 
     def geodesic(self, x: Tensor, y: Tensor, t: Tensor | float) -> Tensor:
         return self.manifold.geodesic(x, y, t)

@@ -11,10 +11,13 @@ from tests.layers.test_normalization import F64, layer, points
 from torchriemann.layers import GyroBatchNorm
 from torchriemann.manifolds import (
     Lorentz,
+    Simplex,
     SPDAffineInvariant,
     SPDBuresWasserstein,
     SPDLogCholesky,
     SPDLogEuclidean,
+    SPDPowerCholesky,
+    SPDPowerEuclidean,
     Sphere,
     Stiefel,
 )
@@ -107,6 +110,27 @@ def test_beyond_the_injectivity_radius_it_warns_once_and_gives_points(manifold):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         norm(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(
+    "manifold", [SPDBuresWasserstein(), SPDPowerEuclidean(0.5), SPDPowerCholesky(0.5), Simplex()], ids=lambda m: m.name
+)
+def test_where_geodesics_end_it_has_derivatives(manifold, dtype):
+    shape = (4,) if manifold.ndim == 1 else (3, 3)
+    norm = layer(manifold, shape, scale=3.0, form="tangent").to(dtype)
+    x = points(manifold, 40, *shape, std=0.1).to(dtype)
+    mean = manifold.frechet_mean(x)
+    far = ~manifold.exp_is_defined(mean, 10 * manifold.logmap(mean, x))
+    assert far.any()  # of what the layer makes so long
+    x.requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y = norm(x)
+    manifold.assert_check_point_on_manifold(y.detach())
+    y.square().sum().backward()
+    for a in (x, *norm.parameters()):
+        assert a.grad.isfinite().all() and a.grad.abs().max() > 0
 
 
 # ---- domains ------------------------------------------------------------------------------------------------------
