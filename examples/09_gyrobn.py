@@ -160,7 +160,7 @@ def main(quick: bool = False, full: bool = False, bf16: bool = False) -> dict[st
         FIGURE.parent.mkdir(exist_ok=True)
         figure.savefig(FIGURE, dpi=110)
     plt.close(figure)
-    kind = "full" if full else "quick" if quick else "default"
+    kind = "full" if full else "quick (it shows that all runs; its figures mean nothing)" if quick else "default"
     print(f"{kind} run, {time.perf_counter() - start:.0f} s" + ("" if quick else f"; figure: {FIGURE.name}"))
     return ordered
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -166,6 +166,10 @@ def check_space(where: str, manifold: Manifold, point_shape: tuple[int, ...], fo
     if not isinstance(manifold, Manifold):
         raise ValueError(
             f"{where}: manifold must be a manifold of torchriemann, as SPDAffineInvariant(), got {described(manifold)}"
+        )
+    if not isinstance(point_shape, Sequence):
+        raise ValueError(
+            f"{where}: point_shape must be the shape of one point, as ({point_shape},), got {point_shape!r}"
         )
     reason = manifold.check_point(torch.empty(tuple(point_shape), device="meta"), explain=True)[1]
     if reason is not None or len(point_shape) != manifold.ndim:

@@ -278,8 +278,8 @@ class GyroBatchNorm(RunningStatistics):
             warnings.warn(
                 f"{type(self).__name__}: scaled deviations of up to {float(far.max()):.3g} go beyond the injectivity "
                 f"radius of {type(self.manifold).__name__}, {float(torch.as_tensor(radius).min()):.3g}: the output "
-                "consists of points, but its dispersion is not s^2 v^2/(v^2 + eps). Choose a smaller scale s = "
-                "exp(scale), or a larger eps. This is said once",
+                "consists of points, but its dispersion is not s^2 v^2/(v^2 + eps). Choose a smaller s = "
+                "exp(scale), as by torch.nn.init.constant_(layer.scale, -1.0), or a larger eps. This is said once",
                 RuntimeWarning,
                 stacklevel=5,
             )

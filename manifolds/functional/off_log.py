@@ -43,8 +43,11 @@ def _jacobian(a: Tensor, Q: Tensor) -> Tensor:
 
 
 def _inverse_of_jacobian(a: Tensor, Q: Tensor) -> Tensor:
-    factor = torch.linalg.cholesky_ex(_jacobian(a.reshape(-1, a.shape[-1]), Q.reshape(-1, *Q.shape[-2:])))[0]
-    return torch.cholesky_inverse(factor).reshape(Q.shape)
+    factor, info = torch.linalg.cholesky_ex(_jacobian(a.reshape(-1, a.shape[-1]), Q.reshape(-1, *Q.shape[-2:])))
+    # Of numbers that are no positive definite J; of a singular factor torch would raise, for its neighbours too.
+    lost = (info != 0)[:, None, None]
+    inverse = torch.cholesky_inverse(torch.where(lost, torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device), factor))
+    return torch.where(lost, torch.nan, inverse).reshape(Q.shape)
 
 
 jacobian_inverse = define(

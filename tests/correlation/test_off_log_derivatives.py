@@ -6,6 +6,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 
 from tests.support.correlation import generator, of_condition
 from torchriemann.manifolds import CorrelationOffLog
+from torchriemann.manifolds.functional.off_log import jacobian_inverse
 
 F64 = torch.float64
 PLAIN, FORM = CorrelationOffLog(), CorrelationOffLog(2.0, 0.3, -0.1)
@@ -89,3 +90,10 @@ def test_the_third_derivative_is_one_and_the_fourth_raises():
     assert torch.allclose(third(zero), quotient, atol=1e-5)
     with pytest.raises(NotImplementedError, match="three derivatives"):
         along(third)(zero)
+
+
+def test_a_singular_jacobian_spoils_itself_alone():
+    """Of eigenvalues whose exponentials are no numbers any more: torch's own inverse would raise for the whole batch."""
+    eigenvalues = torch.tensor([[0.0, -300.0], [0.0, 0.0]])
+    inverse = jacobian_inverse(eigenvalues, torch.eye(2).expand(2, 2, 2))
+    assert inverse[0].isnan().all() and torch.equal(inverse[1], torch.eye(2))

@@ -221,6 +221,7 @@ def test_without_running_statistics_evaluation_uses_the_batch():
         ({"stats_grad": "none"}, "stats_grad"),
         ({"stats_grad": "implicit"}, "karcher_steps=None"),
         ({"form": "lie"}, "form"),
+        ({"manifold": Sphere(), "point_shape": 4}, r"point_shape must be the shape of one point, as \(4,\)"),
         ({"manifold": SPDBuresWasserstein()}, 'form="tangent"'),
         ({"manifold": Lorentz(torch.tensor(-1.0, requires_grad=True)), "point_shape": (3,)}, "requires a gradient"),
     ],

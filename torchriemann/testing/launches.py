@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,8 +39,16 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count_launches(function: Callable[..., Tensor | tuple[Tensor, ...]], *tensors: Tensor) -> tuple[int, int]:
-    """Launches of ``function(*tensors)``, and of that with the backward pass to all `tensors`, cotangents given."""
+class LaunchCounts(NamedTuple):
+    """Launches of a function without derivatives, and of it together with its backward pass."""
+
+    forward: int
+    with_backward: int
+
+
+def count_launches(function: Callable[..., Tensor | tuple[Tensor, ...]], *tensors: Tensor) -> LaunchCounts:
+    """Launches of ``function(*tensors)``, and of that with the backward pass to all `tensors`, cotangents given.
+    Whether `tensors` require a gradient makes no difference."""
     with torch.no_grad(), Launches() as forward:
         function(*tensors)
     leaves = [t.detach().requires_grad_() for t in tensors]
@@ -50,4 +58,4 @@ def count_launches(function: Callable[..., Tensor | tuple[Tensor, ...]], *tensor
     gradients = [torch.ones_like(r) for r in results]
     with through:
         torch.autograd.grad(results, leaves, gradients, allow_unused=True)
-    return forward.count, through.count
+    return LaunchCounts(forward.count, through.count)
