@@ -93,7 +93,7 @@ def test_the_third_derivative_is_one_and_the_fourth_raises():
 
 
 def test_a_singular_jacobian_spoils_itself_alone():
-    """Of eigenvalues whose exponentials are no numbers any more: torch's own inverse would raise for the whole batch."""
+    """Of eigenvalues whose exponentials are zero: torch's own inverse would raise for the whole batch."""
     eigenvalues = torch.tensor([[0.0, -300.0], [0.0, 0.0]])
     inverse = jacobian_inverse(eigenvalues, torch.eye(2).expand(2, 2, 2))
     assert inverse[0].isnan().all() and torch.equal(inverse[1], torch.eye(2))
