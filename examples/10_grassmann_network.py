@@ -34,10 +34,10 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from correlation_tables import table
 from grassmann_drawing import draw
@@ -82,7 +82,7 @@ def studied(data: dict[str, dict[str, Subspaces]], setting: Setting, processes: 
 
 def spread(values: list[float], sign: str = "") -> str:
     """Mean and standard deviation."""
-    return f"{mean(values):{sign}.1f} ± {stdev(values):.1f}"
+    return f"{np.mean(values):{sign}.1f} ± {np.std(values, ddof=1):.1f}"
 
 
 def beside(arms: dict[str, dict[str, Any]], norm: str) -> str:

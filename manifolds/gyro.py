@@ -105,6 +105,13 @@ class GyroManifold(Manifold):
         """``x (+) y``: left translation by x, an isometry in y."""
         return self.expmap(x, self.parallel_transport(self._origin_of(x), x, self.logmap0(y)))
 
+    @in_full_precision
+    def translated(self, x: Tensor, z: Tensor) -> Tensor:
+        """``from_normal(z) (+) x``: the translation along the geodesic from the origin that `z` describes. A class says
+        so where it goes on smoothly beyond the injectivity radius, at which the point alone no longer tells it."""
+        self._check_frame("translated", x, z)
+        return self.gyroadd(self.from_normal(z), x)
+
     @operation
     def gyroinv(self, x: Tensor) -> Tensor:
         """``(-)x``: the geodesic reflection of x in the origin."""
@@ -191,9 +198,13 @@ class GyroManifold(Manifold):
         squares = z.square().flatten(-self.normal_ndim).sum(-1)
 
         def placed(b: Tensor, t: Tensor) -> Tensor:
-            return self.expmap_frame(self.from_normal(b), t.reshape(t.shape + (1,) * self.normal_ndim) * z)
+            return self._placed(b, t.reshape(t.shape + (1,) * self.normal_ndim) * z)
 
         return squares, placed
+
+    def _placed(self, b: Tensor, z: Tensor) -> Tensor:
+        """``from_normal(b) (+) from_normal(z)``."""
+        return self.expmap_frame(self.from_normal(b), z)
 
     # ---- hyperplanes ------------------------------------------------------------------------------------------
 

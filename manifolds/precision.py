@@ -17,7 +17,7 @@ FULL_DTYPES = (torch.float32, torch.float64)  # what is computed with as it is
 GIVING_POINTS = frozenset({
     "projx", "restore", "decay", "expmap", "retr", "expmap_transp", "retr_transp", "geodesic", "midpoint",
     "frechet_mean", "centroid", "expmap0", "from_normal", "gyroadd", "gyroinv", "gyroscale", "gyration", "expmap_frame",
-    "clip_radius",
+    "clip_radius", "translated",
 })  # fmt: skip
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -73,8 +73,11 @@ class GyroTranslation(ManifoldModule):
 
     @in_full_precision(points_of="manifold")
     def _translated(self, x: Tensor, manifold: GyroManifold) -> Tensor:
-        # Far out rounding alone leaves the space.
-        return manifold.restore(manifold.gyroadd(self.point("bias", x.dtype), x))
+        if self.parametrization == "tangent":
+            y = manifold.translated(x, self.bias.to(x.dtype))
+        else:
+            y = manifold.gyroadd(self.point("bias", x.dtype), x)
+        return manifold.restore(y)  # far out rounding alone leaves the space
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

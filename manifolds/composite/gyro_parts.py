@@ -102,6 +102,12 @@ class GyroComposite(GyroManifold):
         """The sum in every part."""
         return self._each("gyroadd", x, y)
 
+    @in_full_precision
+    def translated(self, x: Tensor, z: Tensor) -> Tensor:
+        """The translation of every part."""
+        self._check_frame("translated", x, z)
+        return self._framed("translated", x, z=z)
+
     @operation
     def gyroinv(self, x: Tensor) -> Tensor:
         """The inverse in every part."""

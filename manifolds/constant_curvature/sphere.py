@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rows import dot, unit_vector
-from ..functional.sphere import sphere_exp_transport
+from ..functional.sphere import sphere_exp_transport, sphere_translated
 from ..kernels import sphere_dist, sphere_dist2, sphere_exp, sphere_log, sphere_transport
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
@@ -184,6 +184,13 @@ class Sphere(ConstantCurvature):
     def normal_from_tangent(self, u: Tensor) -> Tensor:
         """u without its first entry, which is zero."""
         return u[..., 1:].clone()
+
+    @in_full_precision
+    def translated(self, x: Tensor, z: Tensor) -> Tensor:
+        """The rotation by sqrt(K) |z| in the plane of the first axis and `z`, of any length: also where the point is
+        the antipode of the origin, or was passed."""
+        self._check_frame("translated", x, z)
+        return sphere_translated(x, z, self.curvature)
 
     @in_full_precision
     def tangent_from_frame(self, x: Tensor, z: Tensor) -> Tensor:

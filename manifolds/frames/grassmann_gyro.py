@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..functional.frames import newton_schulz_step
-from ..functional.grassmann_translation import blocks, rotated, rotated_point, translation
+from ..functional.grassmann_translation import blocks, rotated, rotated_along, rotated_point, translation
 from ..functional.low_rank import leading_eigenspace
 from ..functional.matrices import identity_like, sym
 from ..functional.singular_values import singular_value_function
 from ..functional.spectral import symmetric_functions
-from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT
+from ..functional.spectral_functions import ANGLE_OVER_SINE, COS_SQRT, SINC_SQRT, VERSINE_SQRT
 from ..gyro import GyroManifold
 from ..operation import in_full_precision, operation
 
@@ -28,6 +28,9 @@ class GrassmannGyro(GyroManifold, abc.ABC):
     *Domain.* All principal angles between x and the origin below pi/2: the top block of x is nonsingular. An x beyond,
     where that rotation is not unique, makes its own item NaN. (y may lie anywhere.) Of a gyration that holds for
     x, y and x (+) y.
+
+    `translated` takes normal coordinates of any length, not a point: ``exp([[0, -B^T], [B, 0]])`` is smooth in B, and
+    the direct rotation of its point within the injectivity radius. So a learned B may pass it.
 
     *Laws.* Those of a gyrocommutative gyrogroup, left reduction excepted: ``gyr[x (+) y, y] = gyr[x, y]`` is sure while
     the largest principal angle of x and twice that of y add up to less than pi/2. Multiples are unique within the
@@ -115,6 +118,16 @@ class GrassmannGyro(GyroManifold, abc.ABC):
     def gyroadd(self, x: Tensor, y: Tensor) -> Tensor:
         """R_x y."""
         return rotated_point(translation(x), y)
+
+    @in_full_precision
+    def translated(self, x: Tensor, z: Tensor) -> Tensor:
+        """exp([[0, -z^T], [z, 0]]) x, for a `z` of any length."""
+        self._check_frame("translated", x, z)
+        functions = symmetric_functions(z.mT @ z, COS_SQRT, SINC_SQRT, VERSINE_SQRT)
+        return rotated_along(z, functions, x)
+
+    def _placed(self, b: Tensor, z: Tensor) -> Tensor:
+        return self.translated(self.from_normal(z), b)
 
     @operation
     def gyroinv(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ and Absil, arXiv:2011.13699, section 3, without the square roots of (n-p) x (n-p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,6 +65,16 @@ def rotated(by: Translation, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tenso
     """Both blocks of R [top; bottom]. ``*B,p,p and *B,n-p,p``."""
     w = by.turn @ (by.bottom.mT @ bottom)
     return by.top @ top - w, bottom + by.bottom @ (by.turn.mT @ (top - by.inverse @ w))
+
+
+def rotated_along(z: Tensor, functions: Sequence[Tensor], y: Tensor) -> Tensor:
+    """R y, where R is the exponential of coordinates ``z = B`` of any length, given by cos(r), sin(r)/r and
+    (cos(r) - 1)/r^2 of r = sqrt(z^T z): ``[cos(r) y_1 - w; y_2 + z (sin(r)/r y_1 + (cos(r) - 1)/r^2 z^T y_2)]`` with
+    ``w = sin(r)/r z^T y_2``. ``*B,n-p,p; *B,p,p; *B,n,p -> *B,n,p``."""
+    cosine, sinc, versine = functions
+    top, bottom = blocks(y)
+    along = z.mT @ bottom
+    return torch.cat([cosine @ top - sinc @ along, bottom + z @ (sinc @ top + versine @ along)], -2)
 
 
 def rotated_point(by: Translation, y: Tensor) -> Tensor:

@@ -91,6 +91,17 @@ def sphere_exp_transport(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> 
     return torch.addcmul(cos_k(z, 1) * x, ratio, u), w
 
 
+def sphere_translated(x: Tensor, z: Tensor, K: float | Tensor) -> Tensor:
+    """[a; s] turned by t = sqrt(K) |z| in the plane of the first axis and ``[0; z]``: ``[cos(t) a - sqrt(K) h <z,s>;
+    s + (sqrt(K) h a + (cos(t) - 1)/t^2 K <z,s>) z]``, h = sin(t)/t. ``*B,n; *B,n-1 -> *B,n``."""
+    z = without_turns(z, K)
+    first, others = x[..., :1], x[..., 1:]
+    square, along = K * dot(z, z), K**0.5 * dot(z, others)
+    ratio, half = sin_ratio_k(square, 1), sin_ratio_k(square / 4, 1)
+    step = K**0.5 * (ratio * first - 0.5 * half.square() * along)
+    return torch.cat([cos_k(square, 1) * first - ratio * along, torch.addcmul(others, step, z)], -1)
+
+
 # ---- two points -------------------------------------------------------------------------------------------------
 
 

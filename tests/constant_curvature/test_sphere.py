@@ -260,3 +260,16 @@ def test_the_derivatives_of_vectors_of_many_turns(curvature, length, dtype):
     y, w = m.expmap_transp(x, u, v)
     assert (y - m.expmap(x, u)).abs().max() < 2 * rounding * y.abs().max()
     assert dot(y, w).abs().max() < 2 * rounding * y.abs().max() * w.abs().max()
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-9, 1.0, math.pi, 4.0, 3 * math.pi])
+@pytest.mark.parametrize("curvature", [0.3, 1.0])
+def test_a_translation_by_coordinates_of_any_length(curvature, length):
+    m, x, _, _ = pairs(5, curvature=curvature)
+    z = torch.nn.functional.normalize(torch.randn(20, 4, generator=torch.Generator().manual_seed(1), dtype=F64), dim=-1)
+    generator = torch.zeros(20, 5, 5, dtype=F64)
+    generator[:, 1:, 0], generator[:, 0, 1:] = length * z, -length * z
+    want = (torch.linalg.matrix_exp(generator) @ x.unsqueeze(-1)).squeeze(-1)
+    z = z * (length / curvature**0.5)
+    torch.testing.assert_close(m.translated(x, z), want, rtol=0, atol=1e-13 * (1 + length) / curvature**0.5)
+    assert torch.autograd.gradcheck(m.translated, (x[:2].requires_grad_(), z[:2].requires_grad_()))

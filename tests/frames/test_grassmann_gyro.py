@@ -7,6 +7,7 @@ import scipy.linalg
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from torchriemann.layers import GyroTranslation
 from torchriemann.manifolds import Grassmann, Power, Product, Scaled, Sphere
 from torchriemann.manifolds.gyro import GyroManifold, is_gyro
 
@@ -141,6 +142,30 @@ def test_beyond_the_domain_an_item_is_nan_and_no_other():
 def test_sums_next_to_the_end_of_the_domain(margin, atol):
     z, y = normals(6, 2, largest=math.pi / 2 - margin), subspaces(6, 2, largest=1.0, seed=1)
     close(M.gyroadd(M.from_normal(z), y), rotation(z) @ y, atol=atol)
+
+
+@pytest.mark.parametrize("n, p", SHAPES)
+@pytest.mark.parametrize("largest", [0.0, 1.0, math.pi / 2, 3.0, math.pi, 10.0])
+def test_a_translation_by_coordinates_of_any_length(n, p, largest):
+    z, x = normals(n, p, largest=largest), subspaces(n, p, largest=1.0, seed=1)
+    close(M.translated(x, z), rotation(z) @ x, atol=1e-12)
+    assert gradcheck(M.translated, (x[:2].requires_grad_(), z[:2].requires_grad_()))
+
+
+def test_a_learned_translation_passes_the_cut_locus():
+    layer = GyroTranslation(M, (6, 2), dtype=F64)
+    x = subspaces(6, 2, largest=1.0)
+    way = normals(6, 2, largest=1.0, count=1)[0]
+    seen = []
+    for angle in (math.pi / 2 - 1e-6, math.pi / 2, math.pi / 2 + 1e-6):
+        with torch.no_grad():
+            layer.bias.copy_(angle * way)
+        y = layer(x)
+        (gradient,) = torch.autograd.grad((y[..., 0] * x[..., 1]).sum(), layer.bias)
+        seen.append((y.detach(), gradient))
+    for (y, gradient), (last, before) in zip(seen[1:], seen, strict=False):
+        close(y, last, atol=1e-5)
+        close(gradient, before, atol=1e-4)
 
 
 # ---- derivatives and digits -----------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ GYRO_OPERATIONS: dict[str, str] = {
     "clip_radius": "pt",
     "gyration": "pqs",
     "expmap_frame": "pn",
+    "translated": "pn",
     "logmap_frame": "pq",
     "tangent_from_frame": "pn",
     "frame_from_tangent": "pw",
@@ -76,7 +77,7 @@ ANSWERS = ("log_is_unique", "exp_is_defined")
 # Parts or aliases of other operations.
 ALIASES = (
     "midpoint", "transp_follow_retr", "transp_follow_expmap", "expmap0", "inner0", "dist0", "gyroinv",
-    "tangent_from_normal", "normal_from_tangent", "expmap_frame", "clip_radius",
+    "tangent_from_normal", "normal_from_tangent", "expmap_frame", "clip_radius", "translated",
 )  # fmt: skip
 
 # Where the retraction is the exponential map, these are its operations under a second name.
