@@ -13,7 +13,15 @@ from ..functional import poincare, projected_sphere
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rounding import ball_rounded, space_rounded
 from ..functional.rows import dot
-from ..kernels import poincare_dist, poincare_exp, poincare_log, poincare_retr, poincare_transport, projected_dist
+from ..kernels import (
+    poincare_dist,
+    poincare_exp,
+    poincare_log,
+    poincare_retr,
+    poincare_transport,
+    projected_dist,
+    projected_exp,
+)
 from ..operation import in_full_precision, operation
 from ..precision import widen
 from .model import ConstantCurvature
@@ -144,7 +152,7 @@ class StereographicModel(ConstantCurvature):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """x (+) w with w the point of normal coordinates 2u/om(x)."""
-        return self._of_sign(poincare.poincare_exp, projected_sphere.projected_exp, x, u, fused=poincare_exp)
+        return self._of_sign(poincare.poincare_exp, projected_exp, x, u, fused=poincare_exp)
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:

@@ -10,12 +10,24 @@ Arguments and results as in `poincare`; a point closer to infinity than rounding
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from .rows import dot, square
 from .series import safe_norm, safe_sqrt
-from .signed_trigonometry import asin_ratio_k, atan_ratio_k, cos_k, sin_ratio_k, tan_ratio_k, without_turns
+from .signed_trigonometry import (
+    LARGEST_INVERSE,
+    asin_ratio_k,
+    atan_ratio_k,
+    cos_k,
+    sin_ratio_k,
+    tan_ratio_k,
+    turn,
+    without_turns,
+)
+from .tracing import eager_without_derivative
 
 
 def _finite(denominator: Tensor) -> Tensor:
@@ -42,9 +54,42 @@ def antipodal_gap(x: Tensor, y: Tensor, K: float | Tensor) -> Tensor:
 
 
 def projected_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
-    """((C - 2K sigma a) x + sigma u)/(cos^2 - 2K sigma a + K|x|^2 sin^2): cos and sin of r = sqrt(K) |u|/om(x), C and
-    sigma r of 2r, halved, a = <x,u>/om(x)."""
+    """((cos(t) - 2K a) x + v)/(cos(t/2)^2 - 2K a + K|x|^2 sin(t/2)^2) with t = 2 sqrt(K) |u|/om(x), v = sin(t)/t u and
+    a = <x,v>/om(x)."""
+    if all(eager_without_derivative(a) for a in (x, u, K) if isinstance(a, Tensor)):
+        return projected_exp_saving(x, u, K)[0]
     return _exp(x, u, K)[0]
+
+
+class Arc(NamedTuple):
+    """What `projected_exp` is made of; scalars with a trailing one."""
+
+    om: Tensor
+    cosine: Tensor  # cos(t)
+    square_sine: Tensor  # sin(t/2)^2
+    ratio: Tensor  # sin(t)/t
+    inverse: Tensor  # 1/t
+    twice_a: Tensor
+    scale: Tensor  # one over the denominator
+
+
+def projected_exp_saving(x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
+    """`projected_exp`, and the `Arc`, without derivatives."""
+    k_square = K * square(x)
+    om = 1 + k_square
+    cosine, sine, inverse = turn(u, K, 2 / om)
+    # Of half the angle, the larger square and by the sine the smaller one.
+    larger, back = 0.5 + 0.5 * cosine.abs(), cosine < 0
+    smaller = sine.square() / (4 * larger)
+    squares = torch.where(back, smaller, larger), torch.where(back, larger, smaller)
+    found = cosine, sine * inverse, inverse.clamp_max(LARGEST_INVERSE), *squares
+    cosine, ratio, inverse, square_cosine, square_sine = (a.to(x.dtype) for a in found)
+    v = ratio * u
+    twice_a = 2 * dot(x, v) / om
+    mixed = K * twice_a
+    scale = 1 / _finite(square_cosine - mixed + k_square * square_sine)
+    y = torch.addcmul(v, cosine - mixed, x) * scale
+    return y, om, cosine, square_sine, ratio, inverse, twice_a, scale
 
 
 def _exp(x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

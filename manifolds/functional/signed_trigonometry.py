@@ -248,6 +248,20 @@ def long_angle(u: Tensor, factor: float | Tensor) -> Tensor:
     return times(safe_norm(u, keepdim=True), factor).clamp(max=torch.finfo(torch.float64).max)
 
 
+# Of 1/t in (cos(t) - sin(t)/t)/t^2, of which that times t^2 counts: beyond, less than the rounding of one.
+LARGEST_INVERSE = 1e8
+
+
+def turn(u: Tensor, K: float | Tensor, per_length: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """cos(t), sin(t) and 1/t of t = sqrt(K) |u| `per_length`, less whole turns as in `without_turns`; in float64,
+    without derivatives, for vectors of any length."""
+    # In float64 of a short part of the vector: |u| may be no number where u is one.
+    part = 1.0 if u.dtype == torch.float32 else 2.0**-10
+    t = long_angle(times(u, part), K**0.5 * per_length).clamp_min(torch.finfo(torch.float64).tiny)
+    rest = times(t.remainder(2 * math.pi * part), 1 / part)
+    return rest.cos(), rest.sin(), times(t.reciprocal(), part)
+
+
 # In longer vectors turns are worth counting: squares know the angle to 64 eps.
 _FAR = 64.0
 

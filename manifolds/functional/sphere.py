@@ -12,7 +12,6 @@ nearly opposite, is all in l. Every formula depends on the directions of points 
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from .rows import dot, times
 from .series import atan_ratio, safe_norm
-from .signed_trigonometry import cos_k, long_angle, sin_ratio_derivative_k, sin_ratio_k, without_turns
+from .signed_trigonometry import LARGEST_INVERSE, cos_k, sin_ratio_derivative_k, sin_ratio_k, turn, without_turns
 from .tracing import eager_without_derivative
 
 
@@ -45,19 +44,12 @@ class Turn(NamedTuple):
     bend: Tensor  # (cosine - ratio)/t^2, twice the derivative of the ratio in t^2
 
 
-# What counts of (cos(t) - sin(t)/t)/t^2 is that times t^2, which below is less than the rounding of one.
-_LEAST_SQUARE = 1e-16
-
-
 def _turn(u: Tensor, K: float | Tensor, bend: bool = False) -> list[Tensor]:
     """The cosine and the ratio of a `Turn`, and the bend if that is wanted, without derivatives."""
-    # In float64 of a short part of the vector: |u| may be no number where u is one.
-    part = 1.0 if u.dtype == torch.float32 else 2.0**-10
-    t = long_angle(times(u, part), K**0.5).clamp_min(torch.finfo(torch.float64).tiny)
-    rest = times(t.remainder(2 * math.pi * part), 1 / part)  # as in `without_turns`
-    found = [rest.cos(), times(rest.sin() / t, part)]
+    cosine, sine, inverse = turn(u, K)
+    found = [cosine, sine * inverse]
     if bend:
-        found.append((found[0] - found[1]) / times(t, 1 / part).square().clamp_min(_LEAST_SQUARE))
+        found.append((cosine - found[1]) * inverse.clamp_max(LARGEST_INVERSE).square())
     return [a.to(u.dtype) for a in found]
 
 
@@ -74,11 +66,11 @@ def sphere_exp(x: Tensor, u: Tensor, K: float | Tensor) -> Tensor:
 
 def sphere_exp_saving(x: Tensor, u: Tensor, K: float | Tensor) -> tuple[Tensor, ...]:
     """`sphere_exp`, and the `Turn`, without derivatives."""
-    turn = Turn(*_turn(u, K, bend=True))
+    found = Turn(*_turn(u, K, bend=True))
     if isinstance(K, Tensor):  # whose derivative asks for a bend that is right also where it does not count in u
         z = K * dot(u, u)
-        turn = turn._replace(bend=torch.where(z < 1, 2 * sin_ratio_derivative_k(z.clamp_max(1), 1), turn.bend))
-    return torch.addcmul(turn.cosine * x, turn.ratio, u), *turn
+        found = found._replace(bend=torch.where(z < 1, 2 * sin_ratio_derivative_k(z.clamp_max(1), 1), found.bend))
+    return torch.addcmul(found.cosine * x, found.ratio, u), *found
 
 
 def sphere_exp_transport(x: Tensor, u: Tensor, v: Tensor, K: float | Tensor) -> tuple[Tensor, Tensor]:

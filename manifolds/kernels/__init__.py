@@ -18,6 +18,7 @@ from .poincare import poincare_log as poincare_log
 from .poincare import poincare_retr as poincare_retr
 from .poincare import poincare_transport as poincare_transport
 from .projected_sphere import projected_dist as projected_dist
+from .projected_sphere import projected_exp as projected_exp
 from .sphere import sphere_dist as sphere_dist
 from .sphere import sphere_dist2 as sphere_dist2
 from .sphere import sphere_exp as sphere_exp
