@@ -14,8 +14,8 @@ from ..functional.poincare import gyrated, into_ball, poincare_inside, rim_gap, 
 from ..functional.rounding import ball_rounded
 from ..functional.rows import dot, square
 from ..functional.series import safe_norm
-from ..functional.signed_trigonometry import asin_ratio_k, sech_square_k, tan_ratio_k
-from ..kernels import klein_dist, klein_log
+from ..functional.signed_trigonometry import asin_ratio_k, tan_ratio_k
+from ..kernels import klein_dist, klein_exp, klein_log, klein_transport
 from ..operation import in_full_precision, operation
 from .model import ConstantCurvature
 
@@ -122,18 +122,7 @@ class Klein(ConstantCurvature):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """x + T u/(1 - K T <x,u>/om) with T = tanh(r)/r, r = sqrt(-K) times the length of u."""
-        K, om = self.curvature, rim_gap(x, self.curvature)
-        # By the shortest that u may be, across x: along x it is longer by 1/sqrt(om), and on the rim before.
-        u = shortening(u, om.sqrt(), K)[0] * u
-        uu, along = square(u) / om, dot(x, u) / om
-        z = K * uu - (K * along).square()
-        ratio = tan_ratio_k(z, -1)
-        p = K * ratio * along
-        # Inwards 1 - p is next to zero, and (1 - p^2)/(1 + p) a sum of positive terms.
-        inwards = p > 0
-        safe = torch.where(inwards, p, 0.0)
-        scale = torch.where(inwards, (sech_square_k(z) - K * ratio.square() * uu) / (1 + safe), 1 - p)
-        return into_ball(torch.addcmul(x, ratio / scale, u), K)
+        return klein_exp(x, u, self.curvature)
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
@@ -155,8 +144,8 @@ class Klein(ConstantCurvature):
 
     @operation
     def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """The transport of frame coordinates, a rotation, between the frames of x and y."""
-        return self._from_frame(y, self._rotated(x, y, self._to_frame(x, v)))
+        """b/a (v + c (y - x)) with a and b the roots of om at x and y, and a number c."""
+        return klein_transport(x, y, v, self.curvature)
 
     @operation
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:

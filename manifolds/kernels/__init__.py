@@ -7,7 +7,9 @@ from .cholesky import cholesky_exp as cholesky_exp
 from .cholesky import cholesky_log as cholesky_log
 from .cholesky import cholesky_with_inverse as cholesky_with_inverse
 from .klein import klein_dist as klein_dist
+from .klein import klein_exp as klein_exp
 from .klein import klein_log as klein_log
+from .klein import klein_transport as klein_transport
 from .lorentz import lorentz_dist as lorentz_dist
 from .lorentz import lorentz_exp as lorentz_exp
 from .lorentz import lorentz_log as lorentz_log

@@ -10,6 +10,7 @@ from torchriemann.layers import Curvature
 from torchriemann.manifolds import GyroManifold
 from torchriemann.manifolds.constant_curvature.klein import Klein
 from torchriemann.manifolds.constant_curvature.stereographic import PoincareBall
+from torchriemann.manifolds.functional.klein_geodesics import klein_exp, klein_transport
 
 F32, F64 = torch.float32, torch.float64
 CURVATURES = [-1.0, -0.3, -4.0]
@@ -52,6 +53,62 @@ def unit(n, generator):
 def at_radius(radius, n, curvature, generator, dtype):
     r = float(mpmath.tanh(radius)) / math.sqrt(-curvature)
     return (r * unit(n, generator)).to(dtype)
+
+
+def exact_transport(x, y, v, k):
+    """That of the hyperboloid, V - <Y,V>/(<X,Y> + 1/K) (X + Y), by the points (1, x)/sqrt(om(x))."""
+    a, b = mpmath.sqrt(1 + k * dot(x, x)), mpmath.sqrt(1 + k * dot(y, y))
+    X, Y = [1 / a, *[p / a for p in x]], [1 / b, *[p / b for p in y]]
+    t = -k * dot(x, v) / a**3
+    V = [t, *[p / a + t * q for p, q in zip(v, x, strict=True)]]
+
+    def product(p, q):
+        return p[0] * q[0] / k + dot(p[1:], q[1:])
+
+    c = product(Y, V) / (product(X, Y) + 1 / mpmath.mpf(k))
+    W = [p - c * (q + r) for p, q, r in zip(V, X, Y, strict=True)]
+    return [b * (p - q * W[0]) for p, q in zip(W[1:], y, strict=True)]
+
+
+@pytest.mark.parametrize("apart", [1e-9, 1.0, 5.0])
+@pytest.mark.parametrize("radius", [0.0, 1.0, 6.0])
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_transport(curvature, radius, apart):
+    generator, m = torch.Generator().manual_seed(0), Klein(curvature)
+    x = at_radius(radius, 4, curvature, generator, F64)
+    u, v = (m.random_tangent(x, generator) for _ in range(2))
+    y = m.expmap(x, apart / m.norm(x, u) * u)
+    want = exact_transport(exact(x), exact(y), exact(v), curvature)
+    off = torch.tensor(
+        [float(p - q) for p, q in zip(exact(m.parallel_transport(x, y, v)), want, strict=True)], dtype=F64
+    )
+    # Points are rounded by eps, which is eps cosh^2 of the radius of a distance.
+    assert m.norm(y, off) < 8e-16 * math.cosh(radius + apart) ** 2 * m.norm(x, v)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("length", [0.0, 1e-8, 1.0, 5.0, 1e10])
+@pytest.mark.parametrize("radius", [0.0, 1.0, 3.0])
+def test_closed_derivatives_of_geodesics(radius, length, dtype):
+    """Those of the plain formulas in float64, of the numbers as they are stored."""
+    generator, m = torch.Generator().manual_seed(0), Klein(-0.25)
+    x = torch.stack([at_radius(radius, 4, -0.25, generator, dtype) for _ in range(10)])
+    u, v, g = m.random_tangent(x, generator), m.random_tangent(x, generator), m.random_tangent(x, generator)
+    u = length / m.norm(x, u, keepdim=True) * u
+    y = m.expmap(x, u)
+    K = torch.tensor(-0.25, dtype=dtype)  # a number of float32, in which points on the rim are inside
+    for closed, plain, arguments in (
+        (lambda x, u, K: Klein(K).expmap(x, u), klein_exp, (x, u, K)),
+        (lambda x, y, v, K: Klein(K).parallel_transport(x, y, v), klein_transport, (x, y, v, K)),
+    ):
+        found = []
+        for function, to in ((closed, dtype), (plain, F64)):
+            leaves = [a.to(to).requires_grad_() for a in arguments]
+            found.append(torch.autograd.grad((function(*leaves) * g.to(to)).sum(), leaves))
+        scale = max(float(b.abs().max()) for b in found[1])
+        reach = math.cosh(min(radius + length, 8.0)) ** 2
+        for a, b in zip(*found, strict=True):
+            assert (a - b).abs().max() < 64 * torch.finfo(dtype).eps * reach * scale
 
 
 @pytest.mark.parametrize("dtype, radius", [(F64, r) for r in (1e-6, 1.0, 6.0, 12.0, 18.0)] + [(F32, 1.0), (F32, 6.0)])
