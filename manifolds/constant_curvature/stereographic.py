@@ -9,19 +9,11 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..functional import poincare, projected_sphere
 from ..functional.embedded import embedded_inner, embedded_norm
 from ..functional.rounding import ball_rounded, space_rounded
 from ..functional.rows import dot
-from ..kernels import (
-    poincare_dist,
-    poincare_exp,
-    poincare_log,
-    poincare_retr,
-    poincare_transport,
-    projected_dist,
-    projected_exp,
-)
 from ..operation import in_full_precision, operation
 from ..precision import widen
 from .model import ConstantCurvature
@@ -152,17 +144,17 @@ class StereographicModel(ConstantCurvature):
     @operation
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """x (+) w with w the point of normal coordinates 2u/om(x)."""
-        return self._of_sign(poincare.poincare_exp, projected_exp, x, u, fused=poincare_exp)
+        return self._of_sign(poincare.poincare_exp, kernels.projected_exp, x, u, fused=kernels.poincare_exp)
 
     @operation
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """om(x)/2 times the normal coordinates of (-x) (+) y."""
-        return self._of_sign(poincare.poincare_log, projected_sphere.projected_log, x, y, fused=poincare_log)
+        return self._of_sign(poincare.poincare_log, projected_sphere.projected_log, x, y, fused=kernels.poincare_log)
 
     @operation
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """The length of the logarithm: a few eps of it, exactly zero at coincident points."""
-        d = self._of_sign(poincare.poincare_dist, projected_dist, x, y, fused=poincare_dist)
+        d = self._of_sign(poincare.poincare_dist, kernels.projected_dist, x, y, fused=kernels.poincare_dist)
         return d.unsqueeze(-1) if keepdim else d
 
     @operation
@@ -175,7 +167,7 @@ class StereographicModel(ConstantCurvature):
     def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """om(y)/om(x) gyr[y, -x] v."""
         return self._of_sign(
-            poincare.poincare_transport, projected_sphere.projected_transport, x, y, v, fused=poincare_transport
+            poincare.poincare_transport, projected_sphere.projected_transport, x, y, v, fused=kernels.poincare_transport
         )
 
     @operation
@@ -356,14 +348,14 @@ class PoincareBall(StereographicModel):
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """The retraction chosen in the constructor."""
         if self.retraction == "exp":
-            return poincare_exp(x, u, self.curvature)
-        return poincare_retr(x, u, self.curvature)
+            return kernels.poincare_exp(x, u, self.curvature)
+        return kernels.poincare_retr(x, u, self.curvature)
 
     @operation
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
         """Of the retraction chosen in the constructor, at every point of the ball."""
         if self.retraction == "exp":
-            return poincare_log(x, y, self.curvature)
+            return kernels.poincare_log(x, y, self.curvature)
         return poincare.poincare_inverse_retr(x, y, self.curvature)
 
     @operation
@@ -371,8 +363,8 @@ class PoincareBall(StereographicModel):
         """`retr`, and `v` transported along the same geodesic."""
         if self.retraction == "exp":
             return poincare.poincare_exp_transport(x, u, v, self.curvature)
-        y = poincare_retr(x, u, self.curvature)
-        return y, poincare_transport(x, y, v, self.curvature)
+        y = kernels.poincare_retr(x, u, self.curvature)
+        return y, kernels.poincare_transport(x, y, v, self.curvature)
 
 
 @final
