@@ -315,6 +315,8 @@ def test_a_gradient_below_the_rounding_of_the_cost_is_not_called_right():
     def cost(x):
         return 1 + 1e-14 * (x @ a)
 
-    result = check_gradient(Sphere(), cost, x, gradient=lambda x: -7e-14 * Sphere().proju(x, a))
+    # Of one direction in a hundred at random the change is less than that, as of a cost that is constant.
+    generator = torch.Generator().manual_seed(0)
+    result = check_gradient(Sphere(), cost, x, gradient=lambda x: -7e-14 * Sphere().proju(x, a), generator=generator)
     assert not result and "too little beside its rounding" in repr(result)
     assert check_gradient(Sphere(), lambda x: x @ x, x)  # constant on the sphere: nothing to see
