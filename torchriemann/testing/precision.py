@@ -55,7 +55,7 @@ def tangents_have_the_dtype_of_their_values(t: Trial) -> None:
         def function(*values: Tensor, name=name, letters=letters) -> tuple[Tensor, ...]:
             return operations.call(t, name, dict(zip(letters, values, strict=True)))
 
-        values, tangents = torch.func.jvp(function, at, tuple(t.noise(*a.shape).float() for a in at))
+        values, tangents = torch.func.jvp(function, at, tuple(t.noise(*a.shape).float() for a in at))[:2]
         for value, tangent in zip(values, tangents, strict=True):
             t.require(tangent.dtype == value.dtype, f"of {name}: {tangent.dtype} of {value.dtype}")
 
